@@ -1,0 +1,1 @@
+"""robench: adversarial robustness, per sample and from both sides."""

@@ -1,0 +1,106 @@
+"""Classifiers as the evaluation sees them: a map from inputs in the dataset's domain to logits.
+
+Normalisation belongs inside. `Classifier` is the deterministic interface, `RandomizedClassifier` the
+one that draws at inference. `Counted` puts a pass counter around either.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from robench.graph import Graph
+    from robench.streams import Stream
+
+__all__ = ["Classifier", "Counted", "RandomizedClassifier", "margins"]
+
+
+class _Described(Protocol):
+    """What every classifier says about itself."""
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input."""
+
+    @property
+    def classes(self) -> int:
+        """Number of logits."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Input dtype: distances and certificates are about samples cast to it."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs must be."""
+
+    @property
+    def fingerprint(self) -> str:
+        """The function's identity: 64 hex digits (`robench.graph.fingerprint`)."""
+
+    @property
+    def graph(self) -> Graph | None:
+        """The network graph, or None where the classifier is opaque."""
+
+
+@runtime_checkable
+class Classifier(_Described, Protocol):
+    """A deterministic map from inputs to logits."""
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Return logits [B, classes] for `x` [B, ...] in `dtype` on `device`; differentiable where a graph is."""
+
+
+@runtime_checkable
+class RandomizedClassifier(_Described, Protocol):
+    """A classifier that draws at inference.
+
+    Smoothed ones define a majority vote and also have `predict`; others are merely random.
+    """
+
+    def sample(self, x: Tensor, stream: Stream) -> Tensor:
+        """Return the logits [B, classes] of one draw."""
+
+
+def margins(logits: Tensor, y: Tensor) -> Tensor:
+    """Return f_y − max_{j≠y} f_j [B]: correct where positive, an error where 0 or below, NaN where not finite."""
+    label = logits.gather(1, y[:, None])[:, 0]
+    rest = logits.scatter(1, y[:, None], -torch.inf).amax(1)
+    finite = torch.isfinite(logits).all(1)
+    return torch.where(finite, label - rest, torch.nan)
+
+
+class Counted:
+    """A classifier that counts the rows passed forwards and backwards through it."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        """Wrap `classifier`; the counts start at 0."""
+        self.inner = classifier
+        self.forwards = 0
+        self.backwards = 0
+        self.input_shape = classifier.input_shape
+        self.classes = classifier.classes
+        self.dtype = classifier.dtype
+        self.device = classifier.device
+        self.fingerprint = classifier.fingerprint
+        self.graph = classifier.graph
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Return the logits of `x`, counting its rows; a gradient taken through them is counted too."""
+        self.forwards += len(x)
+        out = self.inner.logits(x)
+        if out.requires_grad:
+            out.register_hook(self._count_backward)
+        return out
+
+    def _count_backward(self, gradient: Tensor) -> None:
+        self.backwards += len(gradient)
+
+    def take(self) -> tuple[int, int]:
+        """Return (forwards, backwards) since the last call, and start again at 0."""
+        counts = self.forwards, self.backwards
+        self.forwards = self.backwards = 0
+        return counts

@@ -1,0 +1,238 @@
+"""What each kind of plugin must offer, and what it hands back.
+
+The protocols may be subclassed for their defaults or satisfied by shape alone. A factory is a frozen
+dataclass whose fields (declared with `robench.param`) are its parameters. Nothing here imports torch
+at run time, so that plugins can be listed without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from robench.classifier import Classifier, RandomizedClassifier
+    from robench.importing import ImportedRun
+    from robench.samples import Samples
+    from robench.streams import Stream
+    from robench.threat import Norm, Threat
+
+__all__ = [
+    "Attack",
+    "AttackModifier",
+    "Certificates",
+    "Certifier",
+    "CompositeAttack",
+    "Dataset",
+    "Importer",
+    "Model",
+    "Outcome",
+    "Passes",
+    "Proposal",
+    "Recipe",
+    "TrainContext",
+    "Trained",
+    "Transform",
+    "Wrapper",
+]
+
+Detail = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Rows passed through the classifier per sample, int64 [B] each.
+
+    Optional: the runner counts the total itself and only uses this to say which sample cost what.
+    """
+
+    forwards: Tensor
+    backwards: Tensor
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What an attack found: points, not verdicts. The runner judges every one of them.
+
+    Attributes:
+        points: [B, ...], one per sample; the clean input where nothing was found.
+        detail: the attack's own figures per sample (JSON values), or None.
+        passes: passes per sample, where the attack drops samples early.
+    """
+
+    points: Tensor
+    detail: Sequence[Detail | None] | None = None
+    passes: Passes | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the runner made of a stage's proposal: sent back to a composite attack.
+
+    Attributes:
+        broken: bool [B], a witness within the budget was verified.
+        margin: float64 [B], margin at the judged point (f_y − max_{j≠y} f_j; negative is misclassified).
+        forwards: int64 [B], passes that the stage spent.
+        backwards: int64 [B].
+        detail: the stage's own figures.
+    """
+
+    broken: Tensor
+    margin: Tensor
+    forwards: Tensor
+    backwards: Tensor
+    detail: Sequence[Detail | None]
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """What a certifier proved, per sample.
+
+    Attributes:
+        lower: float64 [B]; the *closed* ball of this radius holds no misclassified point. 0 proves nothing.
+            An open-ball radius is stored one double lower (`robench.numerics.open_to_closed`).
+        status: `certified`, `open`, `abstain`, `timeout`, `error`, or (verifiers with a point) `falsified`; [B].
+        confidence: float64 [B]; 1.0 for a proof, 1 − α for a statistical statement. None means 1.0.
+        points: [B, ...] counterexamples that a verifier proposes (judged like an attack's), or None.
+        detail: the certifier's own figures per sample (JSON values), or None.
+    """
+
+    lower: Tensor
+    status: Sequence[str]
+    confidence: Tensor | None = None
+    points: Tensor | None = None
+    detail: Sequence[Detail | None] | None = None
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """Labelled samples."""
+
+    def load(self, split: str) -> Samples:
+        """Return a split. Raises DataError for an unknown split or a bad file."""
+
+
+@runtime_checkable
+class Transform(Protocol):
+    """Dataset to dataset. `selects` says that rows are only chosen: inputs and labels stay as they are."""
+
+    selects: ClassVar[bool] = False
+
+    def apply(self, dataset: Dataset) -> Dataset:
+        """Return the transformed dataset; what must be fitted is fitted on `train`."""
+
+
+@runtime_checkable
+class Model(Protocol):
+    """Where a classifier comes from."""
+
+    def load(self, device: torch.device, dtype: torch.dtype) -> Classifier | RandomizedClassifier:
+        """Return the classifier on `device` with weights and inputs in `dtype`."""
+
+
+@runtime_checkable
+class Wrapper(Protocol):
+    """Classifier to classifier. The wrapped function's fingerprint is the hash of (base, wrapper spec)."""
+
+    def wrap(self, classifier: Classifier) -> Classifier | RandomizedClassifier:
+        """Return the wrapped classifier."""
+
+
+@runtime_checkable
+class Attack(Protocol):
+    """Proposes misclassified points.
+
+    `per_eps = False` marks a minimum-norm attack: it is called once with `threat.eps` None and looks for the
+    nearest misclassified point; every ε is answered from the distance found.
+    """
+
+    per_eps: ClassVar[bool] = True
+
+    def applies(self, classifier: Classifier, norm: Norm) -> str | None:
+        """Return None, or why the attack cannot run on this classifier or norm."""
+        return None
+
+    def perturb(self, classifier: Classifier, x: Tensor, y: Tensor, threat: Threat, stream: Stream) -> Proposal:
+        """Propose points for `x` [B, ...] with labels `y` [B], all correctly classified."""
+
+
+@runtime_checkable
+class CompositeAttack(Protocol):
+    """A schedule of attacks; each stage is an evaluator of its own in the evidence."""
+
+    def stages(self, classifier: Classifier, threat: Threat) -> Generator[tuple[str, Attack, Tensor], Outcome, None]:
+        """Yield (canonical spec, attack, bool mask over the batch); receive that stage's Outcome.
+
+        The runner takes samples that are broken out of every mask. A sample's schedule must depend on that
+        sample's outcomes alone.
+        """
+
+
+@runtime_checkable
+class AttackModifier(Protocol):
+    """Attack to attack."""
+
+    def modify(self, attack: Attack) -> Attack:
+        """Return the modified attack."""
+
+
+@runtime_checkable
+class Certifier(Protocol):
+    """Proves lower bounds on the robust radius.
+
+    `per_eps = False` marks certificates that give a radius: called once with `threat.eps` None.
+    """
+
+    per_eps: ClassVar[bool] = True
+    deterministic: ClassVar[bool] = True
+
+    def applies(self, classifier: Classifier, norm: Norm) -> str | None:
+        """Return None, or why the certifier cannot say anything about this classifier or norm."""
+        return None
+
+    def certify(self, classifier: Classifier, x: Tensor, y: Tensor, threat: Threat, stream: Stream) -> Certificates:
+        """Certify `x` [B, ...] with labels `y` [B], all correctly classified."""
+
+
+@dataclass(frozen=True)
+class TrainContext:
+    """What a recipe is given besides the data.
+
+    Attributes:
+        seed: the only source of randomness.
+        device: where to train.
+        report: called after each epoch with (epoch, epochs, figures of that epoch).
+    """
+
+    seed: int
+    device: torch.device
+    report: Callable[[int, int, Mapping[str, float]], None] = field(default=lambda epoch, epochs, figures: None)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a recipe made: a module in evaluation mode and the figures of each epoch."""
+
+    module: torch.nn.Module
+    history: Sequence[Mapping[str, float]]
+
+
+@runtime_checkable
+class Recipe(Protocol):
+    """Trains a classifier on a dataset."""
+
+    def train(self, train: Samples, context: TrainContext) -> Trained:
+        """Train on `train`; deterministic on the CPU for equal seeds."""
+
+
+@runtime_checkable
+class Importer(Protocol):
+    """Reads other people's published per-sample results."""
+
+    def read(self, path: Path) -> Iterable[ImportedRun]:
+        """Yield one imported run per classifier and setting found under `path`. Raises DataError."""

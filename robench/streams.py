@@ -1,0 +1,134 @@
+"""Counter-based random streams, one per sample: the same draws for any batch, order, shard or device.
+
+Philox-4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") in plain integer
+tensor arithmetic, so that a CPU and a GPU agree to the bit. A stream is a 64-bit key per sample,
+hashed from (seed, evaluator, sample index), and a counter of the draws made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Stream"]
+
+_MASK = 0xFFFFFFFF
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+_ROUNDS = 10
+
+
+def _philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]) -> list[Tensor]:
+    """Philox-4x32-10 on int64 tensors that hold 32-bit words; broadcasts counters against keys."""
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(_ROUNDS):
+        # The product wraps modulo 2**64; masking after the arithmetic shift restores the high word.
+        p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
+        c0, c1, c2, c3 = (
+            ((p1 >> 32) & _MASK) ^ c1 ^ k0,
+            p1 & _MASK,
+            ((p0 >> 32) & _MASK) ^ c3 ^ k1,
+            p0 & _MASK,
+        )
+        k0, k1 = (k0 + _WEYL[0]) & _MASK, (k1 + _WEYL[1]) & _MASK
+    return [c0, c1, c2, c3]
+
+
+class Stream:
+    """Random numbers for a batch of samples, each row from a stream of its own.
+
+    Every draw advances the stream by one, whatever its size, so equal programs see equal numbers.
+    Rows never influence each other: `stream.select(rows)` gives what those rows would have drawn.
+    """
+
+    def __init__(self, keys: Tensor, draws: int = 0) -> None:
+        """Wrap 64-bit keys, int64 [B, 2] of two 32-bit words; prefer `Stream.for_samples`."""
+        self._keys = keys
+        self._draws = draws
+
+    @classmethod
+    def for_samples(
+        cls, seed: int, evaluator: str, samples: Iterable[int], device: torch.device | str = "cpu"
+    ) -> Stream:
+        """Return the streams of `samples` (original indices) for `evaluator` (canonical spec) under `seed`."""
+        prefix = hashlib.blake2b(f"{seed}\0{evaluator}\0".encode(), digest_size=8)
+        keys = []
+        for sample in samples:
+            one = prefix.copy()
+            one.update(str(int(sample)).encode())
+            word = int.from_bytes(one.digest(), "little")
+            keys.append((word & _MASK, word >> 32))
+        return cls(torch.tensor(keys, dtype=torch.int64, device=device).reshape(-1, 2))
+
+    def __len__(self) -> int:
+        """The number of rows B."""
+        return len(self._keys)
+
+    def select(self, rows: Tensor) -> Stream:
+        """Return the streams of some rows (bool mask or int64 positions), continuing where this one is."""
+        return Stream(self._keys[rows], self._draws)
+
+    def child(self, *path: int | str) -> Stream:
+        """Return independent streams for a named part of the work (`child("restart", 3)`).
+
+        Depends on the keys and the path alone, not on the draws made so far.
+        """
+        digest = hashlib.blake2b("\0".join(map(str, path)).encode(), digest_size=16).digest()
+        words = [int.from_bytes(digest[i : i + 4], "little") for i in range(0, 16, 4)]
+        out = _philox(_broadcast(words, self._keys), (self._keys[:, 0], self._keys[:, 1]))
+        return Stream(torch.stack(out[:2], 1))
+
+    def uniform(
+        self, shape: Iterable[int], low: float = 0.0, high: float = 1.0, dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        """Draw [B, *shape] from the uniform distribution on [low, high)."""
+        shape = tuple(shape)
+        if dtype == torch.float64:
+            a, b = self._words(2 * math.prod(shape)).unflatten(1, (-1, 2)).unbind(2)
+            unit = ((a >> 5) * 67108864 + (b >> 6)).double() * 2.0**-53
+        else:
+            unit = (self._words(math.prod(shape)) >> 8).to(torch.float32).mul_(2.0**-24).to(dtype)
+        unit = unit.reshape(len(self), *shape)
+        return unit if (low, high) == (0.0, 1.0) else unit.mul_(high - low).add_(low)
+
+    def normal(self, shape: Iterable[int], dtype: torch.dtype = torch.float32) -> Tensor:
+        """Draw [B, *shape] standard normals (Box-Muller in float64, so that devices agree to 1e-6)."""
+        shape = tuple(shape)
+        size = math.prod(shape)
+        pairs = self._words(4 * math.ceil(size / 2)).unflatten(1, (-1, 4))
+        # (0, 1]: the logarithm stays finite.
+        u = ((pairs[..., 0] >> 5) * 67108864 + (pairs[..., 1] >> 6) + 1).double() * 2.0**-53
+        v = ((pairs[..., 2] >> 5) * 67108864 + (pairs[..., 3] >> 6)).double() * (2.0**-53 * 2 * math.pi)
+        r = u.log_().mul_(-2).sqrt_()
+        both = torch.stack([r * v.cos(), r * v.sin()], 2).flatten(1)[:, :size]
+        return both.to(dtype).reshape(len(self), *shape)
+
+    def integers(self, shape: Iterable[int], high: int) -> Tensor:
+        """Draw [B, *shape] int64 from 0 … high − 1 (high ≤ 2**31; bias below 2**-22)."""
+        shape = tuple(shape)
+        a, b = self._words(2 * math.prod(shape)).unflatten(1, (-1, 2)).unbind(2)
+        # 53 random bits scaled down: exact in float64, no modulo bias worth the name.
+        unit = ((a >> 5) * 67108864 + (b >> 6)).double() * 2.0**-53
+        return (unit * high).long().reshape(len(self), *shape)
+
+    def _words(self, count: int) -> Tensor:
+        """Return the next draw: `count` 32-bit words per row, int64 [B, count]."""
+        blocks = torch.arange(math.ceil(count / 4), dtype=torch.int64, device=self._keys.device)
+        zero = torch.zeros_like(blocks)
+        counter = (blocks & _MASK, blocks >> 32, zero + self._draws, zero)
+        self._draws += 1
+        out = _philox(counter, (self._keys[:, :1], self._keys[:, 1:]))
+        return torch.stack(out, 2).flatten(1)[:, :count]
+
+
+def _broadcast(words: list[int], like: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    first, second, third, fourth = (torch.full_like(like[:, 0], word) for word in words)
+    return first, second, third, fourth
