@@ -1,0 +1,47 @@
+"""The typer application: its commands, and what happens when one of them raises."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from robench.errors import RobenchError
+
+__all__ = ["app"]
+
+
+class _Group(TyperGroup):
+    """Turns robench's errors into one line and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except RobenchError as error:
+            _fail(ctx, error, str(error), error.exit_code)
+        except KeyboardInterrupt as error:
+            _fail(ctx, error, "interrupted; what was measured is kept, go on with --resume", 130)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOENT):
+                raise
+            where = f" ({error.filename})" if error.filename else ""
+            _fail(ctx, error, f"{error.strerror}{where}; what was written before is kept", 2)
+
+
+def _fail(ctx: Any, error: BaseException, line: str, code: int) -> None:
+    if (ctx.obj or {}).get("debug"):
+        raise error
+    print(f"robench: {' '.join(line.split())}", file=sys.stderr)
+    ctx.exit(code)
+
+
+app = typer.Typer(
+    cls=_Group,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Adversarial robustness, per sample and from both sides.",
+)
