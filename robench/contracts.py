@@ -165,11 +165,13 @@ class Attack(Protocol):
 class CompositeAttack(Protocol):
     """A schedule of attacks; each stage is an evaluator of its own in the evidence."""
 
-    def stages(self, classifier: Classifier, threat: Threat) -> Generator[tuple[str, Attack, Tensor], Outcome, None]:
-        """Yield (canonical spec, attack, bool mask over the batch); receive that stage's Outcome.
+    def stages(
+        self, classifier: Classifier, threat: Threat
+    ) -> Generator[tuple[str, Attack, Tensor | None], Outcome, None]:
+        """Yield (canonical spec, attack, bool mask over the batch or None for all); receive that stage's Outcome.
 
-        The runner takes samples that are broken out of every mask. A sample's schedule must depend on that
-        sample's outcomes alone.
+        The runner takes samples that are broken out of every mask; an Outcome always has one entry per sample of
+        the batch. A sample's schedule must depend on that sample's outcomes alone.
         """
 
 
