@@ -1,12 +1,12 @@
 """The errors that a user can cause or meet, each with the exit code of the command line.
 
-    RobenchError
-    ├── InputError          2   bad usage or input: one line, what, where, what to do
-    │   ├── SpecError           a spec that does not parse, or an unknown plugin or parameter
-    │   ├── GraphError          a network that cannot be read as a graph (names the operator)
-    │   ├── DataError           a dataset, checkpoint or results file that is not what it should be
-    │   └── LockedError         a run that another process is writing
-    └── PluginError         2   a plugin that broke a contract; names the plugin
+RobenchError
+├── InputError          2   bad usage or input: one line, what, where, what to do
+│   ├── SpecError           a spec that does not parse, or an unknown plugin or parameter
+│   ├── GraphError          a network that cannot be read as a graph (names the operator)
+│   ├── DataError           a dataset, checkpoint or results file that is not what it should be
+│   └── LockedError         a run that another process is writing
+└── PluginError         2   a plugin that broke a contract; names the plugin
 """
 
 from __future__ import annotations

@@ -14,9 +14,7 @@ __all__ = ["EVIDENCE", "KINDS", "SCHEMA_VERSION", "STATUSES", "WITNESSES", "Kind
 SCHEMA_VERSION = 1
 
 Kind = Literal["clean", "attack", "certificate", "verifier"]
-Status = Literal[
-    "correct", "incorrect", "certified", "falsified", "open", "abstain", "timeout", "error"
-]
+Status = Literal["correct", "incorrect", "certified", "falsified", "open", "abstain", "timeout", "error"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 STATUSES: tuple[Status, ...] = get_args(Status)
 
