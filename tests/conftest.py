@@ -1,0 +1,46 @@
+"""What every test may rely on: reproducible examples, and a named reason where something is absent."""
+
+import os
+import shutil
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# The same examples in every run; HYPOTHESIS_PROFILE=search looks for new ones.
+settings.register_profile("repeat", derandomize=True, deadline=None, print_blob=True)
+settings.register_profile("search", deadline=None, max_examples=1000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
+
+
+def _no_cuda() -> bool:
+    import torch
+
+    return not torch.cuda.is_available()
+
+
+def _no_example() -> bool:
+    return not any(metadata.distributions(name="robench-example"))
+
+
+ABSENT = {
+    "gpu": (_no_cuda, "no CUDA device"),
+    "data": (lambda: not os.environ.get("ROBENCH_DATA"), "ROBENCH_DATA is not set"),
+    "browser": (lambda: shutil.which("chromium") is None, "no chromium"),
+    "downstream": (_no_example, "the distributions of tests/third_party are not installed"),
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for name, (absent, reason) in ABSENT.items():
+        marked = [item for item in items if item.get_closest_marker(name)]
+        if marked and absent():
+            for item in marked:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The real data; only for tests marked `data`."""
+    return Path(os.environ["ROBENCH_DATA"])
