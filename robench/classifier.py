@@ -6,6 +6,7 @@ one that draws at inference. `Counted` puts a pass counter around either.
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from robench.graph import Graph
     from robench.streams import Stream
 
-__all__ = ["Classifier", "Counted", "RandomizedClassifier", "margins"]
+__all__ = ["Classifier", "Counted", "RandomizedClassifier", "margins", "wrapped_fingerprint"]
 
 
 class _Described(Protocol):
@@ -104,3 +105,8 @@ class Counted:
         counts = self.forwards, self.backwards
         self.forwards = self.backwards = 0
         return counts
+
+
+def wrapped_fingerprint(base: Classifier, spec: str) -> str:
+    """Return the identity of `base` behind a wrapper: the hash of both (`spec` says all that the wrapper does)."""
+    return hashlib.sha256(f"{base.fingerprint} | {spec}".encode()).hexdigest()

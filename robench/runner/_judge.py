@@ -39,6 +39,7 @@ class Verdict:
         prediction: class predicted at the point, int64.
         margin: float64; in float64 arithmetic for witnesses of classifiers with a graph.
         method: how a witness was verified, None elsewhere.
+        forwards: passes that the judging took, int64.
     """
 
     broken: Tensor
@@ -49,6 +50,7 @@ class Verdict:
     prediction: Tensor
     margin: Tensor
     method: list[Method | None]
+    forwards: Tensor
 
 
 class Judge:
@@ -57,6 +59,8 @@ class Judge:
     def __init__(self, classifier: Counted) -> None:
         """Judge for `classifier`; every pass made here is counted there."""
         self.classifier = classifier
+        # With a graph one pass for the value, one each for the enclosure's centre and radius; else asking again.
+        self.settling = 1 if classifier.graph is None else 3
         self._reference: Classifier | None = None
         if classifier.graph is not None:
             from robench.graph import GraphClassifier
@@ -84,18 +88,21 @@ class Judge:
     def judge(self, x: Tensor, y: Tensor, points: Tensor, threat: Threat) -> Verdict:
         """Judge proposed `points` [B, ...] for correctly classified samples `x` with labels `y`."""
         points = points.detach().to(dtype=x.dtype, device=x.device)
-        finite = points.flatten(1).isfinite().all(1) if points[0].numel() else torch.ones_like(y, dtype=torch.bool)
+        finite = points.flatten(1).isfinite().all(1)
         points = project(torch.where(_column(finite, x), points, x), x, threat)
         margin, prediction = self._ask(points, y)
         error = ~finite | margin.isnan()
         claimed = (margin <= 0) & ~error
         broken, numerical = torch.zeros_like(claimed), torch.zeros_like(claimed)
         method: list[Method | None] = [None] * len(x)
+        forwards = torch.ones_like(y)
         rows = claimed.nonzero()[:, 0]
         if len(rows):
+            forwards[rows] += BISECTIONS
             near = self._shrink(x[rows], y[rows], points[rows], threat)
             for candidate in (near, points[rows]):
                 proven, exact, seen, how = self._confirm(candidate, y[rows])
+                forwards[rows] += self.settling
                 fresh = proven & ~broken[rows]
                 taken = rows[fresh]
                 broken[taken] = True
@@ -105,7 +112,7 @@ class Judge:
                 if proven.all():
                     break
             numerical[rows] = ~broken[rows]
-        return Verdict(broken, numerical, error, points, distances(points, x), prediction, margin.double(), method)
+        return Verdict(broken, numerical, error, points, distances(points, x), prediction, margin.double(), method, forwards)
 
     def _ask(self, points: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         logits = self.classifier.logits(points)
@@ -144,8 +151,7 @@ class Judge:
         assert self.classifier.graph is not None
         lower, upper = point_margins(self.classifier.graph, points, y)
         logits = self._reference.logits(points.double())
-        # One pass for the value, and one each for the enclosure's centre and radius.
-        self.classifier.forwards += 3 * len(points)
+        self.classifier.forwards += self.settling * len(points)
         margin = margins(logits, y)
         proven = (lower > 0) | (upper <= 0)
         guess = torch.where(margin > 0, 1, torch.where(margin < 0, -1, 0))

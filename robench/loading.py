@@ -1,0 +1,151 @@
+"""From specs and Python objects to what a run works on: a device, a classifier, samples with their identity."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from robench.classifier import Classifier
+from robench.contracts import Dataset, Model, Transform, Wrapper
+from robench.errors import InputError, PluginError
+from robench.registry import Part, Resolved
+from robench.samples import Samples
+from robench.threat import Domain
+
+__all__ = ["PRECISIONS", "Data", "Subject", "load_data", "load_subject", "parse_device", "parse_rows", "samples_from"]
+
+PRECISIONS = {"fp32": torch.float32, "fp64": torch.float64}
+
+
+@dataclass(frozen=True)
+class Data:
+    """The samples of a run and the identity of the split that they come from.
+
+    Attributes:
+        samples: the selected samples, in order.
+        whole: the whole split after the transforms that change inputs: what `hash` is about.
+        canonical: spec of `whole`.
+        selection: what chose the rows, as text; empty for all of them.
+    """
+
+    samples: Samples
+    whole: Samples
+    split: str
+    canonical: str
+    full: str
+    selection: str
+    parts: tuple[Part, ...] = ()
+
+    @cached_property
+    def hash(self) -> str:
+        """sha256 of the whole split."""
+        return self.whole.digest()
+
+    @cached_property
+    def samples_hash(self) -> str:
+        """sha256 of the selected indices, in order."""
+        return hashlib.sha256(self.samples.index.astype("<i8").tobytes()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The classifier under evaluation and how it is named."""
+
+    classifier: Classifier
+    canonical: str
+    full: str
+    parts: tuple[Part, ...] = ()
+
+
+def parse_device(text: str) -> torch.device:
+    """Return the device for `auto`, `cpu`, `cuda` or `cuda:1`. Raises InputError where it is not there."""
+    if text == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    found = re.fullmatch(r"cpu|cuda(?::(\d{1,3}))?", text)
+    if not found:
+        raise InputError(f"unknown device {text!r}: choose auto, cpu, cuda or cuda:0")
+    if text != "cpu" and int(found[1] or 0) >= torch.cuda.device_count():
+        raise InputError(f"device {text!r} is not there ({torch.cuda.device_count()} CUDA devices): use --device auto")
+    return torch.device(text)
+
+
+def parse_rows(text: str | None, count: int) -> slice:
+    """Return positions `A:B` (after selection) as a slice of `count` rows. Raises InputError."""
+    if text is None:
+        return slice(0, count)
+    found = re.fullmatch(r"(\d{0,18}):(\d{0,18})", text.strip())
+    if not found:
+        raise InputError(f"--samples {text!r}: write positions like 0:1000")
+    start, stop = int(found[1] or 0), min(int(found[2]) if found[2] else count, count)
+    if start >= stop:
+        raise InputError(f"--samples {text!r} selects nothing from {count} samples")
+    return slice(start, stop)
+
+
+def load_data(resolved: Resolved, split: str, rows: str | None = None) -> Data:
+    """Load a dataset chain: the whole split for its identity, the selected rows for the run."""
+    base = cast(Dataset, resolved.parts[0].value)
+    changing = [part for part in resolved.parts[1:] if not getattr(part.value, "selects", False)]
+    choosing = [part for part in resolved.parts[1:] if getattr(part.value, "selects", False)]
+    whole = _chain(base, changing).load(split)
+    samples = _chain(base, resolved.parts[1:]).load(split) if choosing else whole
+    wanted = parse_rows(rows, len(samples))
+    steps = [part.canonical for part in choosing]
+    if (wanted.start, wanted.stop) != (0, len(samples)):
+        steps.append(f"{wanted.start}:{wanted.stop}")
+    identity = (resolved.parts[0], *changing)
+    return Data(
+        samples=samples if wanted == slice(0, len(samples)) else samples.select(wanted),
+        whole=whole,
+        split=split,
+        canonical=" | ".join(part.canonical for part in identity),
+        full=" | ".join(part.full for part in identity),
+        selection=" | ".join(steps),
+        parts=resolved.parts,
+    )
+
+
+def _chain(dataset: Dataset, transforms: Sequence[Part]) -> Dataset:
+    for part in transforms:
+        dataset = cast(Transform, part.value).apply(dataset)
+    return dataset
+
+
+def load_subject(resolved: Resolved, device: torch.device, precision: str) -> Subject:
+    """Load a model chain on `device`: the model, then its wrappers in order."""
+    first, *wrappers = resolved.parts
+    classifier = cast(Model, first.value).load(device, PRECISIONS[precision])
+    for part in wrappers:
+        classifier = deterministic(classifier, first.canonical)
+        wrapped = cast(Wrapper, part.value).wrap(classifier)
+        if wrapped.fingerprint == classifier.fingerprint:
+            raise PluginError(part.name, "gives the base's own fingerprint: use robench.wrapped_fingerprint")
+        classifier = wrapped
+    return Subject(deterministic(classifier, resolved.canonical), resolved.canonical, resolved.full, resolved.parts)
+
+
+def deterministic(classifier: object, name: str) -> Classifier:
+    """Return `classifier` if it maps inputs to logits; raises InputError for one that draws at inference."""
+    if hasattr(classifier, "logits"):
+        return cast(Classifier, classifier)
+    if hasattr(classifier, "sample"):
+        raise InputError(
+            f"{name} draws at inference: r* is not defined for it, and no evaluator here takes it; evaluate its base"
+        )
+    raise PluginError(name, f"{type(classifier).__name__} has no logits")
+
+
+def samples_from(x: Any, y: Any, domain: tuple[float, float] = (0.0, 1.0)) -> Samples:
+    """Return Samples of two arrays or tensors: `x` [N, ...] in the domain, `y` [N] labels from 0."""
+    x, y = (one.detach().cpu().numpy() if isinstance(one, torch.Tensor) else np.asarray(one) for one in (x, y))
+    if x.ndim < 2 or y.ndim != 1 or y.dtype.kind not in "iu" or x.dtype.kind != "f":
+        raise InputError(f"x {x.dtype} {list(x.shape)} and y {y.dtype} {list(y.shape)}: need floats [N, ...], ints [N]")
+    classes = tuple(str(label) for label in range(int(y.max(initial=0)) + 1))
+    return Samples(x, y.astype(np.int64), np.arange(len(y)), Domain(*map(float, domain)), classes)

@@ -1,0 +1,20 @@
+"""The runner: it plans a run, feeds samples to plugins in chunks, and believes none of them."""
+
+from robench.runner._judge import Judge, Verdict
+from robench.runner._plan import Evaluator, Plan, automatic_batch_size
+from robench.runner._rows import Block, WitnessBlock
+from robench.runner._run import chunks, evaluate_chunk, full_precision, refuse_undeclared_randomness
+
+__all__ = [
+    "Block",
+    "Evaluator",
+    "Judge",
+    "Plan",
+    "Verdict",
+    "WitnessBlock",
+    "automatic_batch_size",
+    "chunks",
+    "evaluate_chunk",
+    "full_precision",
+    "refuse_undeclared_randomness",
+]

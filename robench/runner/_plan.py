@@ -1,0 +1,79 @@
+"""What a run will do: the evaluators in order, the threats, the samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from robench.classifier import Classifier
+from robench.contracts import Attack, Certifier, CompositeAttack
+from robench.samples import Samples
+from robench.threat import Epsilon, Norm
+
+__all__ = ["Evaluator", "Plan", "automatic_batch_size"]
+
+LARGEST_BATCH = 256
+BATCH_NUMBERS = 2**23
+"""An automatic batch holds at most this many input numbers; memory running out halves it."""
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """An attack or certifier of a run.
+
+    Attributes:
+        spec: canonical spec; names the evaluator in evidence and seeds its streams.
+        side: `attack` or `certificate`.
+        value: the plugin's object.
+        early: a certifier cheap enough to run before the attacks, so that they can contradict it.
+    """
+
+    spec: str
+    side: Literal["attack", "certificate"]
+    value: Attack | CompositeAttack | Certifier
+    early: bool = False
+
+    @property
+    def per_eps(self) -> bool:
+        """Whether it works at one ε at a time; composites always do."""
+        return bool(getattr(self.value, "per_eps", True))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that decides a run's rows."""
+
+    classifier: Classifier
+    samples: Samples
+    norm: Norm
+    epsilons: Sequence[Epsilon]
+    evaluators: Sequence[Evaluator]
+    seed: int
+
+    def passes(self) -> list[tuple[Evaluator, float | None]]:
+        """Return (evaluator, ε) in the order in which each chunk of samples meets them.
+
+        Cheap certificates first: attacks run on certified samples too, so that an unsound certificate is
+        found. Then minimum-norm attacks, attacks by rising ε (a falsification settles larger ε), and costly
+        certifiers on what is left.
+        """
+        values = sorted(epsilon.value for epsilon in self.epsilons)
+        early = [e for e in self.evaluators if e.side == "certificate" and e.early]
+        attacks = [e for e in self.evaluators if e.side == "attack"]
+        late = [e for e in self.evaluators if e.side == "certificate" and not e.early]
+        order: list[tuple[Evaluator, float | None]] = []
+        for group in (early, attacks, late):
+            order += [(e, None) for e in group if not e.per_eps]
+            order += [(e, eps) for eps in values for e in group if e.per_eps]
+        return order
+
+
+def automatic_batch_size(samples: Samples) -> int:
+    """Return a power of two that keeps the device busy without filling its memory."""
+    numbers = math.prod(samples.shape)
+    size = LARGEST_BATCH
+    while size > 1 and size * numbers > BATCH_NUMBERS:
+        size //= 2
+    return size

@@ -1,0 +1,71 @@
+"""A whole run: samples in chunks through the plan, every chunk put as one part, resumable at any point."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+from robench.errors import InputError
+from robench.runner._chunk import Chunk, ChunkResult
+from robench.runner._plan import Plan
+
+__all__ = ["chunks", "evaluate_chunk", "full_precision", "refuse_undeclared_randomness"]
+
+
+def chunks(plan: Plan, done: Collection[int], size: int) -> Iterator[tuple[int, int]]:
+    """Yield (start, stop) positions of at most `size` neighbouring samples that are not `done` (original indices)."""
+    left = np.flatnonzero(~np.isin(plan.samples.index, np.fromiter(done, np.int64, len(done))))
+    start = 0
+    while start < len(left):
+        stop = start
+        while stop < len(left) and stop - start < size and left[stop] - left[start] == stop - start:
+            stop += 1
+        yield int(left[start]), int(left[stop - 1]) + 1
+        start = stop
+
+
+def evaluate_chunk(plan: Plan, start: int, stop: int, limit: int, warn: Callable[[str], None]) -> tuple[ChunkResult, int]:
+    """Evaluate samples start … stop − 1 in batches of at most `limit`; returns the rows and the limit that fitted."""
+    classifier = plan.classifier
+    x = torch.from_numpy(np.ascontiguousarray(plan.samples.batch(start, stop)))
+    x = x.to(device=classifier.device, dtype=classifier.dtype)
+    y = torch.from_numpy(plan.samples.y[start:stop]).to(classifier.device)
+    chunk = Chunk(plan, x, y, plan.samples.index[start:stop].tolist(), warn)
+    chunk.limit = limit
+    with full_precision():
+        return chunk.run(), chunk.limit
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Keep reduced-precision shortcuts (TF32) out of every verdict, and put the settings back afterwards."""
+    settings = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [setting.allow_tf32 for setting in settings]
+    for setting in settings:
+        setting.allow_tf32 = False
+    try:
+        yield
+    finally:
+        for setting, value in zip(settings, before, strict=True):
+            setting.allow_tf32 = value
+
+
+def refuse_undeclared_randomness(plan: Plan) -> None:
+    """Ask twice about the first samples; raises InputError when the answers differ by more than rounding."""
+    classifier = plan.classifier
+    x = torch.from_numpy(np.ascontiguousarray(plan.samples.batch(0, min(len(plan.samples), 16))))
+    x = x.to(device=classifier.device, dtype=classifier.dtype)
+    with torch.no_grad(), full_precision():
+        first, second = classifier.logits(x), classifier.logits(x)
+    if tuple(first.shape) != (len(x), classifier.classes):
+        raise InputError(f"the model gives logits {list(first.shape)} for {len(x)} samples of {classifier.classes} classes")
+    scale = first.abs().nan_to_num(0, 0, 0).max().clamp_min(1)
+    apart = (first - second).abs().nan_to_num(0, 0, 0).max()
+    if apart > 1e-4 * scale:
+        raise InputError(
+            f"the model gives different logits for the same input (by {float(apart):.3g}): put it into evaluation "
+            "mode, or declare it as a randomized classifier"
+        )
