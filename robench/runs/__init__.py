@@ -1,0 +1,47 @@
+"""Runs: a manifest, evidence and witnesses in one folder, written so that a kill at any instant loses nothing."""
+
+from robench.runs._find import find_runs
+from robench.runs._git import git_state
+from robench.runs._layout import claim_folder, folder_name, is_ours, new_run_id, open_results, slug
+from robench.runs._load import load
+from robench.runs._manifest import (
+    MANIFEST_VERSION,
+    ClassifierInfo,
+    DatasetInfo,
+    Display,
+    Environment,
+    EvaluatorInfo,
+    Flag,
+    GitState,
+    Manifest,
+    PluginInfo,
+    Request,
+    Trust,
+)
+from robench.runs._run import Run, samples_hash
+
+__all__ = [
+    "MANIFEST_VERSION",
+    "ClassifierInfo",
+    "DatasetInfo",
+    "Display",
+    "Environment",
+    "EvaluatorInfo",
+    "Flag",
+    "GitState",
+    "Manifest",
+    "PluginInfo",
+    "Request",
+    "Run",
+    "Trust",
+    "claim_folder",
+    "find_runs",
+    "folder_name",
+    "git_state",
+    "is_ours",
+    "load",
+    "new_run_id",
+    "open_results",
+    "samples_hash",
+    "slug",
+]

@@ -1,0 +1,243 @@
+"""The manifest of a run: what it takes to repeat it, and what to show about it. Never a user, host or path.
+
+Every field is checked on the way in and out: manifests also come from strangers.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from robench.errors import DataError, InputError
+from robench.runs._layout import RUN_ID, new_run_id
+from robench.threat import Epsilon, Norm
+
+__all__ = [
+    "MANIFEST_VERSION",
+    "ClassifierInfo",
+    "DatasetInfo",
+    "Display",
+    "Environment",
+    "EvaluatorInfo",
+    "Flag",
+    "GitState",
+    "Manifest",
+    "PluginInfo",
+    "Request",
+    "Trust",
+]
+
+MANIFEST_VERSION: Final = 1
+
+Trust = Literal["measured", "replayed", "imported", "aggregate", "self-reported"]
+
+
+def _printable(text: str) -> str:
+    if not all(character.isprintable() or character in "\n\t" for character in text):
+        raise ValueError("holds control characters")
+    return text
+
+
+def _epsilon(text: str) -> str:
+    try:
+        return Epsilon.parse(text).text
+    except InputError as error:
+        raise ValueError(str(error)) from None
+
+
+def _utc(time: datetime) -> datetime:
+    if time.tzinfo is None:
+        raise ValueError("has no time zone")
+    return time.astimezone(UTC).replace(microsecond=0)
+
+
+Line = Annotated[str, StringConstraints(max_length=500), AfterValidator(_printable)]
+Text = Annotated[str, StringConstraints(max_length=20_000), AfterValidator(_printable)]
+SpecText = Annotated[str, StringConstraints(min_length=1, max_length=20_000), AfterValidator(_printable)]
+Identity = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{64}|import:[0-9a-f]{16,64})$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_.\-]{0,63}$")]
+PartName = Annotated[str, StringConstraints(pattern=r"^(evidence|witnesses)/part-[0-9]{9,15}\.parquet$")]
+EpsilonText = Annotated[str, AfterValidator(_epsilon)]
+Time = Annotated[datetime, AfterValidator(_utc)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
+
+
+class PluginInfo(_Strict):
+    """The plugin behind one part of a spec: its name, distribution and version."""
+
+    name: Line
+    distribution: Line
+    version: Line
+
+
+class _Component(_Strict):
+    canonical: SpecText
+    full: Text = ""
+    plugins: tuple[PluginInfo, ...] = ()
+
+
+class ClassifierInfo(_Component):
+    """The function under evaluation. `opaque` marks one without a graph."""
+
+    fingerprint: Identity
+    opaque: bool = False
+    classes: Annotated[int, Field(ge=1, lt=2**31)]
+    input_shape: tuple[Count, ...] = ()
+    parameters: Count | None = None
+
+
+class DatasetInfo(_Component):
+    """The samples: `hash` is the whole split's, `samples_hash` that of the selected indices, `n` their number.
+
+    `canonical` leaves selections out; `selection` holds them. A side of `domain` that is unbounded is None.
+    """
+
+    hash: Identity
+    split: Line
+    selection: Text = ""
+    samples_hash: Sha256 | None = None
+    n: Count
+    domain: tuple[float | None, float | None] = (0.0, 1.0)
+    classes: tuple[Line, ...] = ()
+    thresholds: dict[Norm, tuple[EpsilonText, ...]] = {}
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The domain as two doubles, ±inf where unbounded."""
+        lower, upper = self.domain
+        return (-math.inf if lower is None else lower), (math.inf if upper is None else upper)
+
+
+class EvaluatorInfo(_Component):
+    """One attack or certifier. `default` marks one that ran because nothing was asked for."""
+
+    kind: Literal["attack", "certificate", "verifier"]
+    side: Literal["attack", "certificate"]
+    norm: Norm | None = None
+    per_eps: bool = True
+    deterministic: bool = True
+    default: bool = False
+
+
+class Request(_Strict):
+    """What `--resume` compares: two runs with equal requests give the same evidence."""
+
+    fingerprint: Identity
+    dataset_hash: Identity
+    split: Line
+    samples: Text
+    samples_hash: Sha256 | None = None
+    norm: Norm | None
+    eps: tuple[EpsilonText, ...]
+    evaluators: tuple[SpecText, ...]
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)]
+    precision: Line
+    versions: dict[Line, Line] = {}
+
+
+class GitState(_Strict):
+    """Commit of the working directory, and whether files differed from it."""
+
+    commit: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}([0-9a-f]{24})?$")]
+    dirty: bool
+
+
+class Environment(_Strict):
+    """What the run was measured on and with."""
+
+    device: Line = ""
+    engine: Line = "local"
+    batch_size: Count | None = None
+    versions: dict[Line, Line] = {}
+    deterministic: dict[Key, bool] = {}
+    git: GitState | None = None
+
+
+class Display(_Strict):
+    """What boards show beside the numbers (`--name`, `--meta`)."""
+
+    name: Line | None = None
+    paper: Line | None = None
+    training_data: Line | None = None
+    licence: Line | None = None
+    more: dict[Key, Text] = {}
+
+
+class Flag(_Strict):
+    """Something a reader of the numbers must know; `code` is for programs, `text` for people."""
+
+    code: Key
+    text: Text
+
+
+class Manifest(_Strict):
+    """Everything about a run but its rows. `parts` holds the sha256 of every part once the run is complete."""
+
+    schema_version: Literal[1] = MANIFEST_VERSION
+    run: Annotated[str, StringConstraints(pattern=f"^{RUN_ID}$")] = Field(default_factory=new_run_id)
+    complete: bool = False
+    origin: Literal["measured", "imported"] = "measured"
+    trust: Trust = "measured"
+    source: Text | None = None
+    request: Request
+    classifier: ClassifierInfo
+    dataset: DatasetInfo
+    evaluators: tuple[EvaluatorInfo, ...] = ()
+    environment: Environment = Environment()
+    started: Time = Field(default_factory=lambda: datetime.now(UTC))
+    finished: Time | None = None
+    display: Display = Display()
+    command: Text = ""
+    flags: tuple[Flag, ...] = ()
+    errors: Count = 0
+    same_as: tuple[Identity, ...] = ()
+    parts: dict[PartName, Sha256] = {}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Manifest:
+        if self.request.fingerprint != self.classifier.fingerprint:
+            raise ValueError("request and classifier differ in the fingerprint")
+        if (self.request.dataset_hash, self.request.split) != (self.dataset.hash, self.dataset.split):
+            raise ValueError("request and dataset differ in hash or split")
+        if (self.origin == "imported") and self.trust == "measured":
+            raise ValueError("imported evidence is not measured")
+        return self
+
+    def to_json(self) -> bytes:
+        """Return the manifest as indented JSON."""
+        return self.model_dump_json(indent=1).encode() + b"\n"
+
+    @classmethod
+    def from_json(cls, data: bytes, where: str) -> Manifest:
+        """Parse a manifest that may come from anybody. Raises DataError, one line, naming `where`."""
+        try:
+            return cls.model_validate_json(data)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            at = ".".join(str(step)[:40] for step in first["loc"][:6])
+            more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+            field = f"{at}: " if at else ""
+            message = " ".join(f"{where}: not a run's manifest: {field}{first['msg']}{more}".split())
+            raise DataError(_ascii_controls(message)[:500]) from None
+
+    def replace(self, **changes: object) -> Manifest:
+        """Return a checked copy with some fields changed. Raises DataError for a bad value."""
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        try:
+            return type(self).model_validate({**fields, **changes})
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            at = ".".join(map(str, first["loc"]))
+            raise DataError(f"manifest {at}: {first['msg']}") from None
+
+
+def _ascii_controls(text: str) -> str:
+    return "".join(character if character.isprintable() else "�" for character in text)
