@@ -93,8 +93,6 @@ def _infer_arithmetic(name: str, nodes: bool) -> Callable[[Sequence[Shape], Attr
 def _bind_arithmetic(
     function: Callable[[Tensor, Tensor], Tensor],
 ) -> Callable[[Attributes, Constants], Callable[..., Tensor]]:
-    function: Callable[[Tensor, Tensor], Tensor],
-) -> Callable[[Attributes, Constants], Callable[..., Tensor]]:
     def bind(attributes: Attributes, constants: Constants) -> Callable[..., Tensor]:
         other = constants.get("other")
         if other is None:
