@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from robench.classifier import Classifier
 from robench.contracts import Dataset, Model, Transform, Wrapper
 from robench.errors import InputError, PluginError
 from robench.registry import Part, Resolved
+from robench.runs import samples_hash
 from robench.samples import Samples
 from robench.threat import Domain
 
@@ -50,8 +50,8 @@ class Data:
 
     @cached_property
     def samples_hash(self) -> str:
-        """sha256 of the selected indices, in order."""
-        return hashlib.sha256(self.samples.index.astype("<i8").tobytes()).hexdigest()
+        """sha256 of the selected indices."""
+        return samples_hash(self.samples.index)
 
 
 @dataclass(frozen=True)
@@ -96,20 +96,31 @@ def load_data(resolved: Resolved, split: str, rows: str | None = None) -> Data:
     choosing = [part for part in resolved.parts[1:] if getattr(part.value, "selects", False)]
     whole = _chain(base, changing).load(split)
     samples = _chain(base, resolved.parts[1:]).load(split) if choosing else whole
-    wanted = parse_rows(rows, len(samples))
-    steps = [part.canonical for part in choosing]
-    if (wanted.start, wanted.stop) != (0, len(samples)):
-        steps.append(f"{wanted.start}:{wanted.stop}")
     identity = (resolved.parts[0], *changing)
-    return Data(
-        samples=samples if wanted == slice(0, len(samples)) else samples.select(wanted),
-        whole=whole,
-        split=split,
-        canonical=" | ".join(part.canonical for part in identity),
-        full=" | ".join(part.full for part in identity),
-        selection=" | ".join(steps),
-        parts=resolved.parts,
-    )
+    names = " | ".join(part.canonical for part in identity), " | ".join(part.full for part in identity)
+    return _select(samples, whole, split, names, [part.canonical for part in choosing], rows, resolved.parts)
+
+
+def load_given(dataset: Dataset, name: str, split: str, rows: str | None = None) -> Data:
+    """Load a dataset given as a Python object."""
+    whole = dataset.load(split)
+    return _select(whole, whole, split, (name, name), [], rows, ())
+
+
+def _select(
+    samples: Samples,
+    whole: Samples,
+    split: str,
+    names: tuple[str, str],
+    steps: list[str],
+    rows: str | None,
+    parts: tuple[Part, ...],
+) -> Data:
+    wanted = parse_rows(rows, len(samples))
+    if (wanted.start, wanted.stop) != (0, len(samples)):
+        samples = samples.select(wanted)
+        steps = [*steps, f"{wanted.start}:{wanted.stop}"]
+    return Data(samples, whole, split, *names, " | ".join(steps), parts)
 
 
 def _chain(dataset: Dataset, transforms: Sequence[Part]) -> Dataset:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +11,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from robench.contracts import Passes
-from robench.evidence import Kind
+from robench.evidence import Kind, detail_json
 
 __all__ = ["Block", "WitnessBlock", "encode_detail", "spread"]
 
@@ -65,23 +63,10 @@ def encode_detail(*parts: Mapping[str, Any] | None) -> str | None:
     if not merged:
         return None
     try:
-        text = json.dumps(_plain(merged), allow_nan=False, sort_keys=True)
+        text = detail_json(merged)
     except (TypeError, ValueError):
-        return json.dumps({"reason": "the plugin's detail is not JSON"})
-    return text if len(text) <= DETAIL_LIMIT else json.dumps({"reason": "the plugin's detail is over 64 KiB"})
-
-
-def _plain(value: Any) -> Any:
-    """Return `value` with non-finite floats as strings and NumPy scalars as Python numbers."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value
+        return detail_json({"reason": "the plugin's detail is not JSON"})
+    return text if len(text) <= DETAIL_LIMIT else detail_json({"reason": "the plugin's detail is over 64 KiB"})
 
 
 def spread(

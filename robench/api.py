@@ -1,0 +1,114 @@
+"""The Python interface: `robench.evaluate` and what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from robench.contracts import Attack, Certifier, CompositeAttack
+from robench.errors import InputError
+from robench.evaluation import Settings, execute, prepare
+from robench.loading import samples_from
+from robench.metrics import summarise
+from robench.runs import Display, Run, load
+from robench.threat import Epsilon
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Evaluation", "evaluate", "load"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A finished run.
+
+    Attributes:
+        run: manifest, evidence and witnesses on disk.
+        summary: the document of `robench eval --json`.
+    """
+
+    run: Run
+    summary: dict[str, Any]
+
+    @property
+    def evidence(self) -> pd.DataFrame:
+        """One row per (sample, evaluator, norm, ε)."""
+        return load(Path(self.run.location))
+
+
+def evaluate(
+    model: Any,
+    dataset: Any,
+    *,
+    eps: str | float | Epsilon | Sequence[str | float | Epsilon],
+    norm: str = "linf",
+    attacks: Sequence[str | Attack | CompositeAttack] | None = None,
+    certifiers: Sequence[str | Certifier] | None = None,
+    samples: str | None = None,
+    split: str = "test",
+    device: str = "auto",
+    batch_size: int | None = None,
+    seed: int = 0,
+    precision: str = "fp32",
+    out: str | Path = "results",
+    resume: bool = False,
+    name: str | None = None,
+    progress: Callable[[int, int, Mapping[str, int]], None] | None = None,
+    warn: Callable[[str], None] | None = None,
+) -> Evaluation:
+    """Attack and certify a classifier, sample by sample, into `out`; what `robench eval` does.
+
+    Args:
+        model: a model spec, a `torch.nn.Module` in evaluation mode, or an object with `logits` or `load`.
+        dataset: a dataset spec, `Samples`, a dataset object, or a pair (x [N, ...] in [0, 1], y [N]).
+        eps: one budget or several, in the domain's units; `"8/255"` is kept exactly.
+        norm: `linf`, `l2` or `l1`.
+        attacks: specs or attack objects; None runs the default, () switches the side off.
+        certifiers: likewise; None runs every cheap one that applies.
+        samples: positions `A:B` after selection.
+        split: the dataset's split.
+        device: `auto`, `cpu`, `cuda` or `cuda:1`.
+        batch_size: samples at a time; None chooses, and halves when memory runs out.
+        seed: seed of every sample's random stream.
+        precision: `fp32` or `fp64`.
+        out: results folder.
+        resume: go on with the newest equal run that was not finished.
+        name: display name on boards.
+        progress: called with (samples done, samples, rows by status) after each chunk.
+        warn: called with one line about anything that went wrong on some samples.
+
+    Returns:
+        The finished run and its summary.
+
+    Raises:
+        InputError: bad input; nothing was written.
+    """
+    if isinstance(dataset, tuple) and len(dataset) == 2:
+        dataset = samples_from(*dataset)
+    settings = Settings(
+        model=model,
+        dataset=dataset,
+        eps=[eps] if isinstance(eps, (str, int, float, Epsilon)) else list(eps),
+        norm=norm,
+        attacks=attacks,
+        certifiers=certifiers,
+        samples=samples,
+        split=split,
+        device=device,
+        batch_size=batch_size,
+        seed=seed,
+        precision=precision,
+        display=Display(name=name),
+    )
+    prepared = prepare(settings)
+    run = Run.find_resumable(out, prepared.manifest.request) if resume else None
+    if run is None or not run.manifest.complete:
+        with run or Run.create(out, prepared.manifest) as run:
+            hooks = {"progress": progress, "warn": warn}
+            execute(prepared, run, **{key: hook for key, hook in hooks.items() if hook})
+    if run is None:
+        raise InputError("no run was made")
+    return Evaluation(run, summarise([run]))
