@@ -1,0 +1,50 @@
+"""From evidence to figures: merged radii, brackets with intervals, curves, attribution, paired comparisons."""
+
+from __future__ import annotations
+
+from robench.metrics._chance import LEAST_CONFIDENCE, claims, expected_failures
+from robench.metrics._compare import certified_at, contradicts, falsified_at, searched_at, within
+from robench.metrics._curves import Curve, curve
+from robench.metrics._evaluators import EvaluatorCounts, attribution, evaluator_table
+from robench.metrics._flags import BLOCKING, Flag
+from robench.metrics._intervals import Interval, clopper_pearson
+from robench.metrics._norms import carried_lower
+from robench.metrics._paired import Comparison, holm, mcnemar, rank_ranges
+from robench.metrics._radii import Radii
+from robench.metrics._subject import RunLike, Subject, subjects
+from robench.metrics._summary import LEVEL, Result, Share, result_at, results, summarise
+
+__all__ = [
+    "BLOCKING",
+    "LEAST_CONFIDENCE",
+    "LEVEL",
+    "Comparison",
+    "Curve",
+    "EvaluatorCounts",
+    "Flag",
+    "Interval",
+    "Radii",
+    "Result",
+    "RunLike",
+    "Share",
+    "Subject",
+    "attribution",
+    "carried_lower",
+    "certified_at",
+    "claims",
+    "clopper_pearson",
+    "contradicts",
+    "curve",
+    "evaluator_table",
+    "expected_failures",
+    "falsified_at",
+    "holm",
+    "mcnemar",
+    "rank_ranges",
+    "result_at",
+    "results",
+    "searched_at",
+    "subjects",
+    "summarise",
+    "within",
+]

@@ -1,0 +1,66 @@
+"""Combining statements that hold with a confidence below 1, without buying radius by repetition.
+
+Rows about the same sample combine by the union bound over *all* rows made, failures included: if row i is
+wrong with probability at most α_i, all of them hold together with confidence 1 − Σ α_i. Where that leaves
+too little, or a source does not tell its α, the weakest row speaks: it holds whenever any one of them does.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["LEAST_CONFIDENCE", "Claims", "claims", "expected_failures"]
+
+LEAST_CONFIDENCE = 0.95
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+class Claims(NamedTuple):
+    """Combined statements per sample: a radius and the confidence in it (NaN: the source does not tell)."""
+
+    radius: Floats
+    confidence: Floats
+
+
+def claims(slot: Ints, radius: Floats, confidence: Floats, size: int, *, lower: bool) -> Claims:
+    """Combine rows into one claim per sample, for `size` samples.
+
+    `slot` [R] is each row's sample as a position, `radius` [R] what it proves (0 or +inf: nothing) and
+    `confidence` [R] its confidence. `lower` says whether the rows are lower bounds (the largest is the
+    strongest) or upper bounds (the smallest is). A sample without rows claims nothing, with confidence 1.
+    """
+    nothing = 0.0 if lower else np.inf
+    strongest, weakest = np.full(size, nothing), np.full(size, np.inf if lower else 0.0)
+    pick, keep = (np.maximum, np.minimum) if lower else (np.minimum, np.maximum)
+    pick.at(strongest, slot, radius)
+    keep.at(weakest, slot, radius)
+    spent = np.zeros(size)
+    np.add.at(spent, slot, 1.0 - confidence)  # NaN spreads, as it must
+    best = np.zeros(size)
+    np.fmax.at(best, slot, confidence)
+    known = np.zeros(size, dtype=bool)
+    known[slot[~np.isnan(confidence)]] = True
+    any_row = np.zeros(size, dtype=bool)
+    any_row[slot] = True
+
+    union = 1.0 - spent
+    enough = union >= LEAST_CONFIDENCE  # false for NaN
+    result = np.where(enough, strongest, np.where(any_row, weakest, nothing))
+    trust = np.where(enough, union, np.where(known, best, np.nan))
+    trust = np.where(any_row, trust, 1.0)
+    return Claims(result, trust)
+
+
+def expected_failures(n: int, alpha: float, rho: float = 1e-3) -> int:
+    """Return how many of `n` independent statements, each wrong with probability α, may be wrong.
+
+    The binomial quantile at 1 − ρ: more than that happens with probability below ρ.
+    """
+    from scipy.stats import binom
+
+    return int(binom.ppf(1 - rho, n, alpha)) if n and alpha > 0 else 0

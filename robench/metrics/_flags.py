@@ -1,0 +1,119 @@
+"""What a reader of a number must know about it: one code and one sentence each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from robench.metrics._chance import expected_failures
+from robench.metrics._compare import certified_at, falsified_at
+from robench.metrics._evaluators import relevant
+from robench.threat import Norm
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from robench.metrics._subject import Subject
+
+__all__ = ["BLOCKING", "Flag", "flags_at"]
+
+BLOCKING = frozenset(
+    {"chance-contradictions", "contradictions", "coverage", "disputed", "errors", "incomplete", "unsearched"}
+)
+"""Codes that keep a row from being ranked."""
+
+
+@dataclass(frozen=True, order=True)
+class Flag:
+    """Something that a reader of the numbers must know; `code` is for programs, `text` for people."""
+
+    code: str
+    text: str
+
+
+def flags_at(subject: Subject, norm: Norm, eps: float, *, attacked: bool, certified: bool) -> tuple[Flag, ...]:
+    """Return the flags of a subject at (norm, ε), sorted by code, each once."""
+    found = {
+        *_run_flags(subject),
+        *_evidence_flags(subject, norm, eps, attacked, certified),
+        *_chance_flags(subject, norm, eps),
+    }
+    return tuple(sorted(found))
+
+
+def _run_flags(subject: Subject) -> Iterator[Flag]:
+    for manifest in subject.runs:
+        if not manifest.complete:
+            yield Flag("incomplete", f"run {manifest.run} is not complete: go on with --resume")
+        if manifest.origin == "imported":
+            yield Flag("imported", f"imported ({manifest.trust}), not measured here")
+        if manifest.classifier.opaque and manifest.classifier.fingerprint == subject.fingerprint:
+            yield Flag("opaque", "the classifier has no graph: evidence is about the map as executed")
+        for flag in manifest.flags:
+            yield Flag(flag.code, flag.text)
+
+
+def _evidence_flags(subject: Subject, norm: Norm, eps: float, attacked: bool, certified: bool) -> Iterator[Flag]:
+    radii, rows = subject.radii(norm), relevant(subject.rows, norm, eps)
+    contradictions = int(radii.contradictions().sum())
+    if contradictions:
+        yield Flag(
+            "contradictions", f"{_samples(contradictions)} certified beyond a verified counterexample: `robench check`"
+        )
+    if len(subject.disputed):
+        yield Flag("disputed", f"rows disagree about the clean prediction of {_samples(len(subject.disputed))}")
+    errors = _distinct(rows[rows["status"] == "error"])
+    if errors:
+        yield Flag("errors", f"{_samples(errors)} ended in error: counted as unbroken and as not certified")
+    numerical = _distinct(rows[rows["numerical"]])
+    if numerical:
+        yield Flag("numerical", f"{_samples(numerical)} left open within rounding error of the decision boundary")
+    if attacked != certified:
+        yield Flag("one-sided", "only attacked: no certificates" if attacked else "only certified: no attacks")
+    at_eps = rows[rows["kind"] != "clean"]
+    if attacked:
+        settled = falsified_at(radii.best_upper, eps)
+        yield from _coverage(subject, at_eps, settled, ("attack", "verifier"), "attacked", eps)
+    if certified:
+        settled = falsified_at(radii.best_upper, eps) | certified_at(radii.best_lower, eps)
+        yield from _coverage(subject, at_eps, settled, ("certificate", "verifier"), "given to a certifier", eps)
+
+
+def _coverage(
+    subject: Subject, rows: pd.DataFrame, settled: np.ndarray, kinds: tuple[str, ...], what: str, eps: float
+) -> Iterator[Flag]:
+    """Say where correct samples that nothing settles at ε were never looked at."""
+    seen = rows.loc[rows["kind"].isin(kinds), "sample"].to_numpy()
+    waiting = subject.correct & ~settled
+    missed = int((waiting & ~np.isin(subject.samples, seen)).sum())
+    if missed and missed == int(waiting.sum()) and not len(seen):
+        yield Flag("unsearched", f"no sample was {what} at ε = {eps:g} itself: values carry over from elsewhere")
+    elif missed:
+        yield Flag("coverage", f"{missed} of {int(subject.correct.sum())} correct samples were never {what}")
+
+
+def _chance_flags(subject: Subject, norm: Norm, eps: float) -> Iterator[Flag]:
+    radii = subject.radii(norm)
+    confidence = radii.confidence(eps)
+    if confidence is None:
+        yield Flag("confidence-unknown", "rests on statistical evidence whose confidence the source does not tell")
+    elif confidence < 1:
+        yield Flag("probabilistic", f"each sample's statement holds with confidence {confidence:.6g}, not surely")
+    observed = int(radii.chance_contradictions().sum())
+    if observed:
+        alpha = 0.0 if confidence is None else 1 - confidence
+        expected = expected_failures(len(radii.sample), alpha)
+        code = "chance-contradictions" if observed > expected else "probabilistic"
+        text = f"{_samples(observed)} with statistical bounds that contradict each other; up to {expected} are expected"
+        yield Flag(code, text)
+
+
+def _distinct(rows: pd.DataFrame) -> int:
+    return int(rows["sample"].nunique())
+
+
+def _samples(count: int) -> str:
+    return "1 sample" if count == 1 else f"{count} samples"

@@ -1,0 +1,171 @@
+"""The figures of a subject at one (norm, ε), and the document that `eval --json` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from robench.metrics._evaluators import EvaluatorCounts, evaluator_table
+from robench.metrics._flags import BLOCKING, Flag, flags_at
+from robench.metrics._intervals import Interval, clopper_pearson
+from robench.metrics._subject import RunLike, Subject, subjects
+from robench.threat import Epsilon, Norm
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+__all__ = ["LEVEL", "Result", "Share", "result_at", "results", "summarise"]
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Share:
+    """A fraction of n samples with its Clopper-Pearson interval (about the population they were drawn from)."""
+
+    count: int
+    n: int
+    level: float = LEVEL
+
+    @property
+    def value(self) -> float | None:
+        """The fraction; None of no samples."""
+        return self.count / self.n if self.n else None
+
+    @property
+    def interval(self) -> Interval:
+        """The exact interval at `level`."""
+        return clopper_pearson(self.count, self.n, self.level)
+
+
+@dataclass(frozen=True)
+class Result:
+    """One classifier on one split at one (norm, ε).
+
+    Attributes:
+        subject: the classifier, the split and all rows about them.
+        norm: the norm.
+        eps: the budget, as given.
+        n: number of samples.
+        clean: fraction classified correctly.
+        certified: fraction proven robust; None where no certifier was asked.
+        empirical: fraction that nothing broke; None where no attack was asked.
+        confidence: the lowest confidence of a statement used; 1 for proofs, None where a source does not tell.
+        contradictions: samples where a proof reaches a verified misclassified point.
+        errors: samples with a row that ended in error.
+        flags: what a reader must know.
+        evaluators: what each evaluator did.
+    """
+
+    subject: Subject
+    norm: Norm
+    eps: Epsilon
+    n: int
+    clean: Share
+    certified: Share | None
+    empirical: Share | None
+    confidence: float | None
+    contradictions: int
+    errors: int
+    flags: tuple[Flag, ...]
+    evaluators: tuple[EvaluatorCounts, ...]
+
+    @property
+    def bracket(self) -> Interval:
+        """The joint interval: it covers the true robust accuracy of the population at the level of the shares.
+
+        Half of the error on each side: the lower end of the certified accuracy's interval, less the rate at which
+        statistical certificates may be wrong, and the upper end of the empirical one's. An open side is 0 or the
+        clean accuracy's upper end.
+        """
+        slack = 0.0 if self.confidence is None else 1.0 - self.confidence
+        lower = self.certified.interval.lower - slack if self.certified else 0.0
+        upper = (self.empirical or self.clean).interval.upper
+        upper = min(1.0, upper + slack) if self.empirical else upper
+        return Interval(max(0.0, lower), upper)
+
+    @property
+    def rankable(self) -> bool:
+        """Whether no flag stands against placing the row among others."""
+        return not any(flag.code in BLOCKING for flag in self.flags)
+
+    def document(self) -> dict[str, Any]:
+        """Return the entry of `eval --json`; a side that was switched off is None."""
+        shares = {
+            "clean_accuracy": self.clean,
+            "certified_accuracy": self.certified,
+            "empirical_accuracy": self.empirical,
+        }
+        intervals = {name: list(share.interval) if share else None for name, share in shares.items()}
+        return {
+            "classifier": self.subject.classifier,
+            "fingerprint": self.subject.fingerprint,
+            "dataset": self.subject.dataset,
+            "norm": self.norm,
+            "eps": self.eps.text,
+            "eps_value": self.eps.value,
+            "n": self.n,
+            **{name: share.value if share else None for name, share in shares.items()},
+            "ceiling": None,
+            "intervals": {"level": LEVEL, "method": "clopper-pearson", **intervals, "bracket": list(self.bracket)},
+            "contradictions": self.contradictions,
+            "errors": self.errors,
+            "flags": [asdict(flag) for flag in self.flags],
+            "evaluators": [asdict(counts) for counts in self.evaluators],
+        }
+
+
+def result_at(subject: Subject, norm: Norm, eps: Epsilon) -> Result:
+    """Return the figures of `subject` at (norm, ε), whether or not anything was searched there."""
+    radii, n = subject.radii(norm), len(subject.samples)
+    attacked, certified = _sides(subject)
+    table = evaluator_table(subject, norm, eps.value)
+    rows = subject.rows
+    wrong = (rows["status"] == "error") & ((rows["norm"] == norm) | (rows["kind"] == "clean"))
+    exact = rows["eps"].isna() | (rows["eps"] == eps.value)
+    return Result(
+        subject=subject,
+        norm=norm,
+        eps=eps,
+        n=n,
+        clean=_share(subject.correct),
+        certified=_share(radii.certified(eps.value)) if certified else None,
+        empirical=_share(radii.empirical(eps.value)) if attacked else None,
+        confidence=radii.confidence(eps.value),
+        contradictions=int(radii.contradictions().sum()),
+        errors=int(rows.loc[wrong & exact, "sample"].nunique()),
+        flags=flags_at(subject, norm, eps.value, attacked=attacked, certified=certified),
+        evaluators=tuple(table),
+    )
+
+
+def results(runs: Sequence[RunLike]) -> list[Result]:
+    """Return one result per subject and (norm, ε) that was asked for, runs about one function merged."""
+    return [
+        result_at(subject, norm, eps)
+        for subject in subjects(runs)
+        for norm, epsilons in subject.requested.items()
+        for eps in epsilons
+    ]
+
+
+def summarise(runs: Sequence[RunLike]) -> dict[str, Any]:
+    """Return the document of `eval --json` about `runs`: `run` is the run's id, or a list of ids for several."""
+    names = sorted({run.manifest.run for run in runs})
+    return {
+        "schema": 1,
+        "run": names[0] if len(names) == 1 else names,
+        "results": [result.document() for result in results(runs)],
+    }
+
+
+def _share(hits: npt.NDArray[np.bool_]) -> Share:
+    return Share(int(hits.sum()), len(hits))
+
+
+def _sides(subject: Subject) -> tuple[bool, bool]:
+    """Whether attacks and certificates were asked for, with rows or without (all settled before their turn)."""
+    kinds = set(map(str, subject.rows["kind"].unique())) | {info.kind for info in subject.silent}
+    return bool(kinds & {"attack", "verifier"}), bool(kinds & {"certificate", "verifier"})

@@ -1,0 +1,165 @@
+"""Synthetic evidence for tests: runs in memory or on disk, row by row."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from robench.evidence import WITNESSES, EvidenceBuilder, WitnessBuilder
+from robench.runs import ClassifierInfo, DatasetInfo, EvaluatorInfo, Manifest, Request, Run, samples_hash
+
+SHAPE = (4,)
+Rows = Mapping[int, tuple[str, float, float]]
+START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def sha(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass
+class FakeRun:
+    """A run that was never on disk; `save` puts it there."""
+
+    manifest: Manifest
+    builder: EvidenceBuilder
+    points: WitnessBuilder
+    table: pa.Table | None = None
+    found: pa.Table | None = None
+    samples: set[int] = field(default_factory=set)
+
+    def add(
+        self, evaluator: str, kind: str, norm: str | None, eps: float | None, rows: Mapping[int, tuple], **more: Any
+    ) -> FakeRun:
+        """Rows of one evaluator: sample -> (status, lower, upper); `label` and `prediction` default to 0 and 0."""
+        index = sorted(rows)
+        self.samples |= set(index)
+        more = {"label": 0, "prediction": 0, "forwards": 1, "backwards": 0, "seconds": 0.5, **more}
+        self.builder.add_rows(
+            evaluator=evaluator,
+            kind=kind,
+            norm=norm,
+            eps=eps,
+            sample=np.array(index, dtype=np.int64),
+            status=[rows[i][0] for i in index],
+            lower=np.array([rows[i][1] for i in index], dtype=float),
+            upper=np.array([rows[i][2] for i in index], dtype=float),
+            **more,
+        )
+        return self
+
+    def clean(self, correct: Mapping[int, bool]):
+        """Clean rows: sample -> whether it is classified correctly."""
+        for right in (True, False):
+            rows = {
+                i: ("correct", 0.0, np.inf) if right else ("incorrect", 0.0, 0.0)
+                for i in correct
+                if correct[i] == right
+            }
+            if rows:
+                self.add("clean", "clean", None, None, rows, prediction=0 if right else 1)
+        return self
+
+    def witness(
+        self, evaluator: str, norm: str, eps: float | None, sample: int, delta: Sequence[float], **more: Any
+    ) -> FakeRun:
+        """A witness at `delta` from the origin, with its true distances unless given otherwise."""
+        step = np.array(delta, dtype=np.float32)
+        exact = step.astype(float)
+        given = {
+            "linf": np.abs(exact).max(),
+            "l2": np.nextafter(np.linalg.norm(exact), np.inf),
+            "l1": np.nextafter(np.abs(exact).sum(), np.inf),
+            "prediction": 1,
+            "margin": -0.25,
+            "clean": [np.zeros_like(step)],
+            **more,
+        }
+        self.points.add_rows(
+            evaluator=evaluator,
+            norm=norm,
+            eps=eps,
+            sample=np.array([sample], dtype=np.int64),
+            points=step[None],
+            **given,
+        )
+        return self
+
+    def evidence(self) -> pa.Table:
+        if self.table is None:
+            self.table = self.builder.table()
+        return self.table
+
+    def witnesses(self) -> pa.Table:
+        if self.found is None:
+            self.found = self.points.table()
+            if self.found is None:
+                self.found = WITNESSES.empty_table()
+        return self.found
+
+    def iter_witnesses(self):
+        yield self.witnesses()
+
+    def save(self, results: Path, *, complete: bool = True) -> Run:
+        """Write the run under `results` in one part."""
+        with Run.create(results, self.manifest) as run:
+            run.put_part(0, self.evidence(), self.witnesses())
+            if complete:
+                run.finish()
+        return run
+
+
+def fake_run(
+    number: int = 0,
+    *,
+    net: str = "net",
+    classifier: str | None = None,
+    norm: str | None = "linf",
+    eps: Sequence[str] = ("0.1",),
+    evaluators: Sequence[tuple[str, str]] = (("pgd", "attack"), ("ibp", "certificate")),
+    n: int = 4,
+    shape: tuple[int, ...] = SHAPE,
+    complete: bool = True,
+    dataset: str = "toy",
+    fingerprint: str | None = None,
+    **changes: Any,
+) -> FakeRun:
+    """An empty run; `number` orders runs in time, `net` names the function."""
+    run = f"{START + timedelta(minutes=number):%Y%m%dT%H%M%SZ}-{number:06x}"
+    fingerprint = fingerprint or sha(net)
+    canonical = classifier or net
+    infos = tuple(
+        EvaluatorInfo(canonical=name, kind=kind, side="attack" if kind == "attack" else "certificate", norm=norm)
+        for name, kind in evaluators
+    )
+    manifest = Manifest(
+        run=run,
+        complete=complete,
+        request=Request(
+            fingerprint=fingerprint,
+            dataset_hash=sha(dataset),
+            split="test",
+            samples="all",
+            samples_hash=samples_hash(range(n)),
+            norm=norm,
+            eps=tuple(eps),
+            evaluators=tuple(name for name, _ in evaluators),
+            seed=0,
+            precision="fp32",
+        ),
+        classifier=ClassifierInfo(canonical=canonical, fingerprint=fingerprint, classes=2, input_shape=shape),
+        dataset=DatasetInfo(canonical=dataset, hash=sha(dataset), split="test", n=n),
+        evaluators=infos,
+        started=START + timedelta(minutes=number),
+    )
+    manifest = manifest.replace(**changes)
+    shared = {"run": run, "classifier": canonical, "fingerprint": fingerprint}
+    builder = EvidenceBuilder(**shared, dataset=dataset, dataset_hash=sha(dataset), split="test")
+    return FakeRun(manifest, builder, WitnessBuilder(run=run))
