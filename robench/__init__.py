@@ -1,1 +1,139 @@
-"""robench: adversarial robustness, per sample and from both sides."""
+"""robench: adversarial robustness, per sample and from both sides.
+
+Everything here is imported at first use, so that `import robench` costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Attack",
+    "AttackModifier",
+    "Certificates",
+    "Certifier",
+    "Classifier",
+    "CompositeAttack",
+    "DataError",
+    "Dataset",
+    "Domain",
+    "Epsilon",
+    "GraphError",
+    "Importer",
+    "InputError",
+    "LockedError",
+    "Model",
+    "Norm",
+    "Outcome",
+    "Passes",
+    "PluginError",
+    "Proposal",
+    "RandomizedClassifier",
+    "Recipe",
+    "RobenchError",
+    "Samples",
+    "SpecError",
+    "Stream",
+    "Threat",
+    "TrainContext",
+    "Trained",
+    "Transform",
+    "Wrapper",
+    "__version__",
+    "evaluate",
+    "from_module",
+    "hookimpl",
+    "load",
+    "param",
+    "replay",
+    "wrapped_fingerprint",
+]
+
+_HOME = {
+    "Attack": "contracts",
+    "AttackModifier": "contracts",
+    "Certificates": "contracts",
+    "Certifier": "contracts",
+    "Classifier": "classifier",
+    "CompositeAttack": "contracts",
+    "DataError": "errors",
+    "Dataset": "contracts",
+    "Domain": "threat",
+    "Epsilon": "threat",
+    "GraphError": "errors",
+    "Importer": "contracts",
+    "InputError": "errors",
+    "LockedError": "errors",
+    "Model": "contracts",
+    "Norm": "threat",
+    "Outcome": "contracts",
+    "Passes": "contracts",
+    "PluginError": "errors",
+    "Proposal": "contracts",
+    "RandomizedClassifier": "classifier",
+    "Recipe": "contracts",
+    "RobenchError": "errors",
+    "Samples": "samples",
+    "SpecError": "errors",
+    "Stream": "streams",
+    "Threat": "threat",
+    "TrainContext": "contracts",
+    "Trained": "contracts",
+    "Transform": "contracts",
+    "Wrapper": "contracts",
+    "evaluate": "api",
+    "from_module": "graph",
+    "hookimpl": "hookspecs",
+    "load": "api",
+    "param": "params",
+    "replay": "api",
+    "wrapped_fingerprint": "classifier",
+}
+
+if TYPE_CHECKING:
+    from robench.api import evaluate, load, replay
+    from robench.classifier import Classifier, RandomizedClassifier, wrapped_fingerprint
+    from robench.contracts import (
+        Attack,
+        AttackModifier,
+        Certificates,
+        Certifier,
+        CompositeAttack,
+        Dataset,
+        Importer,
+        Model,
+        Outcome,
+        Passes,
+        Proposal,
+        Recipe,
+        TrainContext,
+        Trained,
+        Transform,
+        Wrapper,
+    )
+    from robench.errors import DataError, GraphError, InputError, LockedError, PluginError, RobenchError, SpecError
+    from robench.graph import from_module
+    from robench.hookspecs import hookimpl
+    from robench.params import param
+    from robench.samples import Samples
+    from robench.streams import Stream
+    from robench.threat import Domain, Epsilon, Norm, Threat
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module (PEP 562)."""
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return sorted(__all__)

@@ -1,0 +1,278 @@
+"""Factories: frozen dataclasses whose fields are a plugin's parameters.
+
+A spec becomes a factory's instance, its canonical form (the parameters that differ from their defaults,
+sorted; files by name and content) and its full form (all parameters). No form holds a path, and both
+parse again to an equal instance.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+import sys
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from robench import contracts
+from robench._values import (
+    Boolean,
+    Budget,
+    Choice,
+    Context,
+    File,
+    Integer,
+    Many,
+    Nested,
+    Number,
+    Optional,
+    Range,
+    String,
+    Type,
+    Written,
+)
+from robench.errors import InputError, PluginError, SpecError
+from robench.files import FileRef, find_file
+from robench.spec import Item, Spec
+from robench.threat import Epsilon
+
+__all__ = [
+    "Context",
+    "FileRef",
+    "Parameter",
+    "Written",
+    "build",
+    "check_factory",
+    "describe",
+    "find_file",
+    "param",
+    "suggest",
+]
+
+_MISSING: Any = dataclasses.MISSING
+_PROTOCOLS: Mapping[Any, tuple[str, str]] = {
+    contracts.Dataset: ("datasets", "dataset"),
+    contracts.Transform: ("transforms", "transform"),
+    contracts.Model: ("models", "model"),
+    contracts.Wrapper: ("wrappers", "wrapper"),
+    contracts.Attack: ("attacks", "attack"),
+    contracts.CompositeAttack: ("attacks", "attack"),
+    contracts.AttackModifier: ("attack_modifiers", "attack modifier"),
+    contracts.Certifier: ("certifiers", "certifier"),
+    contracts.Recipe: ("recipes", "recipe"),
+    contracts.Importer: ("importers", "importer"),
+}
+# Names that annotations may use although the module imports them for type checkers alone.
+_NAMES = {protocol.__name__: protocol for protocol in _PROTOCOLS} | {"Epsilon": Epsilon, "Path": Path}
+
+
+@dataclass(frozen=True)
+class _Declared:
+    doc: str
+    positional: bool
+    range: Range
+
+
+def param(
+    default: Any,
+    doc: str,
+    *,
+    positional: bool = False,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    above: float | None = None,
+) -> Any:
+    """Declare a parameter of a factory: a field of a frozen dataclass.
+
+    `default` may be `...` where a value must be given. `positional` lets the value be the spec's first item
+    without a key. `minimum` and `maximum` are allowed values, `above` is not. The parameters are keyword-only,
+    the positional one aside.
+    """
+    declared = _Declared(doc, positional, Range(minimum, maximum, above))
+    given = _MISSING if default is ... else default
+    return dataclasses.field(default=given, metadata={"robench": declared}, kw_only=not positional)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter as `robench plugins show` prints it. `default` is its spec text, None where it is required."""
+
+    name: str
+    type: str
+    default: str | None
+    positional: bool
+    doc: str
+
+
+@dataclass(frozen=True)
+class _Field:
+    name: str
+    type: Type
+    default: Any
+    positional: bool
+    doc: str
+
+    @property
+    def required(self) -> bool:
+        return self.default is _MISSING
+
+
+def describe(cls: type[Any]) -> tuple[Parameter, ...]:
+    """Return the parameters of a factory, the positional one first, then by name."""
+    return tuple(
+        Parameter(f.name, f.type.words, None if f.required else f.type.write(f.default), f.positional, f.doc)
+        for f in _fields(cls)
+    )
+
+
+def check_factory(cls: Any) -> None:
+    """Raise PluginError unless `cls` is a frozen dataclass whose fields can stand in a spec."""
+    _fields(cls)
+
+
+def build(cls: type[Any], spec: Spec, name: str, context: Context | None = None) -> Written:
+    """Return the factory built from `spec`, with its canonical and its full form under `name`.
+
+    Raises SpecError for unknown, missing or wrong parameters, and whenever the factory refuses them
+    with a ValueError.
+    """
+    fields = {field.name: field for field in _fields(cls)}
+    given: dict[str, Written] = {}
+    for item in spec.items:
+        field = _find(item, fields, spec)
+        if field.name in given:
+            raise SpecError(f"{name}: parameter {field.name!r} given twice, once without its name: keep one")
+        try:
+            given[field.name] = field.type.read(item.values, context or Context())
+        except InputError as error:
+            raise type(error)(f"{name}: parameter {field.name!r}: {_shown(item, field.type)}{error}") from None
+    missing = [field.name for field in fields.values() if field.required and field.name not in given]
+    if missing:
+        example = ",".join(f"{key}=…" for key in missing)
+        raise SpecError(f"{name}: parameter {', '.join(map(repr, missing))} must be given: {name}:{example}")
+    try:
+        value = cls(**{key: written.value for key, written in given.items()})
+    except ValueError as error:
+        raise SpecError(f"{name}: {error}") from error
+    short = {key: w.canonical for key, w in given.items() if fields[key].required or w.value != fields[key].default}
+    full = {f.name: given[f.name].full if f.name in given else f.type.write(f.default) for f in fields.values()}
+    return Written(value, _join(name, short, fields), _join(name, full, fields))
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean 'x'?" or nothing."""
+    close = difflib.get_close_matches(name, list(known), 1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _find(item: Item, fields: Mapping[str, _Field], spec: Spec) -> _Field:
+    if item.key is None:
+        for field in fields.values():
+            if field.positional:
+                return field
+        raise SpecError(
+            f"{spec.qualified}: '{item}' has no key and {spec.name} takes no positional parameter: {_keys(fields)}"
+        )
+    if item.key not in fields:
+        raise SpecError(f"{spec.qualified}: no parameter {item.key!r}{suggest(item.key, fields)} {_keys(fields)}")
+    return fields[item.key]
+
+
+def _keys(fields: Mapping[str, _Field]) -> str:
+    return f"its parameters are {', '.join(fields)}" if fields else "it has no parameters"
+
+
+def _shown(item: Item, kind: Type) -> str:
+    """The offending value, unless the error of a nested spec shows it already."""
+    if isinstance(kind, Nested) and len(item.values) == 1:
+        return ""
+    text = str(dataclasses.replace(item, key=None))
+    return f"{text if len(text) <= 60 else text[:60] + '…'} "
+
+
+def _join(name: str, texts: Mapping[str, str], fields: Mapping[str, _Field]) -> str:
+    items = [texts[key] if fields[key].positional else f"{key}={texts[key]}" for key in fields if key in texts]
+    return f"{name}:{','.join(items)}" if items else name
+
+
+@lru_cache(maxsize=1024)
+def _fields(cls: Any) -> tuple[_Field, ...]:
+    who = f"{getattr(cls, '__module__', '?')}:{getattr(cls, '__qualname__', repr(cls))}"
+    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
+        raise PluginError(who, "a factory must be a dataclass")
+    if not cls.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+        raise PluginError(who, "a factory must be a frozen dataclass: write @dataclass(frozen=True)")
+    fields = [_field(cls, field, who) for field in dataclasses.fields(cls) if field.init]
+    if sum(field.positional for field in fields) > 1:
+        raise PluginError(who, "at most one parameter can be positional")
+    return tuple(sorted(fields, key=lambda field: (not field.positional, field.name)))
+
+
+def _field(cls: type[Any], field: dataclasses.Field[Any], who: str) -> _Field:
+    declared = field.metadata.get("robench", _Declared("", False, Range()))
+    annotation = _annotation(cls, field.name, who)
+    kind = _type_of(annotation, declared.range)
+    if kind is None:
+        raise PluginError(
+            who,
+            f"parameter {field.name!r} is annotated {annotation!r}: use bool, int, float, str, Literal, pathlib.Path, "
+            "Epsilon, a protocol of robench, tuple[T, ...] or T | None",
+        )
+    default = field.default_factory() if field.default_factory is not _MISSING else field.default
+    if default is not _MISSING:
+        try:
+            kind.write(default)
+        except TypeError:
+            raise PluginError(who, f"the default {default!r} of parameter {field.name!r} is no {kind.words}") from None
+    return _Field(field.name, kind, default, declared.positional, declared.doc)
+
+
+def _annotation(cls: type[Any], name: str, who: str) -> Any:
+    for owner in cls.__mro__:
+        annotation = inspect.get_annotations(owner).get(name)
+        if annotation is None:
+            continue
+        if not isinstance(annotation, str):
+            return annotation
+        scope = {**_NAMES, **vars(sys.modules.get(owner.__module__, types))}
+        try:
+            return eval(annotation, scope)
+        except Exception as error:
+            raise PluginError(
+                who, f"the annotation {annotation!r} of parameter {name!r} cannot be read ({error}): import its names"
+            ) from error
+    raise PluginError(who, f"parameter {name!r} has no annotation")
+
+
+def _type_of(annotation: Any, limits: Range) -> Type | None:
+    """Return the parameter type for an annotation, or None where there is none."""
+    plain: dict[Any, Type] = {
+        bool: Boolean(),
+        int: Integer(limits),
+        float: Number(limits),
+        str: String(),
+        Path: File(),
+        Epsilon: Budget(),
+    }
+    if isinstance(annotation, type) and annotation in plain:
+        return plain[annotation]
+    if annotation in _PROTOCOLS:
+        return Nested(*_PROTOCOLS[annotation])
+    arguments = typing.get_args(annotation)
+    origin = typing.get_origin(annotation)
+    if origin is Literal and all(isinstance(a, str | int) and not isinstance(a, bool) for a in arguments):
+        return Choice(arguments)
+    if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
+        inner = _type_of(arguments[0], limits)
+        return None if inner is None or isinstance(inner, Many | Optional) else Many(inner)
+    if origin in (typing.Union, types.UnionType):
+        some = [a for a in arguments if a is not type(None)]
+        kinds = {_type_of(a, limits) for a in some}
+        inner = kinds.pop() if len(kinds) == 1 else None
+        return Optional(inner) if inner is not None and len(some) < len(arguments) else inner
+    return None
