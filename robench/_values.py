@@ -5,6 +5,7 @@ Nothing is converted fuzzily: `1.0` is no integer, `yes` no truth value, a quote
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from abc import ABC, abstractmethod
@@ -114,7 +115,7 @@ def _scalar(values: tuple[Atom, ...], *, bare: bool = False) -> Text:
         raise InputError("is not a text: write it without quotes")
     if len(texts) == 1:
         return texts[0]
-    for left, right in zip(texts, texts[1:], strict=False):
+    for left, right in itertools.pairwise(texts):
         if left.quoted or right.quoted or right.column not in (0, left.column + len(left.text) + 1):
             raise InputError("takes one value: put a text with '+' in double quotes")
     return Text("+".join(text.text for text in texts))

@@ -13,7 +13,7 @@ import inspect
 import sys
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -175,9 +175,7 @@ def _find(item: Item, fields: Mapping[str, _Field], spec: Spec) -> _Field:
         for field in fields.values():
             if field.positional:
                 return field
-        raise SpecError(
-            f"{spec.qualified}: '{item}' has no key and {spec.name} takes no positional parameter: {_keys(fields)}"
-        )
+        raise SpecError(f"{spec.qualified}: '{item}' has no key: write key=value; {_keys(fields)}")
     if item.key not in fields:
         raise SpecError(f"{spec.qualified}: no parameter {item.key!r}{suggest(item.key, fields)} {_keys(fields)}")
     return fields[item.key]
@@ -200,8 +198,12 @@ def _join(name: str, texts: Mapping[str, str], fields: Mapping[str, _Field]) -> 
     return f"{name}:{','.join(items)}" if items else name
 
 
-@lru_cache(maxsize=1024)
 def _fields(cls: Any) -> tuple[_Field, ...]:
+    return _cached_fields(cls)
+
+
+@lru_cache(maxsize=1024)
+def _cached_fields(cls: Hashable) -> tuple[_Field, ...]:
     who = f"{getattr(cls, '__module__', '?')}:{getattr(cls, '__qualname__', repr(cls))}"
     if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
         raise PluginError(who, "a factory must be a dataclass")
@@ -223,7 +225,7 @@ def _field(cls: type[Any], field: dataclasses.Field[Any], who: str) -> _Field:
             f"parameter {field.name!r} is annotated {annotation!r}: use bool, int, float, str, Literal, pathlib.Path, "
             "Epsilon, a protocol of robench, tuple[T, ...] or T | None",
         )
-    default = field.default_factory() if field.default_factory is not _MISSING else field.default
+    default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
     if default is not _MISSING:
         try:
             kind.write(default)

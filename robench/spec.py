@@ -220,9 +220,7 @@ class _Parser:
             value, self.at = _DECODER.raw_decode(self.text, start)
             value.encode()
         except ValueError as error:  # JSONDecodeError, or a lone surrogate
-            reason = (
-                error.msg.removesuffix(" at").lower() if isinstance(error, json.JSONDecodeError) else "half a character"
-            )
+            reason = error.msg.removesuffix(" at").lower() if isinstance(error, json.JSONDecodeError) else "bad text"
             self.fail(f"no JSON string ({reason})", 'write it like "a b", with \\" and \\\\ inside', start)
         self.end_of_value()
         return Text(value, True, start + 1)

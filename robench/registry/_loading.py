@@ -161,7 +161,7 @@ class _Collector:
         self._entries: dict[str, Entry] = {}
         self._open = True
 
-    def __call__(self, name: str, target: str, *, summary: str = "", default: bool = False, cost: str = "") -> None:
+    def __call__(self, name: Any, target: Any, *, summary: Any = "", default: Any = False, cost: Any = "") -> None:
         if not self._open:
             raise RuntimeError("register was called after its hook returned: the registries are frozen")
         if not isinstance(name, str) or _NAME.fullmatch(name) is None:

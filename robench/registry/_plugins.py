@@ -24,7 +24,10 @@ __all__ = ["Part", "Plugins", "Resolved", "load_plugins"]
 
 @dataclass(frozen=True)
 class Part:
-    """One plugin of a chain: the built factory and how it is written. `entry` is None for an object given from Python."""
+    """One plugin of a chain: the built factory and how it is written.
+
+    `entry` is None for an object given from Python.
+    """
 
     kind: str
     name: str
@@ -54,7 +57,7 @@ class Resolved:
 
     @cached_property
     def value(self) -> Any:
-        """The plugin with its chain applied: a Dataset, Model, Attack, …"""
+        """The plugin with its chain applied: a Dataset, a Model, an Attack."""
         return compose(self.parts[0].kind, [part.value for part in self.parts])
 
 
