@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Literal, get_args
@@ -16,6 +17,7 @@ __all__ = ["NORMS", "Domain", "Epsilon", "Norm", "Threat", "parse_norm"]
 
 Norm = Literal["linf", "l2", "l1"]
 NORMS: tuple[Norm, ...] = get_args(Norm)
+_NUMBER = re.compile(r"[+-]?([0-9]+(/[0-9]+)?|([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?)")
 
 
 def parse_norm(text: str) -> Norm:
@@ -45,6 +47,9 @@ class Epsilon:
         shown = repr(text) if isinstance(text, float) else str(text).strip()
         if len(shown) > 64:
             raise InputError(f"ε {shown[:20]!r}… is too long: write it like 8/255 or 0.3")
+        # Before Fraction sees it: it would compute 10**n for 1e999999999, and reads 1_000.
+        if _NUMBER.fullmatch(shown) is None:
+            raise InputError(f"ε {shown!r} is not a number: write it like 8/255 or 0.3")
         try:
             exact = Fraction(shown)
             value = float(exact)
