@@ -101,7 +101,7 @@ class Judge:
             forwards[rows] += BISECTIONS
             near = self._shrink(x[rows], y[rows], points[rows], threat)
             for candidate in (near, points[rows]):
-                proven, exact, seen, how = self._confirm(candidate, y[rows])
+                proven, exact, seen, how = self.confirm(candidate, y[rows])
                 forwards[rows] += self.settling
                 fresh = proven & ~broken[rows]
                 taken = rows[fresh]
@@ -131,8 +131,12 @@ class Judge:
             near, far = torch.where(wrong, near, middle), torch.where(wrong, middle, far)
         return best
 
-    def _confirm(self, points: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, list[Method | None]]:
-        """Return (misclassified, margin, prediction, method) of points that the model's precision gets wrong."""
+    @torch.no_grad()
+    def confirm(self, points: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, list[Method | None]]:
+        """Return (misclassified, margin, prediction, method) [B] of `points` as they are, in the model's dtype.
+
+        The verdict of the enclosure, else of float64; of asking again where the classifier is opaque.
+        """
         if self._reference is None:
             margin, prediction = self._ask(points, y)
             return margin <= 0, margin, prediction, ["repeat" if bad else None for bad in (margin <= 0).tolist()]

@@ -1,0 +1,168 @@
+"""`robench eval`: attack and certify a classifier, sample by sample, into evidence."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from robench.cli._app import app
+from robench.errors import InputError
+
+if TYPE_CHECKING:
+    from robench.evaluation import Prepared
+    from robench.runs import Display, Run
+
+__all__ = ["evaluate"]
+
+INCOMPLETE = 3
+
+
+@app.command("eval")
+def evaluate(
+    model: Annotated[str, typer.Option("-m", "--model", help="Model spec: a name, checkpoint:FOLDER, onnx:FILE.")],
+    dataset: Annotated[str, typer.Option("-d", "--dataset", help="Dataset spec: digits, npz:FILE, 'digits | subset:n=100'.")],
+    attack: Annotated[
+        list[str] | None, typer.Option("-a", "--attack", help="Attack spec, repeatable; none switches the side off.")
+    ] = None,
+    certifier: Annotated[
+        list[str] | None,
+        typer.Option("-c", "--certifier", help="Certifier spec, repeatable; auto, or none to switch the side off."),
+    ] = None,
+    norm: Annotated[str, typer.Option(help="linf, l2 or l1.")] = "linf",
+    eps: Annotated[list[str] | None, typer.Option(help="Budget in the domain's units, like 8/255; repeatable.")] = None,
+    samples: Annotated[str | None, typer.Option(help="Positions A:B after selection.")] = None,
+    split: Annotated[str, typer.Option(help="Split of the dataset.")] = "test",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
+    batch_size: Annotated[str, typer.Option(help="Samples at a time, or auto.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Seed of every sample's random stream.")] = 0,
+    precision: Annotated[str, typer.Option(help="fp32 or fp64.")] = "fp32",
+    out: Annotated[Path, typer.Option(help="Results folder.")] = Path("results"),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the newest equal run that is not complete.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and write nothing.")] = False,
+    name: Annotated[str | None, typer.Option(help="Display name on boards.")] = None,
+    meta: Annotated[Path | None, typer.Option(help="TOML file: name, paper, training_data, licence, …")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+) -> None:
+    """Attack and certify a classifier, sample by sample, into evidence.
+
+    Both sides by default: without -a the default attack runs, without -c every certifier that applies at small
+    cost. Exit codes: 0 fine, 2 bad input, 3 some samples ended in error, 130 interrupted.
+    """
+    from robench.cli._progress import Progress
+    from robench.evaluation import Settings, execute, prepare
+    from robench.runs import Run
+
+    with Progress("eval", quiet=quiet or as_json) as progress:
+        prepared = prepare(
+            Settings(
+                model=model,
+                dataset=dataset,
+                eps=eps or [],
+                norm=norm,
+                attacks=_side(attack, "-a"),
+                certifiers=_side(certifier, "-c"),
+                samples=samples,
+                split=split,
+                device=device,
+                batch_size=_batch_size(batch_size),
+                seed=seed,
+                precision=precision,
+                display=_display(name, meta),
+            )
+        )
+        run = Run.find_resumable(out, prepared.manifest.request) if resume else None
+        if dry_run:
+            _show_plan(prepared, run, as_json)
+            return
+        if run is not None and run.manifest.complete:
+            progress.message(f"this evaluation is complete already: {run.location}")
+        else:
+            with run or Run.create(out, prepared.manifest) as run:
+                progress.message(f"run {run.manifest.run}: {len(run.done())} of {len(prepared.plan.samples)} samples done")
+                execute(prepared, run, progress.update, progress.message)
+    _finish(run, prepared, as_json)
+
+
+def _side(given: list[str] | None, option: str) -> list[str] | None:
+    if given and "none" in given:
+        if len(given) > 1:
+            raise InputError(f"{option} none switches the side off: leave out the other {option}")
+        return []
+    return given or None
+
+
+def _batch_size(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 2**31):
+        raise InputError(f"--batch-size {text!r}: give a whole number from 1, or auto")
+    return int(text)
+
+
+def _display(name: str | None, meta: Path | None) -> Display:
+    import tomllib
+
+    from pydantic import ValidationError
+
+    from robench.runs import Display
+
+    fields: dict[str, Any] = {}
+    if meta is not None:
+        try:
+            fields = tomllib.loads(meta.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise InputError(f"--meta {meta}: {error}") from None
+    known = {key: fields.pop(key) for key in ("name", "paper", "training_data", "licence") if key in fields}
+    if name is not None:
+        known["name"] = name
+    try:
+        return Display(**known, more={key: str(value) for key, value in fields.items()})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "name"
+        raise InputError(f"display metadata, {where}: {first['msg']}") from None
+
+
+def _show_plan(prepared: Prepared, run: Run | None, as_json: bool) -> None:
+    plan = prepared.plan
+    left = len(plan.samples) - (len(run.done()) if run else 0)
+    if as_json:
+        document = {
+            "schema": 1,
+            "request": prepared.manifest.request.model_dump(mode="json"),
+            "batch_size": prepared.batch_size,
+            "resumes": run.manifest.run if run else None,
+            "samples_left": left,
+            "skipped": dict(prepared.skipped),
+        }
+        print(json.dumps(document, ensure_ascii=False, indent=1))
+        return
+    print(f"classifier  {prepared.manifest.classifier.canonical}  {plan.classifier.fingerprint[:16]}")
+    print(f"dataset     {prepared.manifest.dataset.canonical}, {len(plan.samples)} samples of {prepared.manifest.dataset.split}")
+    for evaluator, value in plan.passes():
+        print(f"{evaluator.side:<11} {evaluator.spec}" + ("" if value is None else f" at {plan.norm} {value:g}"))
+    for spec, why in prepared.skipped.items():
+        print(f"left out    {spec}: {why}")
+    print(f"batches of {prepared.batch_size} on {prepared.manifest.environment.device}, seed {plan.seed}")
+    print(f"{left} samples to do" + (f", going on with run {run.manifest.run}" if run else ""))
+
+
+def _finish(run: Run | None, prepared: Prepared, as_json: bool) -> None:
+    from robench.metrics import results, summarise
+    from robench.report import print_results
+
+    assert run is not None
+    if as_json:
+        print(json.dumps(summarise([run]), ensure_ascii=False, indent=1))
+    else:
+        print_results(results([run]))
+        print(f"evidence: {run.location}")
+        print(f"next: robench check {run.location}  |  robench replay {run.location}")
+    if run.manifest.errors:
+        print(f"robench: {run.manifest.errors} samples ended in error; they are no evidence", file=sys.stderr)
+        raise typer.Exit(INCOMPLETE)

@@ -1,0 +1,60 @@
+"""`robench replay`: ask every witness of a run again, and derive its certificates again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from robench.cli._app import app
+
+__all__ = ["replay"]
+
+SHOWN = 20
+
+
+@app.command("replay")
+def replay(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, or folders that hold runs.")],
+    model: Annotated[str | None, typer.Option("-m", "--model", help="Model spec, where the file is elsewhere.")] = None,
+    dataset: Annotated[str | None, typer.Option("-d", "--dataset", help="Dataset spec, likewise.")] = None,
+    files: Annotated[
+        list[Path] | None, typer.Option("--files", help="Folder to look for the run's files in; repeatable.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+) -> None:
+    """Ask every witness and clean prediction again, and derive every deterministic certificate again.
+
+    Files that a run names are found by their hash in the current folder and in --files. Exit code 1 where
+    something does not come out as recorded.
+    """
+    from robench.cli._progress import Progress
+    from robench.replay import replay as ask_again
+    from robench.runs import find_runs
+
+    search = [*(files or []), Path()]
+    results = []
+    with Progress("replay", quiet=as_json) as progress:
+        for run in find_runs(runs):
+            results.append(
+                ask_again(run, model=model, dataset=dataset, device=device, search=search, progress=progress.update)
+            )
+    if as_json:
+        print(json.dumps({"schema": 1, "runs": [result.document() for result in results]}, indent=1))
+    else:
+        for result in results:
+            print(
+                f"run {result.run}: {result.witnesses} witnesses, {result.certificates} certificates and "
+                f"{result.clean} clean predictions asked again: {len(result.problems) or 'no'} differences"
+            )
+            for spec, why in result.not_replayed.items():
+                print(f"  not replayed: {spec}: {why}")
+            for problem in result.problems[:SHOWN]:
+                print(f"  sample {problem.sample}, {problem.kind} of {problem.evaluator}: {problem.text}")
+            if len(result.problems) > SHOWN:
+                print(f"  … and {len(result.problems) - SHOWN} more (--json has all)")
+    if any(result.problems for result in results):
+        raise typer.Exit(1)
