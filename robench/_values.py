@@ -242,7 +242,7 @@ class Budget(Type):
 
     def read(self, values: tuple[Atom, ...], context: Context) -> Written:
         """Convert a fraction or a decimal number."""
-        return self._written(Epsilon.parse(_scalar(values, bare=True).text))
+        return self._written(Epsilon.parse(_scalar(values).text))
 
     def write(self, value: Any) -> str:
         """Return ε as it was given."""

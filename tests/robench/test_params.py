@@ -1,0 +1,419 @@
+import hashlib
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from robench.contracts import Attack, CompositeAttack, Model
+from robench.errors import DataError, InputError, PluginError, SpecError
+from robench.params import Context, FileRef, Written, build, check_factory, describe, find_file, param
+from robench.spec import parse
+from robench.threat import Epsilon
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+
+@dataclass(frozen=True)
+class Everything:
+    label: str = param("x", "A text.", positional=True)
+    flag: bool = param(False, "A switch.")
+    steps: int = param(10, "Steps.", minimum=1, maximum=1000)
+    step: float = param(0.5, "Step.", above=0)
+    loss: Literal["ce", "dlr", "none"] = param("ce", "Loss.")
+    order: Literal[1, 2] = param(2, "Order.")
+    eps: Epsilon | None = param(None, "Budget.")
+    note: str | None = param(None, "A text or nothing.")
+    weights: tuple[float, ...] = param((), "Weights.")
+    names: tuple[str, ...] = param(("a", "b"), "Names.")
+
+
+def made(text: str, cls: type = Everything, context: Context | None = None) -> Written:
+    return build(cls, parse(text).specs[0], "e", context)
+
+
+EPSILONS = st.sampled_from(["8/255", "0.3", "1e-3", "1e+2", ".5"]).map(Epsilon.parse)
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+ANY_TEXT = st.text(max_size=10).filter(lambda text: not any("\ud800" <= c <= "\udfff" for c in text))
+VALUES = st.builds(
+    Everything,
+    label=ANY_TEXT,
+    flag=st.booleans(),
+    steps=st.integers(1, 1000),
+    step=st.floats(1e-300, 1e300),
+    loss=st.sampled_from(["ce", "dlr", "none"]),
+    order=st.sampled_from([1, 2]),
+    eps=st.none() | EPSILONS,
+    note=st.none() | ANY_TEXT | st.just("none"),
+    weights=st.lists(FINITE, max_size=3).map(tuple),
+    names=st.lists(ANY_TEXT, max_size=3).map(tuple),
+)
+
+
+def spelled(value: Everything) -> str:
+    """A spec of `value` written by hand, in another order and with needless quotes."""
+    import json
+
+    def number(x: float) -> str:
+        return repr(x).replace("e+", "e")
+
+    items = {
+        "names": "+".join(map(json.dumps, value.names)) or "()",
+        "weights": "+".join(map(number, value.weights)) or "()",
+        "note": "none" if value.note is None else json.dumps(value.note),
+        "eps": "none" if value.eps is None else str(value.eps),
+        "order": str(value.order),
+        "loss": value.loss,
+        "step": number(value.step),
+        "steps": str(value.steps),
+        "flag": str(value.flag).lower(),
+        "label": json.dumps(value.label),
+    }
+    return "e:" + ",".join(f"{key}={text}" for key, text in items.items())
+
+
+@given(VALUES)
+def test_both_forms_parse_again_to_an_equal_value_and_are_fixed_points(value):
+    written = made(spelled(value))
+    assert written.value == value
+    for text in (written.canonical, written.full):
+        again = made(text)
+        assert again == written
+
+
+@given(VALUES)
+def test_canonical_form_holds_exactly_what_differs_sorted(value):
+    items = parse(made(spelled(value)).canonical).specs[0].items
+    default = Everything()
+    differing = {name for name in vars(default) if getattr(value, name) != getattr(default, name)}
+    assert {item.key or "label" for item in items} == differing
+    keys = [item.key for item in items if item.key is not None]
+    assert keys == sorted(keys)
+    assert all(item.key is not None for item in items[1:])
+
+
+def test_defaults_written_out_are_not_in_the_canonical_form():
+    written = made("e:x,steps=10,step=0.5,weights=(),names=a+b,eps=none")
+    assert written.canonical == "e"
+    assert written.full == ("e:x,eps=none,flag=false,loss=ce,names=a+b,note=none,order=2,step=0.5,steps=10,weights=()")
+    assert written.value == Everything()
+
+
+def test_numbers_are_written_shortest():
+    assert made("e:step=1.50e0,weights=1.0+1e20+-0.0").canonical == "e:step=1.5,weights=1+1e20+0"
+    assert made("e:eps=8/255").canonical == "e:eps=8/255"
+
+
+@pytest.mark.parametrize(
+    ("item", "what"),
+    [
+        ("steps=1.0", "is not a whole number"),
+        ("steps=1e3", "is not a whole number"),
+        ("steps=ten", "is not a whole number"),
+        ("steps=1_0", "is not a whole number"),
+        ("steps=true", "is not a whole number"),
+        ("steps=99999999999999999999", "is not a whole number"),
+        ('steps="5"', "write it without quotes"),
+        ("steps=0", "must be ≥ 1 and ≤ 1000"),
+        ("steps=1001", "must be ≥ 1 and ≤ 1000"),
+        ("steps=1+2", "is not a whole number"),
+        ("steps=()", "takes one value"),
+        ("steps=(e)", "takes no spec in parentheses"),
+        ("step=nan", "is not a finite number"),
+        ("step=inf", "is not a finite number"),
+        ("step=-inf", "is not a finite number"),
+        ("step=1e999", "is not a finite number"),
+        ("step=1e99999", "is not a finite number"),
+        ("step=0x10", "is not a finite number"),
+        ("step=2/255", "is not a finite number"),
+        ("step=0", "must be > 0"),
+        ("weights=1+nan", "is not a finite number"),
+        ("weights=1+none", "is not a finite number"),
+        ("flag=True", "must be true or false"),
+        ("flag=1", "must be true or false"),
+        ("flag=yes", "must be true or false"),
+        ("loss=cee", "is not one of ce, dlr, none"),
+        ("order=3", "is not one of 1, 2"),
+        ('order="1"', "is not one of 1, 2"),
+        ("eps=0", "greater than 0"),
+        ("eps=-8/255", "greater than 0"),
+        ("eps=1/0", "not a number"),
+        ("eps=1e999999999", "not a number"),
+        ('note="a"+"b"', "takes one value"),
+        ("note=a + b", "takes one value"),
+    ],
+)
+def test_nothing_is_converted_fuzzily(item, what):
+    with pytest.raises(InputError, match=f"^e: parameter '{item.partition('=')[0]}': ") as caught:
+        made(f"e:{item}")
+    assert what in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_bare_plus_belongs_to_a_text_that_is_no_tuple():
+    assert made("e:note=a+b").value.note == "a+b"
+    assert made("e:note=a+b").canonical == 'e:note="a+b"'
+
+
+def test_none_the_word_and_none_the_value_differ():
+    assert made("e:note=none").value.note is None
+    assert made('e:note="none"').value.note == "none"
+    assert made('e:note="none"').canonical == 'e:note="none"'
+    assert made("e:loss=none").value.loss == "none"
+
+
+def test_unknown_parameter_names_the_nearest_and_lists_all():
+    with pytest.raises(SpecError, match=r"no parameter 'stps'; did you mean 'steps'\?") as caught:
+        made("e:stps=5")
+    assert "its parameters are label, eps, flag, loss, names, note, order, step, steps, weights" in str(caught.value)
+
+
+def test_a_parameter_given_twice_through_its_position():
+    with pytest.raises(SpecError, match="'label' given twice"):
+        made("e:y,label=z")
+
+
+def test_a_value_without_key_where_nothing_is_positional():
+    @dataclass(frozen=True)
+    class Plain:
+        steps: int = param(1, "Steps.")
+
+    with pytest.raises(SpecError, match="'5' has no key"):
+        made("e:5", Plain)
+
+
+def test_required_parameters():
+    @dataclass(frozen=True)
+    class Required:
+        path: Path = param(..., "File.", positional=True)
+        seed: int = param(..., "Seed.")
+
+    with pytest.raises(SpecError, match="'path', 'seed' must be given: e:path=…,seed=…"):
+        made("e", Required)
+    assert [one.default for one in describe(Required)] == [None, None]
+
+
+def test_a_factory_may_refuse_with_a_value_error():
+    @dataclass(frozen=True)
+    class Even:
+        n: int = param(2, "An even number.")
+
+        def __post_init__(self) -> None:
+            if self.n % 2:
+                raise ValueError(f"n={self.n} is odd: give an even number")
+
+    assert made("e:n=4", Even).value.n == 4
+    with pytest.raises(SpecError, match="^e: n=3 is odd: give an even number$"):
+        made("e:n=3", Even)
+
+
+# ----------------------------------------------------------------- nested specs
+
+
+@dataclass(frozen=True)
+class Transfer:
+    source: Model | None = param(None, "Source model.")
+    attacks: tuple[Attack | CompositeAttack, ...] = param((), "Attacks.")
+
+
+def test_nested_specs_are_resolved_by_kind():
+    asked = []
+
+    def resolve(kind, chain):
+        asked.append((kind, str(chain)))
+        return Written((kind, str(chain)), f"short-{chain}", f"full-{chain}")
+
+    written = made("e:source=(onnx:a.onnx | w:s=1),attacks=(pgd)+(fgsm)", Transfer, Context(resolve=resolve))
+    assert asked == [("models", "onnx:a.onnx | w:s=1"), ("attacks", "pgd"), ("attacks", "fgsm")]
+    assert written.value.source == ("models", "onnx:a.onnx | w:s=1")
+    assert written.canonical == "e:attacks=(short-pgd)+(short-fgsm),source=(short-onnx:a.onnx | w:s=1)"
+    assert written.full == "e:attacks=(full-pgd)+(full-fgsm),source=(full-onnx:a.onnx | w:s=1)"
+    with pytest.raises(SpecError, match="no registry"):
+        made(
+            "e:source=(m)",
+            Transfer,
+            Context(resolve=lambda kind, chain: (_ for _ in ()).throw(SpecError("no registry"))),
+        )
+    with pytest.raises(InputError, match="must be one model spec in parentheses"):
+        made("e:source=onnx", Transfer)
+
+
+# ------------------------------------------------------------------------ files
+
+
+@dataclass(frozen=True)
+class Reader:
+    path: Path = param(..., "File.", positional=True)
+
+
+def test_a_file_is_published_by_name_and_content_never_by_path(tmp_path):
+    folder = tmp_path / "secret-user"
+    folder.mkdir()
+    file = folder / "net.onnx"
+    file.write_bytes(b"weights")
+    digest = hashlib.sha256(b"weights").hexdigest()[:12]
+    written = made(f"e:{file}", Reader)
+    assert written.canonical == written.full == f"e:net.onnx@sha256:{digest}"
+    assert written.value.path == file
+    again = made(written.canonical, Reader, Context(search=[folder]))
+    assert again == written
+    file.write_bytes(b"Weights")
+    assert made(f"e:{file}", Reader).canonical != written.canonical
+    with pytest.raises(DataError, match="no file of this name and content"):
+        made(written.canonical, Reader, Context(search=[folder]))
+
+
+@pytest.mark.parametrize("name", ["my net (1).onnx", "a=b.npz", "a+b,c.npz", 'say "hi".npz', "ε.npz", "none"])
+def test_awkward_file_names_survive(tmp_path, name):
+    (tmp_path / name).write_bytes(b"1")
+    import json
+
+    written = made(f"e:{json.dumps(str(tmp_path / name))}", Reader)
+    assert made(written.canonical, Reader, Context(search=[tmp_path])) == written
+
+
+def test_a_folder_is_hashed_by_names_and_bytes(tmp_path):
+    for folder in ("one", "two"):
+        (tmp_path / folder / "run" / "sub").mkdir(parents=True)
+        (tmp_path / folder / "run" / "a").write_bytes(b"1")
+        (tmp_path / folder / "run" / "sub" / "b").write_bytes(b"2")
+    first, second = (FileRef.of(tmp_path / folder / "run") for folder in ("one", "two"))
+    assert first == second
+    assert find_file(first, [tmp_path]) in (tmp_path / "one" / "run", tmp_path / "two" / "run")
+    (tmp_path / "two" / "run" / "a").rename(tmp_path / "two" / "run" / "c")
+    assert FileRef.of(tmp_path / "two" / "run") != first
+    # The border between a name and its content is part of the hash.
+    (tmp_path / "one" / "run" / "sub" / "b").unlink()
+    (tmp_path / "one" / "run" / "sub").rmdir()
+    assert FileRef.of(tmp_path / "one" / "run") != first
+
+
+def test_find_file_wants_name_and_content_and_looks_three_levels_down(tmp_path):
+    deep = tmp_path / "a" / "b" / "c"
+    deep.mkdir(parents=True)
+    (tmp_path / "net.onnx").write_bytes(b"other")
+    (deep / "net.onnx").write_bytes(b"right")
+    reference = FileRef("net.onnx", hashlib.sha256(b"right").hexdigest()[:12])
+    assert find_file(reference, [tmp_path]) == deep / "net.onnx"
+    assert find_file(str(reference), [tmp_path]) == deep / "net.onnx"
+    assert find_file(reference, []) is None
+    assert find_file("net.onnx", [tmp_path]) is None
+    (deep / "d").mkdir()
+    (deep / "net.onnx").rename(deep / "d" / "net.onnx")
+    assert find_file(reference, [tmp_path]) is None
+
+
+@pytest.mark.parametrize("text", ["../net@sha256:0123456789ab", "..@sha256:0123456789ab", "net@sha256:0123", "net"])
+def test_what_is_no_reference(text):
+    assert FileRef.parse(text) is None
+
+
+def test_files_that_cannot_be_hashed(tmp_path):
+    with pytest.raises(DataError, match="no file"):
+        made(f"e:{tmp_path}/missing.npz", Reader)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="neither a file nor a folder"):
+        made(f"e:{tmp_path}/pipe", Reader)
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(DataError, match="cannot read"):
+        made(f"e:{tmp_path}/file/below", Reader)
+    with pytest.raises(InputError, match="is not a path"):
+        made('e:"a\\u0000b"', Reader)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "link").symlink_to(tmp_path, target_is_directory=True)
+    with pytest.raises(DataError, match="links to a folder"):
+        FileRef.of(tmp_path / "folder")
+
+
+def test_a_missing_base_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert FileRef.of(Path()).base == tmp_path.name
+    with pytest.raises(DataError, match="has no name"):
+        FileRef.of(Path("/"))
+
+
+# -------------------------------------------------------------------- factories
+
+
+def test_describe_is_the_table_of_plugins_show():
+    rows = {row.name: row for row in describe(Everything)}
+    assert next(iter(rows)) == "label"
+    assert rows["label"].positional
+    assert (rows["steps"].type, rows["steps"].default, rows["steps"].doc) == (
+        "integer ≥ 1 and ≤ 1000",
+        "10",
+        "Steps.",
+    )
+    assert rows["step"].type == "number > 0"
+    assert rows["loss"].type == "ce|dlr|none"
+    assert rows["eps"].type == "ε like 8/255 or 0.3 or none"
+    assert rows["names"].default == "a+b"
+    assert rows["weights"].type == "number, several joined by +"
+
+
+def test_inherited_parameters_and_annotations_as_text_are_read_where_they_were_written():
+    @dataclass(frozen=True)
+    class Child(Everything):
+        depth: "int | None" = param(None, "Depth.")
+        model: "Model | None" = param(None, "Model.")
+
+    assert made("e:depth=3", Child).value.depth == 3
+    assert {row.name for row in describe(Child)} > {"depth", "steps"}
+
+
+def bad_factories():
+    class NoDataclass:
+        pass
+
+    @dataclass
+    class Thawed:
+        steps: int = 1
+
+    @dataclass(frozen=True)
+    class Untyped:
+        steps: dict = param(..., "A dictionary.")
+
+    @dataclass(frozen=True)
+    class Unknown:
+        steps: "Decimal" = param(..., "A name that only type checkers see.")
+
+    @dataclass(frozen=True)
+    class TwoPositional:
+        a: int = param(1, "A.", positional=True)
+        b: int = param(2, "B.", positional=True)
+
+    @dataclass(frozen=True)
+    class WrongDefault:
+        steps: int = param(1.5, "Steps.")
+
+    @dataclass(frozen=True)
+    class NotFinite:
+        step: float = param(math.inf, "Step.")
+
+    @dataclass(frozen=True)
+    class Mixed:
+        steps: int | str = param(1, "Two types.")
+
+    return [
+        (NoDataclass, "must be a dataclass"),
+        (len, "must be a dataclass"),
+        (Thawed, "frozen"),
+        (Untyped, "is annotated"),
+        (Unknown, "cannot be read"),
+        (TwoPositional, "at most one"),
+        (WrongDefault, "default 1.5 of parameter 'steps'"),
+        (NotFinite, "default inf"),
+        (Mixed, "is annotated"),
+    ]
+
+
+@pytest.mark.parametrize(("cls", "what"), bad_factories(), ids=lambda value: getattr(value, "__name__", None))
+def test_a_class_that_cannot_stand_in_a_spec_is_refused_by_name(cls, what):
+    with pytest.raises(PluginError, match=what) as caught:
+        check_factory(cls)
+    assert cls.__name__ in str(caught.value)
