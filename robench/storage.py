@@ -41,17 +41,20 @@ os.register_at_fork(after_in_child=_close_in_child)
 
 
 def check_key(key: str) -> str:
-    """Return `key` if it is a safe relative POSIX path. Raises DataError otherwise."""
-    for name in key.split("/"):
-        if not name or name.startswith(".") or "\\" in name or ":" in name or not name.isprintable():
-            raise DataError(f"{key[:80]!r} is not a relative path of plain names")
-        try:
-            size = len(name.encode())
-        except UnicodeEncodeError:
-            raise DataError(f"{key[:80]!r} is not a relative path of plain names") from None
-        if size > _LONGEST:
-            raise DataError(f"{name[:40]!r}… is longer than {_LONGEST} bytes")
+    """Return `key` if it is a relative POSIX path of plain names. Raises DataError otherwise."""
+    if not all(map(_is_plain, key.split("/"))):
+        raise DataError(f"{key[:80]!r} is not a relative path of plain names")
     return key
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a name can be stored: visible, without separators of any system, short enough for a temporary."""
+    return (
+        name.isprintable()  # which lone surrogates are not, so that the name can be encoded
+        and not name.startswith(".")
+        and not any(character in name for character in "/\\:")
+        and 0 < len(name.encode()) <= _LONGEST
+    )
 
 
 def is_temporary(name: str) -> bool:
@@ -146,13 +149,13 @@ class LocalStorage:
         return self._path(key).exists()
 
     def list(self, prefix: str = "") -> tuple[str, ...]:
-        """Names directly beneath `prefix`; hidden ones (temporaries, locks) and links out are left out."""
+        """Names directly beneath `prefix`; hidden ones (temporaries, locks) are left out, links are files."""
         try:
             with os.scandir(self._path(prefix)) as entries:
                 names = [
                     entry.name + "/" if entry.is_dir(follow_symlinks=False) else entry.name
                     for entry in entries
-                    if not entry.name.startswith(".")
+                    if _is_plain(entry.name)
                 ]
         except (FileNotFoundError, NotADirectoryError):
             return ()
@@ -199,7 +202,11 @@ class LocalStorage:
         if not key:
             return self.root
         path = self.root / check_key(key)
-        if not path.resolve().is_relative_to(self.root.resolve()):
+        try:
+            inside = path.resolve().is_relative_to(self.root.resolve())
+        except RuntimeError:  # a circle of links
+            inside = False
+        if not inside:
             raise DataError(f"{path}: a link that leads out of {self.root}")
         return path
 

@@ -9,7 +9,7 @@ import unicodedata
 from datetime import UTC, datetime
 from pathlib import Path
 
-from robench.errors import InputError
+from robench.errors import DataError, InputError
 from robench.storage import LocalStorage, is_temporary
 
 __all__ = [
@@ -51,9 +51,8 @@ def folder_name(name: str, digest: str) -> str:
 def is_ours(folder: Path, kind: str = "results") -> bool:
     """Whether `folder` carries the marker of robench folders of this kind (`results`, `site`, …)."""
     try:
-        with (folder / MARKER).open("rb") as file:
-            marker = json.loads(file.read(4096))
-    except (OSError, ValueError):
+        marker = json.loads(LocalStorage(folder).read(MARKER, 4096))
+    except (DataError, OSError, ValueError, RecursionError):
         return False
     return isinstance(marker, dict) and marker.get("robench") == kind
 

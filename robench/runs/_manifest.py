@@ -6,6 +6,7 @@ Every field is checked on the way in and out: manifests also come from strangers
 from __future__ import annotations
 
 import math
+import unicodedata
 from datetime import UTC, datetime
 from typing import Annotated, Final, Literal
 
@@ -36,8 +37,14 @@ Trust = Literal["measured", "replayed", "imported", "aggregate", "self-reported"
 
 
 def _printable(text: str) -> str:
-    if not all(character.isprintable() or character in "\n\t" for character in text):
+    if not all(c.isprintable() or c in "\n\t" or unicodedata.category(c) == "Zs" for c in text):
         raise ValueError("holds control characters")
+    return text
+
+
+def _one_line(text: str) -> str:
+    if "\n" in text:
+        raise ValueError("is more than one line")
     return text
 
 
@@ -54,7 +61,7 @@ def _utc(time: datetime) -> datetime:
     return time.astimezone(UTC).replace(microsecond=0)
 
 
-Line = Annotated[str, StringConstraints(max_length=500), AfterValidator(_printable)]
+Line = Annotated[str, StringConstraints(max_length=500), AfterValidator(_printable), AfterValidator(_one_line)]
 Text = Annotated[str, StringConstraints(max_length=20_000), AfterValidator(_printable)]
 SpecText = Annotated[str, StringConstraints(min_length=1, max_length=20_000), AfterValidator(_printable)]
 Identity = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{64}|import:[0-9a-f]{16,64})$")]
@@ -90,7 +97,7 @@ class ClassifierInfo(_Component):
     fingerprint: Identity
     opaque: bool = False
     classes: Annotated[int, Field(ge=1, lt=2**31)]
-    input_shape: tuple[Count, ...] = ()
+    input_shape: Annotated[tuple[Count, ...], Field(max_length=8)] = ()
     parameters: Count | None = None
 
 
@@ -221,12 +228,7 @@ class Manifest(_Strict):
         try:
             return cls.model_validate_json(data)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            at = ".".join(str(step)[:40] for step in first["loc"][:6])
-            more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-            field = f"{at}: " if at else ""
-            message = " ".join(f"{where}: not a run's manifest: {field}{first['msg']}{more}".split())
-            raise DataError(_ascii_controls(message)[:500]) from None
+            raise DataError(f"{where}: not a run's manifest: {_first(error)}") from None
 
     def replace(self, **changes: object) -> Manifest:
         """Return a checked copy with some fields changed. Raises DataError for a bad value."""
@@ -234,10 +236,13 @@ class Manifest(_Strict):
         try:
             return type(self).model_validate({**fields, **changes})
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            at = ".".join(map(str, first["loc"]))
-            raise DataError(f"manifest {at}: {first['msg']}") from None
+            raise DataError(f"manifest: {_first(error)}") from None
 
 
-def _ascii_controls(text: str) -> str:
-    return "".join(character if character.isprintable() else "�" for character in text)
+def _first(error: ValidationError) -> str:
+    """The first of a model's complaints as one line; names from the file are cut and made printable."""
+    details = error.errors(include_url=False, include_input=False, include_context=False)
+    at = ".".join(str(step)[:40] for step in details[0]["loc"][:6])
+    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+    line = " ".join(f"{at + ': ' if at else ''}{details[0]['msg']}{more}".split())
+    return "".join(character if character.isprintable() else "?" for character in line)[:400]

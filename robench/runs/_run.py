@@ -21,6 +21,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from robench.errors import DataError
 from robench.evidence import EVIDENCE, WITNESSES, from_parquet, to_parquet
@@ -71,7 +72,6 @@ class Run:
         run = cls(root.at(key), manifest)
         run._lock()
         run.save_manifest()
-        run._done = set()
         return run
 
     @classmethod
@@ -85,9 +85,7 @@ class Run:
         matches.sort(key=lambda run: run.manifest.run, reverse=True)
         for run in [run for run in matches if not run.manifest.complete]:
             run._lock()
-            run.manifest = _read_manifest(run.storage)
             if not run.manifest.complete:  # else another process finished it just now
-                run._clean()
                 return run
             run.close()
         return next((run for run in matches if run.manifest.complete), None)
@@ -201,9 +199,17 @@ class Run:
         return problems
 
     def _lock(self) -> None:
-        if not self._locked:
-            self._stack.enter_context(self.storage.lock("run"))
-            self._locked = True
+        """Take the lock, see what another process has made of the run, and clean up after a killed one."""
+        if self._locked:
+            return
+        with ExitStack() as stack:
+            stack.enter_context(self.storage.lock("run"))
+            if self.storage.exists(MANIFEST):
+                self.manifest = _read_manifest(self.storage)
+            if not self.manifest.complete:
+                self._clean()
+            self._stack = stack.pop_all()
+        self._locked, self._done, self._hashes = True, None, {}
 
     def _writable(self) -> None:
         if not self._locked:
@@ -221,7 +227,7 @@ class Run:
                 self.storage.delete(key)
 
     def _known_done(self) -> set[int]:
-        if self._done is None or not self._locked:
+        if self._done is None or not self._locked:  # without the lock, another process may have gone on
             self._done = set()
             for key in self._parts("evidence"):
                 self._done |= _distinct(self._read(key, "evidence", ("sample",))["sample"])
@@ -268,6 +274,10 @@ class Run:
             found = set(table[name].unique().to_pylist())
             if found - {own[name]}:
                 return f"rows of another {name}: {sorted(map(str, found - {own[name]}))[0][:80]!r}"
+        classes = max(manifest.classifier.classes, len(manifest.dataset.classes))
+        for name in ("label", "prediction"):
+            if name in table.column_names and (highest := pc.max(table[name]).as_py() or 0) >= classes:
+                return f"{name} {highest} of {classes} classes"
         return None
 
 
