@@ -25,15 +25,18 @@ def distance(points: Tensor, x: Tensor, norm: Norm) -> Tensor:
     step = torch.where(error * difference.sign() > 0, round_up(step), step)
     if a.shape[1] == 0:
         return step.new_zeros(len(a))
+    largest = step.amax(1)
     if norm == "linf":
-        return step.amax(1)
+        return largest
     size = step.shape[1]
     if norm == "l1":
-        return round_up(step.sum(1) * (1 + 2 * gamma(size + 2)))
-    # Scaled, so that squares neither overflow nor vanish.
-    scale = step.amax(1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
-    root = (step / scale).square().sum(1).sqrt() * scale[:, 0]
-    return torch.where(step.amax(1) == 0, step.new_zeros(()), round_up(root * (1 + 2 * gamma(size + 6))))
+        total = round_up(step.sum(1) * (1 + 2 * gamma(size + 2)))
+    else:
+        # Scaled, so that squares neither overflow nor vanish.
+        scale = largest.clamp_min(torch.finfo(torch.float64).tiny)
+        root = (step / scale[:, None]).square().sum(1).sqrt() * scale
+        total = round_up(root * (1 + 2 * gamma(size + 6)))
+    return torch.where(largest == 0, largest, total)
 
 
 def distances(points: Tensor, x: Tensor) -> dict[Norm, Tensor]:
