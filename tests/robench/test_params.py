@@ -208,7 +208,7 @@ def test_a_factory_may_refuse_with_a_value_error():
                 raise ValueError(f"n={self.n} is odd: give an even number")
 
     assert made("e:n=4", Even).value.n == 4
-    with pytest.raises(SpecError, match="^e: n=3 is odd: give an even number$"):
+    with pytest.raises(SpecError, match=r"^e: n=3 is odd: give an even number$"):
         made("e:n=3", Even)
 
 
