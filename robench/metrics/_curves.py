@@ -36,7 +36,7 @@ def curve(subject: Subject, norm: Norm) -> Curve:
     """Return the whole curve of `subject` in `norm`, from ε = 0."""
     radii, n = subject.radii(norm), len(subject.samples)
     # Certified accuracy falls just above each `lower`, empirical accuracy at each `upper`.
-    falls = np.nextafter(radii.best_lower[radii.best_lower > 0], math.inf)
+    falls = np.nextafter(radii.best_lower, math.inf)
     steps = np.unique(np.concatenate([[0.0], falls, radii.best_upper, radii.failed]))
     steps = steps[np.isfinite(steps)]
     attacks = subject.rows[(subject.rows["norm"] == norm) & subject.rows["kind"].isin(("attack", "verifier"))]
