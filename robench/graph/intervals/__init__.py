@@ -1,0 +1,11 @@
+"""Rigorous interval arithmetic on graphs: bounds of logits and margins that hold in real arithmetic.
+
+The set of inputs is pushed through the graph as boxes (interval bound propagation, Gowal et al. 2018) in float64,
+rounded outward in every step.
+"""
+
+from robench.graph.intervals._margins import ball_margin_lower, logit_bounds, pairwise_margins, point_margins
+from robench.graph.intervals._norms import dual_norm_up
+from robench.graph.intervals._propagate import unsupported
+
+__all__ = ["ball_margin_lower", "dual_norm_up", "logit_bounds", "pairwise_margins", "point_margins", "unsupported"]
