@@ -35,11 +35,11 @@ from robench.errors import GraphError
 from robench.graph._ir import Attribute, Graph, Node
 from robench.graph.operators._base import Operator
 from robench.graph.operators._layers import LAYERS
-from robench.graph.operators._pointwise import POINTWISE
+from robench.graph.operators._pointwise import POINTWISE, group_sort
 from robench.graph.operators._pooling import POOLING
 from robench.graph.operators._shapes import SHAPES
 
-__all__ = ["OPERATORS", "Operator", "apply", "validate"]
+__all__ = ["OPERATORS", "Operator", "apply", "group_sort", "validate"]
 
 OPERATORS: Mapping[str, Operator] = MappingProxyType(
     {operator.name: operator for family in (LAYERS, POINTWISE, POOLING, SHAPES) for operator in family}

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from robench.errors import GraphError
 from robench.graph.operators._base import Attributes, Constants, Operator, Shape, as_float, as_int
 
-__all__ = ["POINTWISE"]
+__all__ = ["POINTWISE", "group_sort"]
 
 
 def _same(shapes: Sequence[Shape], attributes: Attributes, constants: Constants) -> Shape:
@@ -56,17 +56,20 @@ def _infer_group_sort(shapes: Sequence[Shape], attributes: Attributes, constants
     return shapes[0]
 
 
+def group_sort(x: Tensor, group: int) -> Tensor:
+    """Sort neighbours along axis 1 of `x` [B, C, ...] in groups of `group`, ascending (Anil et al. 2019)."""
+    if torch.overrides.has_torch_function_unary(x):
+        return torch.overrides.handle_torch_function(group_sort, (x,), x, group)
+    grouped = x.reshape(x.shape[0], x.shape[1] // group, group, *x.shape[2:])
+    if group == 2:  # MaxMin: cheaper than sorting, and ONNX can express it
+        first, second = grouped.unbind(2)
+        return torch.stack((torch.minimum(first, second), torch.maximum(first, second)), 2).flatten(1, 2)
+    return grouped.sort(2).values.flatten(1, 2)
+
+
 def _bind_group_sort(attributes: Attributes, constants: Constants) -> Callable[..., Tensor]:
     group = as_int(attributes, "group")
-
-    def pair(x: Tensor) -> Tensor:
-        first, second = x.unflatten(1, (-1, 2)).unbind(2)
-        return torch.stack((torch.minimum(first, second), torch.maximum(first, second)), 2).flatten(1, 2)
-
-    def sort(x: Tensor) -> Tensor:
-        return x.unflatten(1, (-1, group)).sort(2).values.flatten(1, 2)
-
-    return pair if group == 2 else sort
+    return lambda x: group_sort(x, group)
 
 
 def _infer_arithmetic(name: str, nodes: bool) -> Callable[[Sequence[Shape], Attributes, Constants], Shape]:
@@ -82,10 +85,9 @@ def _infer_arithmetic(name: str, nodes: bool) -> Callable[[Sequence[Shape], Attr
             raise GraphError("sub: reverse is 1 for a constant minus the input, otherwise 0")
         if name == "div" and other is not None and bool((other == 0).any()):
             raise GraphError("div: the divisor holds a zero")
-        try:
-            return tuple(torch.broadcast_shapes(shapes[0], right))
-        except RuntimeError:
-            raise GraphError(f"{name}: {list(shapes[0])} and {list(right)} do not broadcast") from None
+        if any(a != b and 1 not in (a, b) for a, b in zip(shapes[0], right, strict=True)):
+            raise GraphError(f"{name}: {list(shapes[0])} and {list(right)} do not broadcast")
+        return tuple(max(a, b) for a, b in zip(shapes[0], right, strict=True))
 
     return infer
 

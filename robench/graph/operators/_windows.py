@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from robench.errors import GraphError
 
-__all__ = ["check_window", "extents", "is_symmetric", "sizes", "torch_padding"]
+__all__ = ["ceil_padding", "check_window", "extents", "is_symmetric", "sizes", "torch_padding"]
 
 
 def check_window(
@@ -54,3 +54,24 @@ def torch_padding(padding: Sequence[int]) -> list[int]:
     """Return the padding in the order of `torch.nn.functional.pad`: last axis first, (begin, end) each."""
     half = len(padding) // 2
     return [size for i in reversed(range(half)) for size in (padding[i], padding[i + half])]
+
+
+def ceil_padding(
+    spatial: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> tuple[int, ...]:
+    """Return the padding that gives the windows of `ceil_mode` in ordinary rounding.
+
+    A last window that would start beyond the input and its begin padding is left out, like torch does.
+    """
+    rank, out = len(spatial), list(padding)
+    for axis, (size, reach) in enumerate(zip(spatial, extents(kernel, dilation), strict=True)):
+        total = size + padding[axis] + padding[axis + rank]
+        windows = -(-(total - reach) // stride[axis]) + 1
+        if (windows - 1) * stride[axis] >= size + padding[axis]:
+            windows -= 1
+        out[axis + rank] += max(0, (windows - 1) * stride[axis] + reach - total)
+    return tuple(out)

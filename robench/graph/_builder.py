@@ -1,0 +1,133 @@
+"""Builds a graph node by node; both importers lower onto it, so that equal nets give equal graphs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from robench.errors import GraphError
+from robench.graph._canonical import canonical
+from robench.graph._ir import Attribute, Graph, Node
+from robench.graph.operators import apply, validate
+from robench.graph.operators._base import MAX_ELEMENTS, Shape
+from robench.graph.operators._windows import ceil_padding
+
+__all__ = ["Builder"]
+
+
+class Builder:
+    """A graph under construction. Nodes are named by their position; the input is 0."""
+
+    def __init__(self, input_shape: Sequence[int]) -> None:
+        """Start with an input of `input_shape` (without the batch dimension). Raises GraphError."""
+        shape = tuple(int(size) for size in input_shape)
+        if any(size < 1 for size in shape) or math.prod(shape) > MAX_ELEMENTS:
+            raise GraphError(f"input shape {list(shape)}: sizes must be positive, and their product below 2**31")
+        self.nodes = [Node("input", shape=shape)]
+
+    def shape(self, node: int) -> Shape:
+        """Return the shape of a node without the batch dimension."""
+        return self.nodes[node].shape
+
+    def add(self, op: str, *inputs: int, constants: Mapping[str, Tensor] | None = None, **attributes: Attribute) -> int:
+        """Append an operator and return its position. Constants are copied to the CPU."""
+        stored = {name: _stored(tensor) for name, tensor in (constants or {}).items()}
+        self.nodes.append(apply(op, self.nodes, inputs, attributes, stored))
+        return len(self.nodes) - 1
+
+    def finish(self, output: int) -> Graph:
+        """Return the graph that ends in `output`, in canonical form."""
+        graph = canonical(Graph(tuple(self.nodes[: output + 1])))
+        validate(graph)
+        return graph
+
+    def constant_arithmetic(self, op: str, node: int, other: Tensor | float, reverse: bool = False) -> int:
+        """Append add, sub, mul or div of a node and a constant (which may carry a batch dimension of 1)."""
+        if reverse and op == "div":
+            raise GraphError("a constant divided by an activation is not supported")
+        tensor = torch.as_tensor(other, dtype=torch.float64) if not isinstance(other, Tensor) else other
+        tensor = tensor if tensor.is_floating_point() else tensor.double()
+        rank = len(self.shape(node))
+        if tensor.dim() == rank + 1 and tensor.shape[0] == 1:
+            tensor = tensor[0]
+        if tensor.dim() > rank:
+            raise GraphError(f"{op}: a constant of shape {list(tensor.shape)} does not fit every batch")
+        tensor = tensor.reshape((1,) * (rank - tensor.dim()) + tuple(tensor.shape))
+        attributes = {"reverse": int(reverse)} if op == "sub" else {}
+        return self.add(op, node, constants={"other": tensor}, **attributes)
+
+    def reshape(self, node: int, shape: Sequence[int]) -> int:
+        """Append a reshape; one size may be −1."""
+        size, known = math.prod(self.shape(node)), math.prod(item for item in shape if item != -1)
+        if list(shape).count(-1) > 1 or known < 1 or size % known:
+            raise GraphError(f"reshape: {list(self.shape(node))} does not fit into {list(shape)}")
+        return self.add("reshape", node, shape=tuple(size // known if item == -1 else item for item in shape))
+
+    def mean(self, node: int, axes: Sequence[int], keepdim: bool) -> int:
+        """Append a mean over unbatched axes."""
+        shape = self.shape(node)
+        out = self.add("mean", node, axes=tuple(sorted(axes)))
+        return out if keepdim else self.reshape(out, [size for axis, size in enumerate(shape) if axis not in axes])
+
+    def select(self, node: int, axis: int, position: int) -> int:
+        """Append a slice of one position, without its axis."""
+        shape = self.shape(node)
+        if not 0 <= axis < len(shape) or not -shape[axis] <= position < shape[axis]:
+            raise GraphError(f"position {position} of axis {axis} is outside the shape {list(shape)}")
+        start = position % shape[axis]
+        out = self.add("slice", node, axis=axis, start=start, stop=start + 1, step=1)
+        return self.reshape(out, shape[:axis] + shape[axis + 1 :])
+
+    def split(self, node: int, axis: int, sections: Sequence[int]) -> list[int]:
+        """Append slices of consecutive `sections` along an axis."""
+        shape = self.shape(node)
+        if not 0 <= axis < len(shape) or sum(sections) != shape[axis]:
+            raise GraphError(f"split: sections {list(sections)} of axis {axis} do not fit the shape {list(shape)}")
+        starts = [sum(sections[:i]) for i in range(len(sections))]
+        return [
+            self.add("slice", node, axis=axis, start=start, stop=start + size, step=1)
+            for start, size in zip(starts, sections, strict=True)
+        ]
+
+    def max_pool(
+        self,
+        node: int,
+        kernel: tuple[int, ...],
+        stride: tuple[int, ...],
+        padding: tuple[int, ...],
+        dilation: tuple[int, ...],
+        ceil: bool,
+    ) -> int:
+        """Append a max pool; `ceil_mode` becomes padding, which −inf makes the same."""
+        if ceil:
+            self._check_rank("max_pool2d", node)
+            padding = ceil_padding(self.shape(node)[1:], kernel, stride, padding, dilation)
+        return self.add("max_pool2d", node, kernel=kernel, stride=stride, padding=padding, dilation=dilation)
+
+    def avg_pool(
+        self,
+        node: int,
+        kernel: tuple[int, ...],
+        stride: tuple[int, ...],
+        padding: tuple[int, ...],
+        ceil: bool,
+        include: bool,
+    ) -> int:
+        """Append an average pool; refuse a `ceil_mode` that adds windows."""
+        self._check_rank("avg_pool2d", node)
+        if ceil and ceil_padding(self.shape(node)[1:], kernel, stride, padding, (1, 1)) != padding:
+            raise GraphError("avg_pool2d with ceil_mode is not supported where it adds windows: pad explicitly")
+        return self.add(
+            "avg_pool2d", node, kernel=kernel, stride=stride, padding=padding, count_include_pad=int(include)
+        )
+
+    def _check_rank(self, name: str, node: int) -> None:
+        if len(self.shape(node)) != 3:
+            raise GraphError(f"{name} needs an input [channels, height, width], not {list(self.shape(node))}")
+
+
+def _stored(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", copy=True).contiguous()
