@@ -45,3 +45,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Adversarial robustness, per sample and from both sides.",
 )
+
+# Each command module adds itself to `app`.
+import robench.cli.plugins  # noqa: E402, F401
