@@ -1,0 +1,30 @@
+"""`robench report`: brackets in the terminal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from robench.cli._app import app
+
+__all__ = ["report"]
+
+
+@app.command("report")
+def report(
+    results: Annotated[list[Path], typer.Argument(help="Results folders, or run folders within them.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document, as of `robench eval --json`.")] = False,
+) -> None:
+    """Show clean accuracy and the bracket [certified, empirical] of every classifier, runs merged."""
+    from robench import metrics
+    from robench.report import print_results
+    from robench.runs import find_runs
+
+    runs = find_runs(results)
+    if as_json:
+        print(json.dumps(metrics.summarise(runs), ensure_ascii=False, indent=1))
+    else:
+        print_results(metrics.results(runs))

@@ -1,0 +1,197 @@
+"""Figures and runs for the terminal: a table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from robench.metrics import Result, Share
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from robench.runs import Run
+
+__all__ = ["age", "bracket", "cost", "percent", "print_results", "print_runs", "result_lines", "run_rows", "safe"]
+
+
+def safe(text: object) -> str:
+    """Return `text` on one line without control, bidi or escape characters: names come from strangers' files."""
+    return "".join(character if character.isprintable() else "�" for character in str(text))
+
+
+def percent(share: Share | None) -> str:
+    """Return a fraction as `74.8 %`; a side that was switched off or has no samples as `-`."""
+    return "-" if share is None or share.value is None else f"{100 * share.value:.1f} %"
+
+
+def bracket(result: Result) -> str:
+    """Return `[certified, empirical]` in words: `42.8 – 61.2 %`, `≥ 42.8 %`, `≤ 61.2 %`, or `-`."""
+    low, high = result.certified, result.empirical
+    if low and high and low.value is not None and high.value is not None:
+        return f"{100 * low.value:.1f} – {100 * high.value:.1f} %"
+    if low:
+        return f"≥ {percent(low)}"
+    return f"≤ {percent(high)}" if high else "-"
+
+
+def interval(ends: tuple[float, float]) -> str:
+    """Return an interval in per cent: `[38.4, 65.5]`."""
+    return f"[{100 * ends[0]:.1f}, {100 * ends[1]:.1f}]"
+
+
+def cost(result: Result) -> str:
+    """Return passes per sample and total time: `103 + 100 passes, 12 s`."""
+    n = max(1, result.n)
+    return f"{_short(result.forwards / n)} + {_short(result.backwards / n)} passes, {_seconds(result.seconds)}"
+
+
+def age(then: datetime, now: datetime | None = None) -> str:
+    """Return how long ago `then` was, in its largest unit: `3 days`."""
+    passed = (now or datetime.now(UTC)) - then
+    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        count = int(passed / timedelta(seconds=size))
+        if count > 0:
+            return f"{count} {unit}{'s' if count > 1 else ''}"
+    return "just now"
+
+
+def result_lines(results: Sequence[Result]) -> list[str]:
+    """Return the results as plain lines: a block per classifier and split, a line per ε, a line per flag."""
+    lines: list[str] = []
+    subject = None
+    for result in results:
+        if result.subject is not subject:
+            subject = result.subject
+            lines += [""] if lines else []
+            lines.append(f"{safe(subject.title)}  on {safe(subject.dataset)} {safe(subject.split)}, {result.n} samples")
+            lines.append(f"  clean      {percent(result.clean):>15}  {interval(result.clean.interval)}")
+        where = f"{result.norm} {safe(result.eps)}"
+        lines.append(f"  {where:<10} {bracket(result):>15}  {interval(result.bracket)}  {cost(result)}")
+        lines += [f"    {safe(flag.code)}: {safe(flag.text)}" for flag in result.flags]
+    return lines
+
+
+def print_results(results: Sequence[Result]) -> None:
+    """Write the results to stdout: a table on a terminal, `result_lines` elsewhere."""
+    if not sys.stdout.isatty():
+        _write(result_lines(results))
+        return
+    _show(_result_table(results))
+
+
+def run_rows(runs: Sequence[Run], now: datetime | None = None) -> list[dict[str, Any]]:
+    """Return what identifies each run, oldest first, as JSON values."""
+    rows = []
+    for run in runs:
+        manifest = run.manifest
+        rows.append(
+            {
+                "run": manifest.run,
+                "classifier": manifest.classifier.canonical,
+                "fingerprint": manifest.classifier.fingerprint,
+                "dataset": manifest.dataset.canonical,
+                "split": manifest.dataset.split,
+                "norm": manifest.request.norm,
+                "eps": list(manifest.request.eps),
+                "n": manifest.dataset.n,
+                "done": manifest.dataset.n if manifest.complete else len(run.done()),
+                "complete": manifest.complete,
+                "origin": manifest.origin,
+                "trust": manifest.trust,
+                "started": manifest.started.isoformat(),
+                "age": age(manifest.started, now),
+                "location": run.location,
+            }
+        )
+    return rows
+
+
+def print_runs(rows: Sequence[dict[str, Any]]) -> None:
+    """Write rows of `run_rows` to stdout: a table on a terminal, tab-separated lines with a header elsewhere."""
+    header = ["run", "classifier", "dataset", "ε", "samples", "state", "age"]
+    cells = [
+        [
+            row["run"],
+            safe(row["classifier"]),
+            safe(f"{row['dataset']} {row['split']}"),
+            safe(f"{row['norm'] or ''} {' '.join(row['eps'])}".strip()) or "-",
+            f"{row['n']}" if row["complete"] else f"{row['done']} of {row['n']}",
+            ("complete" if row["complete"] else "incomplete")
+            + (f", {row['trust']}" if row["origin"] != "measured" else ""),
+            row["age"],
+        ]
+        for row in rows
+    ]
+    if not sys.stdout.isatty():
+        _write(["\t".join(line) for line in [header, *cells]])
+        return
+    table = _table(header, right={"samples"})
+    for line in cells:
+        _add(table, line)
+    _show(table)
+
+
+def _result_table(results: Sequence[Result]) -> Table:
+    header = ["classifier", "data", "n", "clean", "norm, ε", "certified – empirical", "95 % interval", "cost", "flags"]
+    table = _table(header, right={"n", "clean", "certified – empirical", "95 % interval"})
+    subject = None
+    for result in results:
+        first = result.subject is not subject
+        if first and subject is not None:
+            table.add_section()
+        subject = result.subject
+        row = [safe(subject.title), safe(f"{subject.dataset} {subject.split}"), str(result.n), percent(result.clean)]
+        _add(
+            table,
+            [
+                *(row if first else [""] * 4),
+                f"{result.norm} {safe(result.eps)}",
+                bracket(result),
+                interval(result.bracket),
+                cost(result),
+                "\n".join(f"{safe(flag.code)}: {safe(flag.text)}" for flag in result.flags),
+            ],
+        )
+    return table
+
+
+def _table(header: Sequence[str], right: set[str]) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD)
+    for name in header:
+        table.add_column(name, justify="right" if name in right else "left", overflow="fold")
+    return table
+
+
+def _add(table: Table, cells: Sequence[str]) -> None:
+    from rich.text import Text
+
+    table.add_row(*(Text(cell) for cell in cells))  # Text: a name such as "[red]" is no markup
+
+
+def _show(table: Table) -> None:
+    from rich.console import Console
+
+    Console().print(table)
+
+
+def _write(lines: Sequence[str]) -> None:
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+
+
+def _short(value: float) -> str:
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if value >= size:
+            return f"{value / (1e3 if unit == 'k' else size):.3g}{unit}"
+    return f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.1f}"
+
+
+def _seconds(value: float) -> str:
+    if value < 120:
+        return f"{value:.3g} s"
+    return f"{value / 60:.0f} min" if value < 7200 else f"{value / 3600:.1f} h"
