@@ -1,0 +1,106 @@
+"""Checks, what they found, and how a list of them is run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
+
+__all__ = ["Check", "ConformanceError", "Finding", "NotApplicable", "Violation", "raise_for", "run_checks"]
+
+CaseT = TypeVar("CaseT")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check saw.
+
+    Attributes:
+        check: its name, which `skip=` takes.
+        outcome: `skipped` where the check does not apply to this plugin.
+        required: what a conforming plugin does.
+        why: what goes wrong otherwise.
+        seen: what happened, and where.
+    """
+
+    check: str
+    outcome: Literal["passed", "failed", "skipped"]
+    required: str
+    why: str
+    seen: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is nothing to mend."""
+        return self.outcome != "failed"
+
+    def __str__(self) -> str:
+        """One line."""
+        if self.outcome != "failed":
+            return f"{self.outcome}: {self.check}: {self.required} ({self.seen})"
+        return f"failed: {self.check}: required: {self.required}; why: {self.why}; seen: {self.seen}"
+
+
+class ConformanceError(AssertionError):
+    """A plugin that does not conform; `findings` holds all findings, the message the failed ones."""
+
+    def __init__(self, findings: Sequence[Finding]) -> None:
+        """List what failed."""
+        super().__init__("\n".join(str(finding) for finding in findings if not finding.ok))
+        self.findings = tuple(findings)
+
+
+class Violation(Exception):
+    """Raised by a check; the message says what was seen."""
+
+
+class NotApplicable(Exception):
+    """Raised by a check that this plugin gives nothing to look at; the message says why."""
+
+
+@dataclass(frozen=True)
+class Check(Generic[CaseT]):
+    """A named requirement and the function that looks for a violation; it returns what it looked at."""
+
+    name: str
+    required: str
+    why: str
+    run: Callable[[CaseT], str]
+
+
+def run_checks(checks: Iterable[Check[CaseT]], case: CaseT, skip: Iterable[str] = ()) -> list[Finding]:
+    """Run every check; an exception of the plugin's is a finding, not a crash."""
+    checks, skip = list(checks), set(skip)
+    if unknown := skip - {check.name for check in checks}:
+        known = ", ".join(check.name for check in checks)
+        raise ValueError(f"no check named {', '.join(sorted(unknown))}: choose from {known}")
+    findings = []
+    for check in checks:
+        outcome: Literal["passed", "failed", "skipped"]
+        if check.name in skip:
+            outcome, seen = "skipped", "left out on request"
+        else:
+            outcome, seen = _look(check, case)
+        findings.append(Finding(check.name, outcome, check.required, check.why, seen))
+    return findings
+
+
+def _look(check: Check[CaseT], case: CaseT) -> tuple[Literal["passed", "failed", "skipped"], str]:
+    try:
+        return "passed", check.run(case)
+    except Violation as violation:
+        return "failed", str(violation)
+    except NotApplicable as reason:
+        return "skipped", str(reason)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit included: a plugin must not end the process
+        text = " ".join(str(error).split())[:300]
+        return "failed", f"it raised {type(error).__name__}: {text}"
+
+
+def raise_for(findings: Sequence[Finding]) -> list[Finding]:
+    """Return `findings`, or raise ConformanceError where one failed or none could look at anything."""
+    if any(not finding.ok for finding in findings):
+        raise ConformanceError(findings)
+    return list(findings)

@@ -1,0 +1,103 @@
+"""What every importer must do: `check_importer`."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from robench.contracts import Importer
+from robench.errors import DataError
+from robench.testing._findings import Check, Finding, NotApplicable, Violation, run_checks
+from robench.testing._guard import Traces, watch
+
+__all__ = ["importer_findings"]
+
+
+@dataclass
+class ImporterCase:
+    """An importer and the folder or file that it reads."""
+
+    importer: Any
+    path: Path | None
+    traces: Traces = field(default_factory=Traces)
+
+    def read(self) -> list[Any]:
+        """Return every run under the path."""
+        if self.path is None:
+            raise NotApplicable("needs a path to read: check_importer(importer, path)")
+        with watch(self.traces):
+            return list(self.importer.read(self.path))
+
+
+def _reads(case: ImporterCase) -> str:
+    from robench.importing import ImportedRun
+
+    runs = case.read()
+    if not runs:
+        raise Violation("read nothing")
+    for run in runs:
+        if not isinstance(run, ImportedRun):
+            raise Violation(f"yielded {type(run).__name__}, not ImportedRun")
+    return f"{len(runs)} runs"
+
+
+def _repeats(case: ImporterCase) -> str:
+    first, second = [repr(run) for run in case.read()], [repr(run) for run in case.read()]
+    if first != second:
+        raise Violation("read twice, different runs")
+    return "read twice, the same"
+
+
+def _missing(case: ImporterCase) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            runs = list(case.importer.read(Path(folder) / "nothing"))
+        except DataError as error:
+            return f"DataError: {str(error).replace(folder, '…')}"
+    raise Violation(f"a path that does not exist gave {len(runs)} runs")
+
+
+def _foreign(case: ImporterCase) -> str:
+    contents = {
+        "empty": b"",
+        "binary": bytes(range(256)) * 8,
+        "text": b"once upon a time\n" * 40,
+        "nul": b"1\t2\t\0\n" * 9,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in contents.items():
+            for suffix in (".tsv", ".csv", ".json", ".log", ""):
+                file = Path(folder) / f"{name}{suffix}"
+                file.write_bytes(content)
+                try:
+                    runs = list(case.importer.read(file))
+                except DataError:
+                    continue
+                finally:
+                    file.unlink()
+                if runs:
+                    raise Violation(f"a file of {name} content, {suffix or 'no suffix'}, gave {len(runs)} runs")
+    return f"{len(contents)} foreign files under 5 suffixes refused"
+
+
+def _quiet(case: ImporterCase) -> str:
+    case.read()
+    case.traces.refuse("random", "read")
+    return "as it was"
+
+
+CHECKS: list[Check[ImporterCase]] = [
+    Check("reads", "at least one imported run from the path given", "it is what an importer is for", _reads),
+    Check("repeats", "reading twice gives the same runs", "imports are compared and renewed", _repeats),
+    Check("missing", "a path that does not exist raises DataError", "a user can mistype one", _missing),
+    Check("foreign", "foreign files raise DataError or give nothing", "files of others are hostile", _foreign),
+    Check("random state", "the global random state is neither used nor set", "others rely on it", _quiet),
+]
+
+
+def importer_findings(importer: Importer, path: Path | None = None, skip: Iterable[str] = ()) -> list[Finding]:
+    """Run every check of importers; those that read are skipped without a path."""
+    return run_checks(CHECKS, ImporterCase(importer, path), skip)
