@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from robench._replay import Replay, replay
 from robench.contracts import Attack, Certifier, CompositeAttack
-from robench.errors import InputError
 from robench.evaluation import Settings, execute, prepare
 from robench.loading import samples_from
 from robench.metrics import summarise
@@ -18,7 +18,7 @@ from robench.threat import Epsilon
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Evaluation", "evaluate", "load"]
+__all__ = ["Evaluation", "Replay", "evaluate", "load", "replay"]
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,5 @@ def evaluate(
     run = Run.find_resumable(out, prepared.manifest.request) if resume else None
     if run is None or not run.manifest.complete:
         with run or Run.create(out, prepared.manifest) as run:
-            hooks = {"progress": progress, "warn": warn}
-            execute(prepared, run, **{key: hook for key, hook in hooks.items() if hook})
-    if run is None:
-        raise InputError("no run was made")
+            execute(prepared, run, progress or (lambda done, total, counts: None), warn or (lambda line: None))
     return Evaluation(run, summarise([run]))

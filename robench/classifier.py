@@ -94,7 +94,7 @@ class Counted:
         self.forwards += len(x)
         out = self.inner.logits(x)
         if out.requires_grad:
-            out.register_hook(self._count_backward)
+            out.register_hook(self._count_backward)  # type: ignore[no-untyped-call]
         return out
 
     def _count_backward(self, gradient: Tensor) -> None:

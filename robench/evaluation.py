@@ -128,10 +128,10 @@ def execute(
 
     After each chunk `progress` gets (samples done, all samples, counts so far by status of this process's rows).
     """
-    plan, hooks = prepared.plan, registry.load_plugins().hooks
+    plan, hooks = prepared.plan, registry.load_plugins().run_hooks
     manifest = run.manifest
     done = run.done()
-    hooks.run_started(manifest.run, manifest.request.model_dump(mode="json"))
+    hooks.started(manifest.run, manifest.request.model_dump(mode="json"))
     counts: dict[str, int] = {}
     finished, limit = len(done), prepared.batch_size
     progress(finished, len(plan.samples), counts)
@@ -154,13 +154,13 @@ def execute(
             _add_witnesses(witnesses, plan, start, found)
         table = evidence.table()
         run.put_part(start, table, witnesses.table())
-        hooks.evidence_written(manifest.run, table.num_rows)
+        hooks.written(manifest.run, table.num_rows)
         finished += stop - start
         progress(finished, len(plan.samples), counts)
     errors = _count_errors(run)
     flags = (Flag(code="errors", text=f"{errors} samples ended in error"),) if errors else ()
     run.finish(errors=errors, flags=flags)
-    hooks.run_finished(manifest.run, {"errors": errors, "samples": len(plan.samples)})
+    hooks.finished(manifest.run, {"errors": errors, "samples": len(plan.samples)})
     return run.manifest
 
 
@@ -188,7 +188,7 @@ def _data(plugins: Plugins, settings: Settings) -> Data:
     dataset = settings.dataset
     if isinstance(dataset, str):
         return load_data(plugins.resolve("datasets", dataset, search=settings.search), settings.split, settings.samples)
-    value = dataset if hasattr(dataset, "load") else _InMemory(cast(Samples, dataset))
+    value = _InMemory(dataset) if isinstance(dataset, Samples) else dataset
     return load_given(value, f"python:{type(value).__name__.lstrip('_')}", settings.split, settings.samples)
 
 
@@ -269,7 +269,7 @@ def _certifiers(
             continue
         resolved = plugins.resolve("certifiers", given, search=settings.search)
         part = resolved.parts[0]
-        early = part.entry.cost == "small"
+        early = part.entry is not None and part.entry.cost == "small"
         evaluator = Evaluator(resolved.canonical, "certificate", cast(Certifier, part.value), early)
         why = _inapplicable(evaluator, subject, norm) if automatic else None
         if why:
@@ -317,7 +317,7 @@ def _manifest(
         precision=settings.precision,
         versions=majors,
     )
-    words = ["robench eval", "-m", subject.canonical, "-d", " | ".join([data.canonical, *filter(None, [data.selection])])]
+    words = ["robench eval", "-m", subject.canonical, "-d", " | ".join(part.canonical for part in data.parts)]
     return Manifest(
         request=request,
         classifier=ClassifierInfo(
@@ -399,7 +399,7 @@ def _plugins(parts: Sequence[Part]) -> tuple[PluginInfo, ...]:
 def _parameters(classifier: Any) -> int | None:
     if classifier.graph is None:
         return None
-    return sum(tensor.numel() for node in classifier.graph.nodes for tensor in node.constants.values())
+    return sum(int(tensor.numel()) for node in classifier.graph.nodes for tensor in node.constants.values())
 
 
 def _device_name(device: torch.device) -> str:
@@ -415,9 +415,7 @@ def _cuda_version() -> dict[str, str]:
 # ------------------------------------------------------------------- executing
 
 
-def _add_block(
-    builder: EvidenceBuilder, plan: Plan, start: int, predictions: list[int | None], block: Block
-) -> None:
+def _add_block(builder: EvidenceBuilder, plan: Plan, start: int, predictions: list[int | None], block: Block) -> None:
     positions = block.rows + start
     builder.add_rows(
         sample=plan.samples.index[positions],

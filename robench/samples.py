@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robench.errors import DataError
-from robench.threat import Domain
+from robench.threat import Domain, Norm
 
 __all__ = ["ArraySource", "Samples"]
 
@@ -54,7 +54,7 @@ class Samples:
     index: IntArray
     domain: Domain
     classes: tuple[str, ...]
-    thresholds: dict[str, tuple[str, ...]] | None = None
+    thresholds: dict[Norm, tuple[str, ...]] | None = None
 
     def __post_init__(self) -> None:
         """Check shapes and labels. Raises DataError."""

@@ -92,8 +92,7 @@ class Stream:
         """Draw [B, *shape] from the uniform distribution on [low, high)."""
         shape = tuple(shape)
         if dtype == torch.float64:
-            a, b = self._words(2 * math.prod(shape)).unflatten(1, (-1, 2)).unbind(2)
-            unit = ((a >> 5) * 67108864 + (b >> 6)).double() * 2.0**-53
+            unit = self._fractions(math.prod(shape))
         else:
             unit = (self._words(math.prod(shape)) >> 8).to(torch.float32).mul_(2.0**-24).to(dtype)
         unit = unit.reshape(len(self), *shape)
@@ -103,21 +102,22 @@ class Stream:
         """Draw [B, *shape] standard normals (Box-Muller in float64, so that devices agree to 1e-6)."""
         shape = tuple(shape)
         size = math.prod(shape)
-        pairs = self._words(4 * math.ceil(size / 2)).unflatten(1, (-1, 4))
-        # (0, 1]: the logarithm stays finite.
-        u = ((pairs[..., 0] >> 5) * 67108864 + (pairs[..., 1] >> 6) + 1).double() * 2.0**-53
-        v = ((pairs[..., 2] >> 5) * 67108864 + (pairs[..., 3] >> 6)).double() * (2.0**-53 * 2 * math.pi)
-        r = u.log_().mul_(-2).sqrt_()
-        both = torch.stack([r * v.cos(), r * v.sin()], 2).flatten(1)[:, :size]
+        pairs = self._fractions(2 * math.ceil(size / 2)).reshape(len(self), math.ceil(size / 2), 2)
+        # 1 − u lies in (0, 1]: the logarithm stays finite.
+        r = (1 - pairs[..., 0]).log_().mul_(-2).sqrt_()
+        angle = pairs[..., 1] * (2 * math.pi)
+        both = torch.stack([r * angle.cos(), r * angle.sin()], 2).flatten(1)[:, :size]
         return both.to(dtype).reshape(len(self), *shape)
 
     def integers(self, shape: Iterable[int], high: int) -> Tensor:
         """Draw [B, *shape] int64 from 0 … high − 1 (high ≤ 2**31; bias below 2**-22)."""
         shape = tuple(shape)
-        a, b = self._words(2 * math.prod(shape)).unflatten(1, (-1, 2)).unbind(2)
-        # 53 random bits scaled down: exact in float64, no modulo bias worth the name.
-        unit = ((a >> 5) * 67108864 + (b >> 6)).double() * 2.0**-53
-        return (unit * high).long().reshape(len(self), *shape)
+        return (self._fractions(math.prod(shape)) * high).long().reshape(len(self), *shape)
+
+    def _fractions(self, count: int) -> Tensor:
+        """Return the next draw as multiples of 2**-53 in [0, 1), float64 [B, count]."""
+        words = self._words(2 * count).reshape(len(self), count, 2)
+        return ((words[..., 0] >> 5) * 67108864 + (words[..., 1] >> 6)).double() * 2.0**-53
 
     def _words(self, count: int) -> Tensor:
         """Return the next draw: `count` 32-bit words per row, int64 [B, count]."""
@@ -126,7 +126,8 @@ class Stream:
         counter = (blocks & _MASK, blocks >> 32, zero + self._draws, zero)
         self._draws += 1
         out = _philox(counter, (self._keys[:, :1], self._keys[:, 1:]))
-        return torch.stack(out, 2).flatten(1)[:, :count]
+        words = torch.stack(out, 2)
+        return words.flatten(1)[:, :count]
 
 
 def _broadcast(words: list[int], like: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -24,7 +24,9 @@ INCOMPLETE = 3
 @app.command("eval")
 def evaluate(
     model: Annotated[str, typer.Option("-m", "--model", help="Model spec: a name, checkpoint:FOLDER, onnx:FILE.")],
-    dataset: Annotated[str, typer.Option("-d", "--dataset", help="Dataset spec: digits, npz:FILE, 'digits | subset:n=100'.")],
+    dataset: Annotated[
+        str, typer.Option("-d", "--dataset", help="Dataset spec: digits, npz:FILE, 'digits | subset:n=100'.")
+    ],
     attack: Annotated[
         list[str] | None, typer.Option("-a", "--attack", help="Attack spec, repeatable; none switches the side off.")
     ] = None,
@@ -41,7 +43,9 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Seed of every sample's random stream.")] = 0,
     precision: Annotated[str, typer.Option(help="fp32 or fp64.")] = "fp32",
     out: Annotated[Path, typer.Option(help="Results folder.")] = Path("results"),
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the newest equal run that is not complete.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the newest equal run that is not complete.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and write nothing.")] = False,
     name: Annotated[str | None, typer.Option(help="Display name on boards.")] = None,
     meta: Annotated[Path | None, typer.Option(help="TOML file: name, paper, training_data, licence, …")] = None,
@@ -83,7 +87,7 @@ def evaluate(
             progress.message(f"this evaluation is complete already: {run.location}")
         else:
             with run or Run.create(out, prepared.manifest) as run:
-                progress.message(f"run {run.manifest.run}: {len(run.done())} of {len(prepared.plan.samples)} samples done")
+                progress.message(f"run {run.manifest.run}: {len(run.done())} of {run.manifest.dataset.n} samples done")
                 execute(prepared, run, progress.update, progress.message)
     _finish(run, prepared, as_json)
 
@@ -143,7 +147,8 @@ def _show_plan(prepared: Prepared, run: Run | None, as_json: bool) -> None:
         print(json.dumps(document, ensure_ascii=False, indent=1))
         return
     print(f"classifier  {prepared.manifest.classifier.canonical}  {plan.classifier.fingerprint[:16]}")
-    print(f"dataset     {prepared.manifest.dataset.canonical}, {len(plan.samples)} samples of {prepared.manifest.dataset.split}")
+    data = prepared.manifest.dataset
+    print(f"dataset     {data.canonical}, {data.n} samples of {data.split}")
     for evaluator, value in plan.passes():
         print(f"{evaluator.side:<11} {evaluator.spec}" + ("" if value is None else f" at {plan.norm} {value:g}"))
     for spec, why in prepared.skipped.items():

@@ -32,7 +32,7 @@ def replay(
     something does not come out as recorded.
     """
     from robench.cli._progress import Progress
-    from robench.replay import replay as ask_again
+    from robench.api import replay as ask_again
     from robench.runs import find_runs
 
     search = [*(files or []), Path()]

@@ -70,7 +70,9 @@ class Chunk:
 
     def _clean(self) -> list[int | None]:
         start = time.perf_counter()
-        parts = list(self._batches(torch.arange(len(self.x)), lambda rows: self.judge.clean(self.x[rows], self.y[rows])))
+        parts = list(
+            self._batches(torch.arange(len(self.x)), lambda rows: self.judge.clean(self.x[rows], self.y[rows]))
+        )
         correct, error, prediction, margin = (torch.cat([part[i] for _, part in parts]) for i in range(4))
         self.open_ = correct
         seen = [None if bad else int(one) for bad, one in zip(error.tolist(), prediction.tolist(), strict=True)]
@@ -228,9 +230,9 @@ class Chunk:
         certifier, spec = cast(Certifier, evaluator.value), evaluator.spec
         active = self._active(threat)
         if threat.eps is not None:
-            for other, lower in self.lower.items():
+            for other, radius in self.lower.items():
                 if other != spec:
-                    active = active & (lower < threat.eps)
+                    active = active & (radius < threat.eps)
 
         def work(part: Tensor) -> tuple[Certificates, tuple[int, int], Verdict]:
             self.classifier.take()
@@ -373,10 +375,10 @@ def _schedule(
     yield evaluator.spec, cast(Attack, evaluator.value), None
 
 
-def _check_proposal(spec: str, proposal: object, x: Tensor) -> None:
+def _check_proposal(spec: str, proposal: Any, x: Tensor) -> None:
     if not isinstance(proposal, Proposal):
         raise PluginError(spec, f"perturb returned {type(proposal).__name__}, not a Proposal")
-    points = proposal.points
+    points: Any = proposal.points
     if not isinstance(points, Tensor) or points.shape != x.shape or not points.dtype.is_floating_point:
         seen = f"{points.dtype} {list(points.shape)}" if isinstance(points, Tensor) else type(points).__name__
         raise PluginError(spec, f"points are {seen}, expected floats {list(x.shape)}")
@@ -384,7 +386,7 @@ def _check_proposal(spec: str, proposal: object, x: Tensor) -> None:
         raise PluginError(spec, f"detail has {len(proposal.detail)} entries for {len(x)} samples")
 
 
-def _check_certificates(spec: str, made: object, x: Tensor) -> None:
+def _check_certificates(spec: str, made: Any, x: Tensor) -> None:
     if not isinstance(made, Certificates):
         raise PluginError(spec, f"certify returned {type(made).__name__}, not Certificates")
     if tuple(made.lower.shape) != (len(x),) or len(made.status) != len(x):

@@ -112,7 +112,9 @@ class Judge:
                 if proven.all():
                     break
             numerical[rows] = ~broken[rows]
-        return Verdict(broken, numerical, error, points, distances(points, x), prediction, margin.double(), method, forwards)
+        return Verdict(
+            broken, numerical, error, points, distances(points, x), prediction, margin.double(), method, forwards
+        )
 
     def _ask(self, points: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         logits = self.classifier.logits(points)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from robench.contracts import Passes
 from robench.evidence import Kind, detail_json
+from robench.threat import Norm
 
 __all__ = ["Block", "WitnessBlock", "encode_detail", "spread"]
 
@@ -27,7 +28,7 @@ class Block:
 
     evaluator: str
     kind: Kind
-    norm: str | None
+    norm: Norm | None
     eps: float | None
     rows: npt.NDArray[np.int64]
     lower: npt.NDArray[np.float64]
@@ -45,7 +46,7 @@ class WitnessBlock:
     """The points behind the finite `upper` of a block."""
 
     evaluator: str
-    norm: str
+    norm: Norm
     eps: float | None
     rows: npt.NDArray[np.int64]
     points: npt.NDArray[Any]

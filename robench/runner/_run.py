@@ -27,7 +27,9 @@ def chunks(plan: Plan, done: Collection[int], size: int) -> Iterator[tuple[int, 
         start = stop
 
 
-def evaluate_chunk(plan: Plan, start: int, stop: int, limit: int, warn: Callable[[str], None]) -> tuple[ChunkResult, int]:
+def evaluate_chunk(
+    plan: Plan, start: int, stop: int, limit: int, warn: Callable[[str], None]
+) -> tuple[ChunkResult, int]:
     """Evaluate samples start … stop − 1 in batches of at most `limit`; returns the rows and the limit that fitted."""
     classifier = plan.classifier
     x = torch.from_numpy(np.ascontiguousarray(plan.samples.batch(start, stop)))
@@ -42,15 +44,13 @@ def evaluate_chunk(plan: Plan, start: int, stop: int, limit: int, warn: Callable
 @contextmanager
 def full_precision() -> Iterator[None]:
     """Keep reduced-precision shortcuts (TF32) out of every verdict, and put the settings back afterwards."""
-    settings = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = [setting.allow_tf32 for setting in settings]
-    for setting in settings:
-        setting.allow_tf32 = False
+    matmul, conv = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, conv.allow_tf32
+    matmul.allow_tf32 = conv.allow_tf32 = False
     try:
         yield
     finally:
-        for setting, value in zip(settings, before, strict=True):
-            setting.allow_tf32 = value
+        matmul.allow_tf32, conv.allow_tf32 = before
 
 
 def refuse_undeclared_randomness(plan: Plan) -> None:
@@ -61,7 +61,7 @@ def refuse_undeclared_randomness(plan: Plan) -> None:
     with torch.no_grad(), full_precision():
         first, second = classifier.logits(x), classifier.logits(x)
     if tuple(first.shape) != (len(x), classifier.classes):
-        raise InputError(f"the model gives logits {list(first.shape)} for {len(x)} samples of {classifier.classes} classes")
+        raise InputError(f"the model gives logits {list(first.shape)}, expected {[len(x), classifier.classes]}")
     scale = first.abs().nan_to_num(0, 0, 0).max().clamp_min(1)
     apart = (first - second).abs().nan_to_num(0, 0, 0).max()
     if apart > 1e-4 * scale:

@@ -10,7 +10,8 @@ from robench.threat import Domain, Epsilon, parse_norm
 
 
 @pytest.mark.parametrize(
-    ("text", "exact"), [("8/255", Fraction(8, 255)), ("0.3", Fraction(3, 10)), ("1e-2", Fraction(1, 100)), (" 2 ", Fraction(2))]
+    ("text", "exact"),
+    [("8/255", Fraction(8, 255)), ("0.3", Fraction(3, 10)), ("1e-2", Fraction(1, 100)), (" 2 ", Fraction(2))],
 )
 def test_epsilon_is_exact_and_kept_as_given(text, exact):
     epsilon = Epsilon.parse(text)
@@ -24,7 +25,9 @@ def test_a_float_means_its_shortest_text():
     assert Epsilon.parse(0.1).exact == Fraction(1, 10)
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "-8/255", "nan", "inf", "8/0", "", "eight", "1e999", "1e-999", "0x1p3", "9" * 70])
+@pytest.mark.parametrize(
+    "text", ["0", "-1", "-8/255", "nan", "inf", "8/0", "", "eight", "1e999", "1e-999", "0x1p3", "9" * 70]
+)
 def test_bad_epsilon_is_one_line(text):
     with pytest.raises(InputError) as caught:
         Epsilon.parse(text)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from robench import registry
@@ -21,9 +23,11 @@ from robench.loading import Data, Subject, load_data, load_subject, parse_device
 from robench.runner import Judge, automatic_batch_size, full_precision
 from robench.runs import Manifest, Run
 from robench.streams import Stream
-from robench.threat import NORMS, Domain, Norm, Threat
+from robench.threat import NORMS, Domain, Threat
 
 __all__ = ["Problem", "Replay", "replay"]
+
+Row = dict[str, Any]
 
 ROUNDING = 1e-9
 """A certificate derived again may fall this much (relative) below the recorded one: another order of summation."""
@@ -91,19 +95,18 @@ def replay(
     data = _load_data(manifest, dataset, search)
     subject = _load_subject(manifest, model, parse_device(device), search)
     result = Replay(manifest.run)
-    evidence = run.evidence().to_pandas()
+    evidence = run.evidence()
     position = {int(index): row for row, index in enumerate(data.samples.index)}
-    missing = set(evidence["sample"].tolist()) - position.keys()
+    missing = set(evidence["sample"].to_pylist()) - position.keys()
     if missing:
-        raise DataError(f"{run.location}: sample {min(missing)} is not among the samples of {manifest.dataset.canonical}")
+        raise DataError(f"{run.location}: sample {min(missing)} is not in {manifest.dataset.canonical}")
     with full_precision():
         asker = _Asker(result, subject, data, position, automatic_batch_size(data.samples))
-        clean = evidence[evidence["kind"] == "clean"]
-        asker.clean(clean)
+        asker.clean(_rows(evidence, "kind", "clean"))
         progress(1, 3, {"clean": result.clean})
-        asker.witnesses(run, evidence, Domain(*manifest.dataset.bounds))
+        asker.witnesses(run, _rows(evidence, "status", "falsified"), Domain(*manifest.dataset.bounds))
         progress(2, 3, {"witnesses": result.witnesses})
-        asker.certificates(manifest, evidence, search)
+        asker.certificates(manifest, _rows(evidence, "status", "certified"), search)
         progress(3, 3, {"certificates": result.certificates})
     return result
 
@@ -114,7 +117,8 @@ def _load_data(manifest: Manifest, dataset: str | None, search: Sequence[Path]) 
     resolved = registry.load_plugins().resolve("datasets", text, search=search)
     data = load_data(resolved, manifest.dataset.split)
     if data.hash != manifest.dataset.hash:
-        raise InputError(f"{text} is not the data evaluated: hash {data.hash[:12]}, recorded {manifest.dataset.hash[:12]}")
+        recorded = manifest.dataset.hash
+        raise InputError(f"{text} is not the data evaluated: hash {data.hash[:12]}, recorded {recorded[:12]}")
     return data
 
 
@@ -142,56 +146,53 @@ class _Asker:
         self.classifier = Counted(subject.classifier)
         self.judge = Judge(self.classifier)
 
-    def inputs(self, samples: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the clean inputs and labels of `samples`, as the classifier takes them."""
-        rows = np.array([self.position[int(sample)] for sample in samples], dtype=np.int64)
-        x = torch.from_numpy(np.ascontiguousarray(self.data.samples.x[rows]))
-        y = torch.from_numpy(self.data.samples.y[rows])
+    def inputs(self, rows: list[Row]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the clean inputs and labels of these rows' samples, as the classifier takes them."""
+        positions = np.array([self.position[row["sample"]] for row in rows], dtype=np.int64)
+        x = torch.from_numpy(np.ascontiguousarray(self.data.samples.x[positions]))
+        y = torch.from_numpy(self.data.samples.y[positions])
         return x.to(self.classifier.device, self.classifier.dtype), y.to(self.classifier.device)
 
-    def found(self, kind: str, sample: int, evaluator: str, text: str) -> None:
-        self.result.problems.append(Problem(kind, int(sample), str(evaluator), text))
+    def found(self, kind: str, row: Row, text: str) -> None:
+        self.result.problems.append(Problem(kind, row["sample"], row["evaluator"], text))
 
-    def clean(self, rows: pd.DataFrame) -> None:
+    def clean(self, rows: list[Row]) -> None:
         """Compare every clean verdict."""
-        for start in range(0, len(rows), self.size):
-            part = rows.iloc[start : start + self.size]
-            x, y = self.inputs(part["sample"].tolist())
+        for part in self._batches(rows):
+            x, y = self.inputs(part)
             correct, error, _, _ = (one.tolist() for one in self.judge.clean(x, y))
-            for row, good, bad in zip(part.itertuples(), correct, error, strict=True):
+            for row, good, bad in zip(part, correct, error, strict=True):
                 now = "error" if bad else "correct" if good else "incorrect"
-                if now != row.status:
-                    self.found("clean", row.sample, "clean", f"recorded {row.status}, now {now}")
-            self.result.clean += len(part)
+                if now != row["status"]:
+                    self.found("clean", row, f"recorded {row['status']}, now {now}")
+        self.result.clean += len(rows)
 
-    def witnesses(self, run: Run, evidence: pd.DataFrame, domain: Domain) -> None:
+    def witnesses(self, run: Run, falsified: list[Row], domain: Domain) -> None:
         """Ask about every witness, and measure it again."""
-        attacked = evidence[evidence["status"] == "falsified"]
-        upper = {
-            (row.sample, row.evaluator, row.norm, _key(row.eps)): row.upper for row in attacked.itertuples()
-        }
+        waiting = {_key(row): row for row in falsified}
         for table in run.iter_witnesses():
             for start in range(0, len(table), self.size):
                 part = table.slice(start, self.size)
                 points = torch.from_numpy(np.ascontiguousarray(decode_points(part)))
-                self._witnesses(part.drop_columns(["point", "clean"]).to_pandas(), points, upper, domain)
-        for sample, evaluator, _, _ in upper:
-            self.found("witness", sample, evaluator, "the evidence says falsified, but no witness is kept")
+                self._witnesses(part.drop_columns(["point", "clean"]).to_pylist(), points, waiting, domain)
+        for row in waiting.values():
+            self.found("witness", row, "the evidence says falsified, but no witness is kept")
 
     def _witnesses(
-        self, rows: pd.DataFrame, points: torch.Tensor, upper: dict[tuple[Any, ...], float], domain: Domain
+        self, rows: list[Row], points: torch.Tensor, waiting: dict[tuple[Any, ...], Row], domain: Domain
     ) -> None:
-        x, y = self.inputs(rows["sample"].tolist())
+        x, y = self.inputs(rows)
         if points.shape != x.shape or points.dtype != x.dtype:
-            raise DataError(f"witnesses are {points.dtype} {list(points.shape)}, the model takes {x.dtype} {list(x.shape)}")
+            found, taken = f"{points.dtype} {list(points.shape)}", f"{x.dtype} {list(x.shape)}"
+            raise DataError(f"run {self.result.run}: witnesses are {found}, the model takes {taken}")
         points = points.to(x.device)
         lower_box, upper_box = domain.box(x)
         inside = ((points >= lower_box) & (points <= upper_box)).flatten(1).all(1).tolist()
         wrong, margin, _, _ = self.judge.confirm(points, y)
         apart = {norm: value.tolist() for norm, value in distances(points, x).items()}
-        for i, row in enumerate(rows.itertuples()):
-            recorded = upper.pop((row.sample, row.evaluator, row.norm, _key(row.eps)), None)
-            now = apart[cast(Norm, row.norm)][i]
+        for i, row in enumerate(rows):
+            recorded = waiting.pop(_key(row), None)
+            now = apart[row["norm"]][i]
             text = None
             if recorded is None:
                 text = "a witness without a falsified row in the evidence"
@@ -199,42 +200,51 @@ class _Asker:
                 text = "the point lies outside the domain"
             elif not wrong[i]:
                 text = f"the point is classified correctly (margin {float(margin[i]):.6g})"
-            elif not pd.isna(row.eps) and not now <= row.eps:
-                text = f"the point is {now!r} away, more than ε = {row.eps!r}"
-            elif not now <= recorded:
-                text = f"the point is {now!r} away, the evidence says {recorded!r}"
-            elif any(apart[norm][i] > getattr(row, norm) for norm in NORMS):
+            elif row["eps"] is not None and not now <= row["eps"]:
+                text = f"the point is {now!r} away, more than ε = {row['eps']!r}"
+            elif not now <= recorded["upper"]:
+                text = f"the point is {now!r} away, the evidence says {recorded['upper']!r}"
+            elif any(apart[norm][i] > row[norm] for norm in NORMS):
                 text = "the recorded distances are smaller than the point's own"
             if text:
-                self.found("witness", row.sample, row.evaluator, text)
+                self.found("witness", row, text)
         self.result.witnesses += len(rows)
 
-    def certificates(self, manifest: Manifest, evidence: pd.DataFrame, search: Sequence[Path]) -> None:
+    def certificates(self, manifest: Manifest, certified: list[Row], search: Sequence[Path]) -> None:
         """Derive every deterministic certificate again."""
         domain = Domain(*manifest.dataset.bounds)
-        certified = evidence[(evidence["status"] == "certified") & (evidence["confidence"] == 1.0)]
-        for (spec, norm), rows in certified.groupby(["evaluator", "norm"], observed=True):
-            if str(spec).startswith("python:"):
-                self.result.not_replayed[str(spec)] = "the certifier was a Python object"
+        proofs = [row for row in certified if row["confidence"] == 1.0]
+        self.result.not_replayed.update(
+            {row["evaluator"]: "statistical" for row in certified if row["confidence"] != 1.0}
+        )
+        proofs.sort(key=lambda row: (row["evaluator"], row["norm"], row["eps"] or 0.0, row["sample"]))
+        for (spec, norm, eps), group in groupby(proofs, lambda row: (row["evaluator"], row["norm"], row["eps"])):
+            if spec.startswith("python:"):
+                self.result.not_replayed[spec] = "the certifier was a Python object"
                 continue
-            certifier = registry.load_plugins().resolve("certifiers", str(spec), search=search).parts[0].value
-            for eps, group in rows.groupby("eps", dropna=False):
-                threat = Threat(cast(Norm, str(norm)), None if pd.isna(eps) else float(eps), domain)
-                for start in range(0, len(group), self.size):
-                    part = group.iloc[start : start + self.size]
-                    self._certificates(certifier, str(spec), threat, part, manifest.request.seed)
+            certifier = registry.load_plugins().resolve("certifiers", spec, search=search).parts[0].value
+            for part in self._batches(list(group)):
+                self._certificates(certifier, spec, Threat(norm, eps, domain), part, manifest.request.seed)
 
-    def _certificates(self, certifier: Certifier, spec: str, threat: Threat, rows: pd.DataFrame, seed: int) -> None:
-        samples = [int(sample) for sample in rows["sample"]]
-        x, y = self.inputs(samples)
-        stream = Stream.for_samples(seed, spec, samples, x.device)
+    def _certificates(self, certifier: Certifier, spec: str, threat: Threat, rows: list[Row], seed: int) -> None:
+        x, y = self.inputs(rows)
+        stream = Stream.for_samples(seed, spec, [row["sample"] for row in rows], x.device)
         made = certifier.certify(self.classifier, x, y, threat, stream)
-        for row, lower, status in zip(rows.itertuples(), made.lower.tolist(), made.status, strict=True):
-            if status != "certified" or not lower >= row.lower * (1 - ROUNDING):
-                self.found("certificate", row.sample, spec, f"recorded lower {row.lower!r}, now {status} {lower!r}")
+        for row, lower, status in zip(rows, made.lower.tolist(), made.status, strict=True):
+            if status != "certified" or not lower >= row["lower"] * (1 - ROUNDING):
+                self.found("certificate", row, f"recorded lower {row['lower']!r}, now {status} {lower!r}")
         self.result.certificates += len(rows)
 
+    def _batches(self, rows: list[Row]) -> Iterator[list[Row]]:
+        for start in range(0, len(rows), self.size):
+            yield rows[start : start + self.size]
 
-def _key(eps: float) -> float | None:
-    """ε as a dictionary key: NaN, which marks a minimum-norm search, equals nothing."""
-    return None if pd.isna(eps) else float(eps)
+
+def _rows(evidence: pa.Table, column: str, value: str) -> list[Row]:
+    """Return the rows of `evidence` with `value` in a column, without what replay has no use for."""
+    keep = pc.equal(evidence[column].cast(pa.string()), value)
+    return evidence.filter(keep).drop_columns(["detail"]).to_pylist()  # type: ignore[no-any-return]
+
+
+def _key(row: Row) -> tuple[Any, ...]:
+    return row["sample"], row["evaluator"], row["norm"], row["eps"]
