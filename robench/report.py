@@ -112,19 +112,20 @@ def run_rows(runs: Sequence[Run], now: datetime | None = None) -> list[dict[str,
 def print_runs(rows: Sequence[dict[str, Any]]) -> None:
     """Write rows of `run_rows` to stdout: a table on a terminal, tab-separated lines with a header elsewhere."""
     header = ["run", "classifier", "dataset", "ε", "samples", "state", "age"]
-    cells = [
-        [
-            row["run"],
-            safe(row["classifier"]),
-            safe(f"{row['dataset']} {row['split']}"),
-            safe(f"{row['norm'] or ''} {' '.join(row['eps'])}".strip()) or "-",
-            f"{row['n']}" if row["complete"] else f"{row['done']} of {row['n']}",
-            ("complete" if row["complete"] else "incomplete")
-            + (f", {row['trust']}" if row["origin"] != "measured" else ""),
-            row["age"],
-        ]
-        for row in rows
-    ]
+    cells = []
+    for row in rows:
+        state = "complete" if row["complete"] else "incomplete"
+        cells.append(
+            [
+                row["run"],
+                safe(row["classifier"]),
+                safe(f"{row['dataset']} {row['split']}"),
+                safe(f"{row['norm'] or ''} {' '.join(row['eps'])}".strip()) or "-",
+                f"{row['n']}" if row["complete"] else f"{row['done']} of {row['n']}",
+                state if row["origin"] == "measured" else f"{state}, {row['trust']}",
+                row["age"],
+            ]
+        )
     if not sys.stdout.isatty():
         _write(["\t".join(line) for line in [header, *cells]])
         return
@@ -185,9 +186,9 @@ def _write(lines: Sequence[str]) -> None:
 
 
 def _short(value: float) -> str:
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if value >= size:
-            return f"{value / (1e3 if unit == 'k' else size):.3g}{unit}"
+    for least, size, unit in ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
+        if value >= least:
+            return f"{value / size:.3g}{unit}"
     return f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.1f}"
 
 

@@ -47,4 +47,6 @@ app = typer.Typer(
 )
 
 # Each command module adds itself to `app`.
-import robench.cli.plugins  # noqa: E402, F401
+import robench.cli.plugins  # noqa: E402
+import robench.cli.report  # noqa: E402
+import robench.cli.runs  # noqa: E402, F401
