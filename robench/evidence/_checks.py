@@ -13,9 +13,12 @@ from robench.errors import DataError
 from robench.evidence._schema import EVIDENCE, KINDS, STATUSES, WITNESSES
 from robench.threat import NORMS
 
-__all__ = ["NULLABLE", "check_evidence", "check_nulls", "check_witnesses", "repeated_key"]
+__all__ = ["check_evidence", "check_nulls", "check_witnesses", "repeated_key"]
 
-NULLABLE = frozenset({"prediction", "norm", "eps", "confidence", "detail", "clean"})
+_NULLABLE = {
+    EVIDENCE: frozenset({"prediction", "norm", "eps", "confidence", "detail"}),
+    WITNESSES: frozenset({"eps", "clean", "detail"}),
+}
 _WORDS = {"kind": KINDS, "norm": NORMS, "status": STATUSES}
 _LONGEST = 20_000  # characters of one name
 
@@ -77,7 +80,7 @@ def _dense(values: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], int]:
 def check_nulls(table: pa.Table, schema: pa.Schema, where: str) -> None:
     """Raise DataError where one of the table's columns holds a null that the schema does not know."""
     for name in table.column_names:
-        if name in schema.names and name not in NULLABLE and table[name].null_count:
+        if name in schema.names and name not in _NULLABLE[schema] and table[name].null_count:
             raise DataError(f"{where}: column {name} holds nulls")
 
 
@@ -88,7 +91,9 @@ def _check_names(table: pa.Table, schema: pa.Schema, where: str) -> None:
             continue
         for word in table[field.name].unique().to_pylist():
             allowed = _WORDS.get(field.name)
-            if word is None:
+            if word is None:  # an index without a value, or one that points at a null
+                if field.name not in _NULLABLE[schema]:
+                    raise DataError(f"{where}: column {field.name} holds nulls")
                 continue
             if allowed and word not in allowed:
                 raise DataError(f"{where}: {field.name} {word[:40]!r} is not one of {', '.join(allowed)}")

@@ -44,12 +44,15 @@ def from_parquet(
     Raises DataError, one line naming `where`, for what is truncated, foreign, newer or out of range.
     """
     schema = _SCHEMAS[kind]
-    words = [field.name for field in schema if pa.types.is_dictionary(field.type)]
+    stream = pa.BufferReader(source) if isinstance(source, bytes) else source
     try:
-        file = pq.ParquetFile(pa.BufferReader(source) if isinstance(source, bytes) else source, read_dictionary=words)
-        version = _version(file.schema_arrow.metadata, where, kind)
-        if file.metadata.num_rows > _MOST_ROWS:
-            raise DataError(f"{where}: {file.metadata.num_rows} rows in one part, more than can be right")
+        metadata = pq.read_metadata(stream)
+        version = _version(metadata.metadata, where, kind)
+        if metadata.num_rows > _MOST_ROWS:
+            raise DataError(f"{where}: {metadata.num_rows} rows in one part, more than can be right")
+        there = {metadata.schema.column(place).path for place in range(metadata.num_columns)}
+        words = [field.name for field in schema if pa.types.is_dictionary(field.type) and field.name in there]
+        file = pq.ParquetFile(stream, metadata=metadata, read_dictionary=words)
         current = version == SCHEMA_VERSION
         if current:
             _check_columns(file.schema_arrow, schema, where)

@@ -56,11 +56,11 @@ class WitnessBuilder:
         n = len(sample)
         if len(array) != n or array.ndim < 2:
             raise ValueError(f"points have the shape {array.shape}: one point for each of {n} samples is needed")
-        if array.dtype not in (np.float32, np.float64):
+        array = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+        if array.dtype.str not in ("<f4", "<f8"):
             raise ValueError(f"points are {array.dtype}: float32 or float64 is needed")
         if clean is not None and len(clean) != n:
             raise ValueError(f"clean has {len(clean)} entries instead of {n}")
-        array = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
         dtype, shape = array.dtype.str, "x".join(map(str, array.shape[1:]))
         numbers = {
             "sample": sample, "eps": eps, "linf": linf, "l2": l2, "l1": l1, "prediction": prediction, "margin": margin,
@@ -112,7 +112,8 @@ def _clean(clean: Sequence[npt.ArrayLike | None] | None, points: npt.NDArray[Any
             rows.append(None)
             continue
         one = np.asarray(value)
+        one = one.astype(one.dtype.newbyteorder("<"))
         if one.shape != points.shape[1:] or one.dtype != points.dtype:
             raise ValueError(f"a clean input is {one.dtype} {one.shape}, its point {points.dtype} {points.shape[1:]}")
-        rows.append(one.astype(points.dtype).tobytes())
+        rows.append(one.tobytes())
     return pa.array(rows, pa.binary())
