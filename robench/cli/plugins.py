@@ -22,7 +22,8 @@ app.add_typer(plugins_app, name="plugins")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 KindOption = Annotated[
-    str | None, typer.Option("--kind", help="Kind, where plugins of several kinds share the name: attacks, certifiers, …")
+    str | None,
+    typer.Option("--kind", help="Kind, where plugins of several kinds share the name: attacks, certifiers, …"),
 ]
 
 # How a spec of each kind is used on the command line.
@@ -69,7 +70,11 @@ def list_plugins(context: typer.Context, as_json: Json = False) -> None:
 
 
 @plugins_app.command("show")
-def show(name: Annotated[str, typer.Argument(help="NAME or DISTRIBUTION/NAME.")], kind: KindOption = None, as_json: Json = False) -> None:
+def show(
+    name: Annotated[str, typer.Argument(help="NAME or DISTRIBUTION/NAME.")],
+    kind: KindOption = None,
+    as_json: Json = False,
+) -> None:
     """Show a plugin's parameters, documentation and source."""
     from robench.registry import load_plugins
 
@@ -86,6 +91,7 @@ def show(name: Annotated[str, typer.Argument(help="NAME or DISTRIBUTION/NAME.")]
 def check(
     spec: Annotated[str, typer.Argument(help="NAME, or a spec where parameters must be given.")],
     kind: KindOption = None,
+    path: Annotated[Path | None, typer.Option(help="A file or folder that an importer can read.")] = None,
     as_json: Json = False,
 ) -> None:
     """Run the conformance kit on a plugin; exit 1 where it finds something."""
@@ -98,7 +104,7 @@ def check(
 
     found: list[dict[str, Any]] = []
     for entry in entries:
-        findings = check_plugin(entry.kind, spec)
+        findings = check_plugin(entry.kind, spec, path=path)
         found.append({"kind": entry.kind, "spec": spec, "findings": [dataclasses.asdict(one) for one in findings]})
         if not as_json:
             print(f"{spec} of kind {entry.kind}, {entry.distribution} {entry.version}")
@@ -221,5 +227,8 @@ def _page(document: dict[str, Any]) -> str:
         rows = [("parameter", "type", "default", ""), *rows]
         widths = [max(len(row[column]) for row in rows) for column in range(3)]
         lines += [""]
-        lines += ["  " + "  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[3]]).rstrip() for row in rows]
+        lines += [
+            "  " + "  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[3]]).rstrip()
+            for row in rows
+        ]
     return "\n".join([*lines, "", f"  {document['example']}"])
