@@ -65,23 +65,22 @@ class Layer:
         return value
 
 
-_PREPARED: WeakKeyDictionary[Graph, dict[tuple[torch.dtype, torch.device], tuple[Layer, ...]]] = WeakKeyDictionary()
+_PREPARED: WeakKeyDictionary[Graph, dict[torch.device, tuple[Layer, ...]]] = WeakKeyDictionary()
 
 
-def layers(graph: Graph, dtype: torch.dtype, device: torch.device) -> tuple[Layer, ...]:
-    """Return the layers of `graph` with constants cast to `dtype`, then exactly to float64; kept with the graph."""
+def layers(graph: Graph, device: torch.device) -> tuple[Layer, ...]:
+    """Return the layers of `graph` with their constants, exact in float64 on `device`; kept with the graph."""
     kept = _PREPARED.setdefault(graph, {})
-    key = (dtype, device)
-    if key not in kept:
+    if device not in kept:
         last = list(range(len(graph.nodes)))
         for position, node in enumerate(graph.nodes):
             for source in node.inputs:
                 last[source] = max(last[source], position)
-        kept[key] = tuple(_layer(node, last[position], dtype, device) for position, node in enumerate(graph.nodes))
-    return kept[key]
+        kept[device] = tuple(_layer(node, last[position], device) for position, node in enumerate(graph.nodes))
+    return kept[device]
 
 
-def _layer(node: Node, last: int, dtype: torch.dtype, device: torch.device) -> Layer:
-    constants = {name: value.detach().to(device, dtype).double() for name, value in node.constants.items()}
+def _layer(node: Node, last: int, device: torch.device) -> Layer:
+    constants = {name: value.detach().to(device, torch.float64) for name, value in node.constants.items()}
     finite = all(bool(value.isfinite().all()) for value in constants.values())
     return Layer(node.op, node.inputs, node.attributes, constants, node.shape, last, finite)

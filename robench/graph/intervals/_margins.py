@@ -1,7 +1,7 @@
 """Rigorous bounds of logits and margins f_y − f_j at points and over balls.
 
-The function is the real-arithmetic one: constants are cast to the classifier's dtype, and from there on nothing
-is rounded. Computed in float64 with every rounding error inside the bounds.
+The function is the real-arithmetic one of the graph's constants as they are stored (`Classifier.graph` holds them in
+the classifier's precision). Computed in float64 with every rounding error inside the bounds.
 """
 
 from __future__ import annotations
@@ -28,13 +28,20 @@ _KEPT_ELEMENTS = 2**22
 """Differences of the last layer's rows are kept per label up to this many doubles in all."""
 
 
-def point_margins(graph: Graph, x: Tensor, y: Tensor, *, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
+def point_margins(graph: Graph, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Return (lower, upper), float64 [B], around f_y − max_{j≠y} f_j at the points `x` [B, ...].
 
-    Every rounding error is inside. NaN or overflow anywhere gives (−inf, inf). `dtype` is the classifier's, by
-    default that of `x`. Raises GraphError for an operator without an interval rule.
+    Every rounding error is inside. NaN or overflow anywhere gives (−inf, inf). Raises GraphError for an operator
+    without an interval rule.
     """
-    lower, upper = pairwise_margins(graph, x, y, "linf", 0.0, _UNBOUNDED, dtype=dtype)
+    lower, upper = pairwise_margins(
+        graph,
+        x,
+        y,
+        "linf",
+        0.0,
+        _UNBOUNDED,
+    )
     return lower.amin(1), upper.amin(1)
 
 
@@ -45,8 +52,6 @@ def ball_margin_lower(
     norm: Norm,
     eps: float | Tensor,
     domain: Domain,
-    *,
-    dtype: torch.dtype | None = None,
 ) -> Tensor:
     """Return a lower bound, float64 [B], of f_y − max_{j≠y} f_j over the closed ball within the domain.
 
@@ -54,7 +59,7 @@ def ball_margin_lower(
     linear layer merged with the margin. `eps` is one number or float64 [B]. Raises GraphError for an operator
     without an interval rule.
     """
-    return pairwise_margins(graph, x, y, norm, eps, domain, dtype=dtype)[0].amin(1)
+    return pairwise_margins(graph, x, y, norm, eps, domain)[0].amin(1)
 
 
 def pairwise_margins(
@@ -64,15 +69,13 @@ def pairwise_margins(
     norm: Norm,
     eps: float | Tensor,
     domain: Domain,
-    *,
-    dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return (lower, upper), float64 [B, classes], around f_y − f_j over the closed ball within the domain.
 
     +inf at j = y, so that a minimum over classes skips it. `eps` 0 is the point itself.
     """
     _check(graph)
-    prepared = layers(graph, dtype or x.dtype, x.device)
+    prepared = layers(graph, x.device)
     with ieee_arithmetic(x.device):
         points = x.detach().double()
         point = isinstance(eps, float) and eps == 0
@@ -82,15 +85,10 @@ def pairwise_margins(
     return lower, upper
 
 
-def logit_bounds(
-    graph: Graph, lower: Tensor, upper: Tensor, *, dtype: torch.dtype | None = None
-) -> tuple[Tensor, Tensor]:
-    """Return (lower, upper), float64 [B, classes], around the logits over the boxes `lower` … `upper` [B, ...].
-
-    `dtype` is the classifier's, by default that of `lower`.
-    """
+def logit_bounds(graph: Graph, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (lower, upper), float64 [B, classes], around the logits over the boxes `lower` … `upper` [B, ...]."""
     _check(graph)
-    prepared = layers(graph, dtype or lower.dtype, lower.device)
+    prepared = layers(graph, lower.device)
     with ieee_arithmetic(lower.device):
         box = sane(lower.detach().double().clone(), upper.detach().double().clone())
         if lower is upper and lower.isfinite().all():
