@@ -59,6 +59,17 @@ class Builder:
         attributes = {"reverse": int(reverse)} if op == "sub" else {}
         return self.add(op, node, constants={"other": tensor}, **attributes)
 
+    def linear(self, node: int, weight: Tensor, bias: Tensor | None = None) -> int:
+        """Append a linear layer on the last axis, which must be the only one larger than 1."""
+        shape = self.shape(node)
+        constants = {"weight": weight} | ({} if bias is None else {"bias": bias})
+        if len(shape) < 2:
+            return self.add("linear", node, constants=constants)
+        if math.prod(shape[:-1]) != 1:
+            raise GraphError(f"linear on the last axis of {list(shape)} is not supported: flatten the input before")
+        out = self.add("linear", self.reshape(node, shape[-1:]), constants=constants)
+        return self.reshape(out, (*shape[:-1], *self.shape(out)))
+
     def reshape(self, node: int, shape: Sequence[int]) -> int:
         """Append a reshape; one size may be −1."""
         size, known = math.prod(self.shape(node)), math.prod(item for item in shape if item != -1)

@@ -45,5 +45,5 @@ def tensor_digest(tensor: Tensor) -> bytes:
     """Return the sha256 of a tensor's dtype, shape and bytes."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     sha = hashlib.sha256(f"{tensor.dtype}{list(tensor.shape)}".encode())
-    sha.update(memoryview(flat.view(torch.uint8).numpy()))
+    sha.update(flat.view(torch.uint8).numpy().data)
     return sha.digest()

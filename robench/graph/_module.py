@@ -40,7 +40,7 @@ class GraphModule(nn.Module):
 
 
 class GroupSort(nn.Module):
-    """Sort neighbouring channels in groups, ascending (Anil et al. 2019, "Sorting out Lipschitz function approximation").
+    """Sort neighbouring channels in groups, ascending (Anil et al. 2019, "Sorting out Lipschitz functions").
 
     `group=2` is MaxMin. A layer of its own because graphs read it as one operator.
     """

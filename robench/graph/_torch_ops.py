@@ -85,13 +85,14 @@ def _arithmetic(op: str, swap: bool = False, in_place: bool = False) -> Handler:
 
 
 def _linear(t: Tracer, x: Traced, weight: Tensor, bias: Tensor | None = None) -> Traced:
-    return t.emit("linear", x, constants=_weights(weight=weight, bias=bias))
+    given = _weights(weight=weight, bias=bias)
+    return t.made(t.builder.linear(x.node, given["weight"], given.get("bias")))
 
 
 def _matmul(t: Tracer, x: object, weight: object) -> Traced:
     if not isinstance(x, Traced) or isinstance(weight, Traced) or not isinstance(weight, Tensor) or weight.dim() != 2:
         raise GraphError("matmul is supported for an activation times a constant matrix")
-    return t.emit("linear", x, constants={"weight": weight.t()})
+    return t.made(t.builder.linear(x.node, weight.t()))
 
 
 def _addmm(t: Tracer, bias: Tensor, x: Traced, weight: Tensor, *, beta: float = 1, alpha: float = 1) -> Traced:

@@ -29,6 +29,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+import torch
 from torch import Tensor
 
 from robench.errors import GraphError
@@ -65,7 +66,7 @@ def apply(
 
 
 def validate(graph: Graph) -> None:
-    """Check every node against its operator and its declared shape. Raises GraphError."""
+    """Check every node against its operator, its declared shape, and that constants are finite. Raises GraphError."""
     if not graph.nodes or graph.nodes[0].op != "input":
         raise GraphError("a graph starts with its input node")
     if len(graph.nodes[-1].shape) != 1 or len(graph.nodes) < 2:
@@ -75,4 +76,7 @@ def validate(graph: Graph) -> None:
         shape = apply(node.op, earlier, node.inputs, node.attributes, node.constants).shape
         if shape != node.shape:
             raise GraphError(f"node {position} ({node.op}) declares {list(node.shape)}, but gives {list(shape)}")
+        for name, tensor in node.constants.items():
+            if not bool(torch.isfinite(tensor).all()):
+                raise GraphError(f"node {position} ({node.op}): {name} holds a value that is not finite")
         earlier.append(node)

@@ -1,0 +1,133 @@
+"""Saves a graph as a folder of JSON and safetensors, and reads one back without trusting it.
+
+FOLDER/graph.json           operators, settings, topology, shapes
+FOLDER/weights.safetensors  constants, named `3.weight` for node 3
+FOLDER/checkpoint.json      format version and metadata of the user
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from robench.errors import DataError, GraphError, InputError
+from robench.graph._ir import Graph
+from robench.graph._json import from_json, to_json
+from robench.graph.operators import validate
+
+__all__ = ["load", "save"]
+
+_FORMAT = "robench checkpoint"
+_VERSION = 1
+_MAX_JSON = 2**26
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_FILES = ("checkpoint.json", "graph.json", "weights.safetensors")
+
+
+def save(graph: Graph, folder: str | Path, metadata: Mapping[str, Any]) -> None:
+    """Write `graph` and JSON `metadata` to `folder`, all or nothing; an older checkpoint there is replaced.
+
+    Raises InputError where the folder holds something else, or cannot be written.
+    """
+    validate(graph)
+    folder = Path(folder)
+    if folder.exists() and not (folder.is_dir() and {path.name for path in folder.iterdir()} <= set(_FILES)):
+        raise InputError(f"{folder} exists and is no checkpoint: choose another folder")
+    try:
+        head = json.dumps({"format": _FORMAT, "version": _VERSION, "metadata": metadata}, indent=1, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the metadata of a checkpoint must be JSON values: {error}") from None
+    tensors = {
+        f"{position}.{name}": tensor.contiguous()
+        for position, node in enumerate(graph.nodes)
+        for name, tensor in node.constants.items()
+    }
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written: {error.strerror}") from None
+    try:
+        (work / "new").mkdir()
+        _write(work / "new" / "graph.json", json.dumps(to_json(graph), indent=1, allow_nan=False).encode())
+        _write(work / "new" / "weights.safetensors", safetensors.torch.save(tensors))
+        _write(work / "new" / "checkpoint.json", head.encode())
+        if folder.exists():
+            folder.rename(work / "old")
+        (work / "new").rename(folder)
+    except OSError as error:
+        if (work / "old").exists() and not folder.exists():
+            (work / "old").rename(folder)
+        raise InputError(f"{folder} cannot be written: {error.strerror}") from None
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def load(folder: str | Path) -> tuple[Graph, dict[str, Any]]:
+    """Return the graph and the metadata of a checkpoint folder.
+
+    Raises DataError where anything is missing, left over, ill-shaped, not finite or of another format.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
+    head = _parse(folder / "checkpoint.json")
+    if not isinstance(head, dict) or head.get("format") != _FORMAT:
+        raise DataError(f"{folder}/checkpoint.json: not a checkpoint of robench")
+    if head.get("version") != _VERSION:
+        raise DataError(f"{folder}: checkpoint version {head.get('version')!r}; this robench reads {_VERSION}")
+    if not isinstance(head.get("metadata"), dict):
+        raise DataError(f"{folder}/checkpoint.json: metadata are missing")
+    tensors = _tensors(folder / "weights.safetensors")
+    try:
+        graph = from_json(_parse(folder / "graph.json"), tensors)
+        validate(graph)
+    except (GraphError, DataError) as error:
+        raise DataError(f"{folder}: {error}") from None
+    return graph, head["metadata"]
+
+
+def _bytes(path: Path, limit: int | None = None) -> bytes:
+    try:
+        if path.is_symlink() or not path.is_file():
+            raise DataError(f"{path}: no such file (links are not followed)")
+        if limit is not None and path.stat().st_size > limit:
+            raise DataError(f"{path}: larger than {limit} bytes")
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _parse(path: Path) -> Any:
+    try:
+        return json.loads(_bytes(path, _MAX_JSON))
+    except (ValueError, RecursionError):
+        raise DataError(f"{path}: not valid JSON; it may be truncated") from None
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        tensors = safetensors.torch.load(_bytes(path))
+    except (SafetensorError, ValueError, KeyError, RuntimeError, OverflowError):
+        raise DataError(f"{path}: not a safetensors file; it may be truncated") from None
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _DTYPES:
+            raise DataError(f"{path}: tensor {name!r:.60} is {tensor.dtype}, not a floating point type")
+    return tensors

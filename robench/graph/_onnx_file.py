@@ -1,0 +1,127 @@
+"""Reads an ONNX file without trusting it: sizes limited, external data only from the file's own folder."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from robench.errors import DataError, GraphError, InputError
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["as_tensor", "quoted", "read_model"]
+
+_MAX_FILE = 2**31  # protobuf's own limit
+_MAX_EXTERNAL = 2**35
+_GZIP = b"\x1f\x8b"
+
+
+def read_model(path: Path) -> onnx.ModelProto:
+    """Return the parsed file (which may be gzipped), external data loaded. Raises DataError, InputError."""
+    try:
+        import onnx
+        from google.protobuf.message import DecodeError  # type: ignore[import-untyped, unused-ignore]
+    except ImportError:
+        raise InputError("reading ONNX files needs the onnx package: pip install 'robench[onnx]'") from None
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(_read_bytes(path))
+    except (DecodeError, ValueError, RecursionError):
+        raise DataError(f"{path}: not an ONNX file, or a truncated one") from None
+    if not model.graph.node or not model.opset_import:
+        raise DataError(f"{path}: holds no ONNX network; it may be truncated")
+    for tensor in _tensors(model.graph):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            tensor.raw_data = _external(tensor, path)
+            tensor.data_location = onnx.TensorProto.DEFAULT
+            del tensor.external_data[:]
+    return model
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        if not path.is_file():
+            raise DataError(f"{path}: no such file")
+        size = path.stat().st_size
+        data = path.read_bytes() if size <= _MAX_FILE else b""
+        if data[:2] == _GZIP:
+            with gzip.open(path) as stream:
+                data = stream.read(_MAX_FILE + 1)
+                size = len(data)
+    except (OSError, EOFError) as error:
+        raise DataError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    if size > _MAX_FILE:
+        raise DataError(f"{path}: larger than 2 GiB: keep the weights in external data")
+    if not data:
+        raise DataError(f"{path}: the file is empty")
+    return data
+
+
+def _tensors(graph: Any) -> list[Any]:
+    constants = [attribute.t for node in graph.node for attribute in node.attribute if attribute.HasField("t")]
+    return [*graph.initializer, *constants]
+
+
+def _external(tensor: Any, path: Path) -> bytes:
+    """Return the bytes of a tensor stored beside the file. Raises DataError for anything outside its folder."""
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    location = entries.get("location", "")
+    where = f"{path}: external data of {quoted(tensor.name)}"
+    pure = Path(location)
+    if not location or "\0" in location or pure.is_absolute() or ".." in pure.parts:
+        raise DataError(f"{where} lies outside the file's folder ({quoted(location)})")
+    folder = path.resolve().parent
+    target = (folder / pure).resolve()
+    if not target.is_relative_to(folder):
+        raise DataError(f"{where} lies outside the file's folder ({quoted(location)})")
+    try:
+        status = target.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError(f"{where}: {quoted(location)} is not a regular file")
+        size = status.st_size
+        offset = int(entries.get("offset", "0"))
+        length = int(entries.get("length", str(size - offset)))
+        if not (offset >= 0 and 0 <= length <= _MAX_EXTERNAL and offset + length <= size):
+            raise DataError(
+                f"{where}: bytes {offset} to {offset + length} are not in {quoted(location)} ({size} bytes)"
+            )
+        with target.open("rb") as stream:
+            stream.seek(offset)
+            return stream.read(length)
+    except ValueError:
+        raise DataError(f"{where}: offset or length is no number") from None
+    except OSError as error:
+        raise DataError(f"{where}: {quoted(location)} cannot be read ({error.strerror})") from None
+
+
+def as_tensor(proto: Any, path: Path) -> Tensor:
+    """Return a stored tensor. Raises DataError where its data do not fill its shape, GraphError for other types."""
+    import onnx
+    from onnx import numpy_helper
+
+    name = quoted(proto.name)
+    dims = tuple(proto.dims)
+    if any(size < 0 for size in dims) or math.prod(dims) > 2**40:
+        raise DataError(f"{path}: tensor {name} declares the impossible shape {list(dims)}")
+    try:
+        array = numpy_helper.to_array(proto)
+        if proto.data_type == onnx.TensorProto.BFLOAT16:
+            return torch.from_numpy(array.astype("float32")).to(torch.bfloat16)
+        return torch.from_numpy(array.copy())
+    except TypeError:
+        kind = onnx.TensorProto.DataType.Name(proto.data_type) if proto.data_type else "undefined"
+        raise GraphError(f"{path}: tensor {name} has the type {kind}, which is not supported") from None
+    except (ValueError, KeyError, RuntimeError):
+        raise DataError(f"{path}: tensor {name} does not fill its shape {list(dims)}; the file is damaged") from None
+
+
+def quoted(name: str) -> str:
+    """Return a name from the file for a one-line message."""
+    return repr(name if len(name) <= 60 else name[:57] + "...")
