@@ -46,7 +46,9 @@ app = typer.Typer(
     help="Adversarial robustness, per sample and from both sides.",
 )
 
-# Each command module adds itself to `app`.
+# Each command module adds itself to `app`, in the order of `--help`.
+import robench.cli.eval
+import robench.cli.replay
 import robench.cli.plugins  # noqa: E402
 import robench.cli.report  # noqa: E402
 import robench.cli.runs  # noqa: E402, F401
