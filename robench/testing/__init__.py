@@ -28,7 +28,7 @@ from robench.contracts import (
     Transform,
     Wrapper,
 )
-from robench.testing._findings import ConformanceError, Finding, raise_for
+from robench.testing._findings import Choice, ConformanceError, Finding, raise_for
 
 __all__ = [
     "ConformanceError",
@@ -46,15 +46,24 @@ __all__ = [
 ]
 
 
-def check_plugin(kind: str, plugin: Any, *, skip: Iterable[str] = (), path: Path | None = None) -> list[Finding]:
+def check_plugin(
+    kind: str,
+    plugin: Any,
+    *,
+    skip: Iterable[str] = (),
+    only: Iterable[str] | None = None,
+    path: Path | None = None,
+) -> list[Finding]:
     """Return every finding about `plugin`, an object or a spec, of a kind (`attacks`, `certifiers`, …).
 
-    Importers need `path`, a file or folder that they read. Raises ValueError for an unknown kind or check.
+    `skip` leaves checks out, `only` all others. Importers need `path`, a file or folder that they read.
+    Raises ValueError for an unknown kind or check.
     """
     from robench.testing import _attacks, _certifiers, _data, _importers, _models, _modifiers, _training
 
+    choice = Choice.of(skip, only)
     if kind == "importers":
-        return _importers.importer_findings(_value(kind, plugin), path, skip)
+        return _importers.importer_findings(_value(kind, plugin), path, choice)
     findings = {
         "attacks": _attacks.attack_findings,
         "attack_modifiers": _modifiers.modifier_findings,
@@ -67,7 +76,7 @@ def check_plugin(kind: str, plugin: Any, *, skip: Iterable[str] = (), path: Path
     }.get(kind)
     if findings is None:
         raise ValueError(f"no kind of plugin is called {kind!r}")
-    return findings(_value(kind, plugin), skip)
+    return findings(_value(kind, plugin), choice)
 
 
 def _value(kind: str, plugin: Any) -> Any:

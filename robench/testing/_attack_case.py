@@ -87,7 +87,7 @@ def _follow(attack: CompositeAttack, network: Any, x: Tensor, y: Tensor, threat:
     try:
         _, stage, mask = next(schedule)
         while True:
-            rows = (mask & ~broken).nonzero()[:, 0]
+            rows = (~broken if mask is None else mask & ~broken).nonzero()[:, 0]
             made = stage.perturb(network, x[rows], y[rows], threat, stream.select(rows)).points if len(rows) else x[:0]
             with torch.no_grad():
                 left = margins(network.logits(made.to(x.dtype)), y[rows]).double()

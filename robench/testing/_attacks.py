@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from robench.contracts import Attack, CompositeAttack
 from robench.distances import distance
 from robench.testing._attack_case import CLOSE, AttackCase
-from robench.testing._findings import Check, Finding, NotApplicable, Violation, run_checks
+from robench.testing._findings import ALL, Check, Choice, Finding, NotApplicable, Violation, run_checks
 from robench.testing._guard import Traces
 from robench.testing._subjects import Subject, constant, linear, poisoned, relu_net
 from robench.threat import Domain, Norm, Threat
@@ -241,6 +241,6 @@ CHECKS: list[Check[AttackCase]] = [
 ]
 
 
-def attack_findings(attack: Attack | CompositeAttack, skip: Iterable[str] = ()) -> list[Finding]:
+def attack_findings(attack: Attack | CompositeAttack, choice: Choice = ALL) -> list[Finding]:
     """Run every check of attacks."""
-    return run_checks(CHECKS, AttackCase(attack), skip)
+    return run_checks(CHECKS, AttackCase(attack), choice)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from robench.contracts import Certificates, Certifier
 from robench.errors import RobenchError
 from robench.streams import Stream
-from robench.testing._findings import Check, Finding, NotApplicable, Violation, run_checks
+from robench.testing._findings import ALL, Check, Choice, Finding, NotApplicable, Violation, run_checks
 from robench.testing._guard import Traces, watch
 from robench.testing._subjects import Subject, linear, overflowing, relu_net, tie
 from robench.threat import NORMS, Domain, Norm, Threat
@@ -332,6 +332,6 @@ CHECKS: list[Check[CertifierCase]] = [
 ]
 
 
-def certifier_findings(certifier: Certifier, skip: Iterable[str] = ()) -> list[Finding]:
+def certifier_findings(certifier: Certifier, choice: Choice = ALL) -> list[Finding]:
     """Run every check of certifiers."""
-    return run_checks(CHECKS, CertifierCase(certifier), skip)
+    return run_checks(CHECKS, CertifierCase(certifier), choice)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from robench.contracts import Dataset, Transform
 from robench.errors import DataError
 from robench.samples import Samples
-from robench.testing._findings import Check, Finding, NotApplicable, Violation, run_checks
+from robench.testing._findings import ALL, Check, Choice, Finding, NotApplicable, Violation, run_checks
 from robench.testing._guard import Traces, watch
 from robench.threat import Domain
 
@@ -135,9 +135,9 @@ DATASET_CHECKS: list[Check[DatasetCase]] = [
 ]
 
 
-def dataset_findings(dataset: Dataset, skip: Iterable[str] = ()) -> list[Finding]:
+def dataset_findings(dataset: Dataset, choice: Choice = ALL) -> list[Finding]:
     """Run every check of datasets."""
-    return run_checks(DATASET_CHECKS, DatasetCase(dataset), skip)
+    return run_checks(DATASET_CHECKS, DatasetCase(dataset), choice)
 
 
 def _selection(transform: Transform) -> str:
@@ -216,6 +216,6 @@ TRANSFORM_CHECKS: list[Check[Transform]] = [
 ]
 
 
-def transform_findings(transform: Transform, skip: Iterable[str] = ()) -> list[Finding]:
+def transform_findings(transform: Transform, choice: Choice = ALL) -> list[Finding]:
     """Run every check of transforms, on the kit's own dataset."""
-    return run_checks(TRANSFORM_CHECKS, transform, skip)
+    return run_checks(TRANSFORM_CHECKS, transform, choice)

@@ -6,7 +6,17 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
-__all__ = ["Check", "ConformanceError", "Finding", "NotApplicable", "Violation", "raise_for", "run_checks"]
+__all__ = [
+    "ALL",
+    "Check",
+    "Choice",
+    "ConformanceError",
+    "Finding",
+    "NotApplicable",
+    "Violation",
+    "raise_for",
+    "run_checks",
+]
 
 CaseT = TypeVar("CaseT")
 
@@ -68,16 +78,35 @@ class Check(Generic[CaseT]):
     run: Callable[[CaseT], str]
 
 
-def run_checks(checks: Iterable[Check[CaseT]], case: CaseT, skip: Iterable[str] = ()) -> list[Finding]:
-    """Run every check; an exception of the plugin's is a finding, not a crash."""
-    checks, skip = list(checks), set(skip)
-    if unknown := skip - {check.name for check in checks}:
-        known = ", ".join(check.name for check in checks)
-        raise ValueError(f"no check named {', '.join(sorted(unknown))}: choose from {known}")
+@dataclass(frozen=True)
+class Choice:
+    """Which checks to run: all but `skip`, or `only` these."""
+
+    skip: frozenset[str] = frozenset()
+    only: frozenset[str] | None = None
+
+    @classmethod
+    def of(cls, skip: Iterable[str] = (), only: Iterable[str] | None = None) -> Choice:
+        """Choose by the names of checks."""
+        return cls(frozenset(skip), None if only is None else frozenset(only))
+
+    def from_(self, names: Sequence[str]) -> set[str]:
+        """Return the names that are chosen. Raises ValueError for a name that there is not."""
+        if unknown := (self.skip | (self.only or set())) - set(names):
+            raise ValueError(f"no check named {', '.join(sorted(unknown))}: choose from {', '.join(names)}")
+        return (set(names) if self.only is None else set(self.only)) - self.skip
+
+
+ALL = Choice()
+
+
+def run_checks(checks: Sequence[Check[CaseT]], case: CaseT, choice: Choice) -> list[Finding]:
+    """Run the chosen checks; an exception of the plugin's is a finding, not a crash."""
+    chosen = choice.from_([check.name for check in checks])
     findings = []
     for check in checks:
         outcome: Literal["passed", "failed", "skipped"]
-        if check.name in skip:
+        if check.name not in chosen:
             outcome, seen = "skipped", "left out on request"
         else:
             outcome, seen = _look(check, case)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from robench.contracts import Importer
 from robench.errors import DataError
-from robench.testing._findings import Check, Finding, NotApplicable, Violation, run_checks
+from robench.testing._findings import ALL, Check, Choice, Finding, NotApplicable, Violation, run_checks
 from robench.testing._guard import Traces, watch
 
 __all__ = ["importer_findings"]
@@ -98,6 +97,6 @@ CHECKS: list[Check[ImporterCase]] = [
 ]
 
 
-def importer_findings(importer: Importer, path: Path | None = None, skip: Iterable[str] = ()) -> list[Finding]:
+def importer_findings(importer: Importer, path: Path | None = None, choice: Choice = ALL) -> list[Finding]:
     """Run every check of importers; those that read are skipped without a path."""
-    return run_checks(CHECKS, ImporterCase(importer, path), skip)
+    return run_checks(CHECKS, ImporterCase(importer, path), choice)

@@ -13,7 +13,7 @@ from torch import Tensor
 from robench.classifier import Classifier, RandomizedClassifier
 from robench.contracts import Model, Wrapper
 from robench.streams import Stream
-from robench.testing._findings import Check, Finding, NotApplicable, Violation, run_checks
+from robench.testing._findings import ALL, Check, Choice, Finding, NotApplicable, Violation, run_checks
 from robench.testing._guard import Traces, watch
 from robench.testing._subjects import linear
 
@@ -49,8 +49,9 @@ class ClassifierCase:
         with watch(self.traces, x=x):
             if isinstance(classifier, RandomizedClassifier):
                 samples = range(len(x)) if rows is None else rows
-                return classifier.sample(x, Stream.for_samples(0, "conformance", samples, x.device))
-            return classifier.logits(x)
+                return classifier.sample(x, Stream.for_samples(0, "conformance", samples, x.device)).detach()
+            out: Tensor = classifier.logits(x)
+            return out.detach()
 
 
 def _describes(case: ClassifierCase) -> str:
@@ -172,16 +173,16 @@ CHECKS: list[Check[ClassifierCase]] = [
 ]
 
 
-def model_findings(model: Model, skip: Iterable[str] = ()) -> list[Finding]:
+def model_findings(model: Model, choice: Choice = ALL) -> list[Finding]:
     """Run every check of models."""
-    return run_checks(CHECKS, ClassifierCase(model.load), skip)
+    return run_checks(CHECKS, ClassifierCase(model.load), choice)
 
 
-def wrapper_findings(wrapper: Wrapper, skip: Iterable[str] = ()) -> list[Finding]:
+def wrapper_findings(wrapper: Wrapper, choice: Choice = ALL) -> list[Finding]:
     """Run every check of wrappers, around a linear classifier of 4 × 4 pictures."""
 
     def make(device: torch.device, dtype: torch.dtype) -> Classifier | RandomizedClassifier:
         return wrapper.wrap(linear(3, (1, 4, 4), dtype=dtype).classifier.to(device))
 
     base = linear(3, (1, 4, 4), dtype=torch.float32).classifier
-    return run_checks(CHECKS, ClassifierCase(make, base=base), skip)
+    return run_checks(CHECKS, ClassifierCase(make, base=base), choice)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor
 
@@ -12,7 +10,7 @@ from robench.contracts import Attack, AttackModifier, Proposal
 from robench.distances import project
 from robench.streams import Stream
 from robench.testing._attacks import attack_findings
-from robench.testing._findings import Finding
+from robench.testing._findings import ALL, Choice, Finding
 from robench.threat import Threat
 
 __all__ = ["OneStep", "modifier_findings"]
@@ -38,6 +36,6 @@ class OneStep(Attack):
         return Proposal(project(x - threat.eps * step.reshape(x.shape), x, threat))
 
 
-def modifier_findings(modifier: AttackModifier, skip: Iterable[str] = ()) -> list[Finding]:
+def modifier_findings(modifier: AttackModifier, choice: Choice = ALL) -> list[Finding]:
     """Run every check of attacks on a one-step attack, modified."""
-    return attack_findings(modifier.modify(OneStep()), skip)
+    return attack_findings(modifier.modify(OneStep()), choice)

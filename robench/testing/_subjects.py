@@ -33,7 +33,8 @@ class Network:
             if position:
                 layers.append(nn.ReLU())
                 nodes.append(Node("relu", (len(nodes) - 1,), shape=nodes[-1].shape))
-            layer = nn.Linear(weight.shape[1], weight.shape[0], dtype=dtype)
+            # Without the default initialisation, which draws from the global random state.
+            layer = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0], dtype=dtype)
             with torch.no_grad():
                 layer.weight.copy_(weight)
                 layer.bias.copy_(bias)

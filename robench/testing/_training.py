@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from robench.contracts import Recipe, TrainContext, Trained
 from robench.samples import Samples
 from robench.testing._data import Blobs
-from robench.testing._findings import Check, Finding, Violation, run_checks
+from robench.testing._findings import ALL, Check, Choice, Finding, Violation, run_checks
 from robench.testing._guard import Traces, watch
 
 __all__ = ["recipe_findings"]
@@ -116,6 +116,6 @@ CHECKS: list[Check[RecipeCase]] = [
 ]
 
 
-def recipe_findings(recipe: Recipe, skip: Iterable[str] = ()) -> list[Finding]:
+def recipe_findings(recipe: Recipe, choice: Choice = ALL) -> list[Finding]:
     """Run every check of recipes, on 64 pictures of 8 × 8 pixels."""
-    return run_checks(CHECKS, RecipeCase(recipe), skip)
+    return run_checks(CHECKS, RecipeCase(recipe), choice)
