@@ -7,7 +7,7 @@ one that draws at inference. `Counted` puts a pass counter around either.
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -75,9 +75,9 @@ def margins(logits: Tensor, y: Tensor) -> Tensor:
 
 
 class Counted:
-    """A classifier that counts the rows passed forwards and backwards through it."""
+    """A classifier, deterministic or randomized, that counts the rows passed forwards and backwards through it."""
 
-    def __init__(self, classifier: Classifier) -> None:
+    def __init__(self, classifier: Any) -> None:
         """Wrap `classifier`; the counts start at 0."""
         self.inner = classifier
         self.forwards = 0
@@ -91,8 +91,14 @@ class Counted:
 
     def logits(self, x: Tensor) -> Tensor:
         """Return the logits of `x`, counting its rows; a gradient taken through them is counted too."""
-        self.forwards += len(x)
-        out = self.inner.logits(x)
+        return self._counted(self.inner.logits(x))
+
+    def sample(self, x: Tensor, stream: Stream) -> Tensor:
+        """Return the logits of one draw of a randomized classifier, counted likewise."""
+        return self._counted(self.inner.sample(x, stream))
+
+    def _counted(self, out: Tensor) -> Tensor:
+        self.forwards += len(out)
         if out.requires_grad:
             out.register_hook(self._count_backward)  # type: ignore[no-untyped-call]
         return out

@@ -13,6 +13,7 @@ from robench.contracts import Attack, Certificates, Certifier, Outcome, Passes, 
 from robench.graph import GraphClassifier, from_torch
 from robench.runner import Evaluator, Plan, evaluate_chunk
 from robench.samples import Samples
+from robench.streams import Stream
 from robench.threat import Domain, Epsilon
 
 WEIGHT = torch.tensor([[1.0, 0.5, 0.0], [-1.0, -0.5, 0.0]])
@@ -339,3 +340,17 @@ def test_backward_passes_are_counted():
         counted.logits(x)
     assert counted.take() == (10, 5)
     assert counted.take() == (0, 0)
+
+
+def test_draws_of_a_randomized_classifier_are_counted():
+    class Noisy:
+        input_shape, classes, dtype, device = (3,), 2, torch.float32, torch.device("cpu")
+        fingerprint, graph = "0" * 64, None
+
+        def sample(self, x, stream):
+            return x[:, :2] + stream.uniform((2,))
+
+    counted = Counted(Noisy())
+    x = torch.rand(5, 3).requires_grad_()
+    torch.autograd.grad(counted.sample(x, Stream.for_samples(0, "e", range(5))).sum(), x)
+    assert counted.take() == (5, 5)

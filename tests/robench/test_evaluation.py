@@ -1,0 +1,287 @@
+"""Whole evaluations from Python: evidence, repeatability, order, resume, and bad input."""
+
+import json
+import multiprocessing
+import random
+import signal
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from oracles.interrupted import long_evaluation
+from oracles.nets import blobs, trained
+from torch import nn
+
+import robench
+from robench.api import evaluate
+from robench.check import check
+from robench.contracts import Attack
+from robench.errors import InputError
+from robench.runs import find_runs
+from robench.samples import Samples
+from robench.threat import Domain
+
+KEY = ["sample", "evaluator", "norm", "eps"]
+
+
+def rows(evaluation, drop=("run", "seconds")):
+    """Return the evidence in a fixed order, without what may differ between equal runs."""
+    frame = evaluation.evidence if hasattr(evaluation, "evidence") else evaluation
+    frame = frame.drop(columns=[name for name in (*drop, "started", "finished") if name in frame])
+    for name in frame.columns:
+        if isinstance(frame[name].dtype, pd.CategoricalDtype):
+            frame[name] = frame[name].astype(object)
+    return frame.sort_values(KEY, na_position="first").reset_index(drop=True)
+
+
+def equal(one, other):
+    pd.testing.assert_frame_equal(rows(one), rows(other), check_categorical=False)
+
+
+def test_both_sides_end_in_one_table(tmp_path):
+    done = evaluate(trained(), blobs(), eps=["0.01", "0.05"], out=tmp_path)
+    assert done.run.manifest.complete
+    frame = done.evidence
+    kinds = frame.groupby("kind", observed=True)["sample"].nunique()
+    assert kinds["clean"] == 60
+    assert {"attack", "certificate"} <= set(kinds.index)
+    small, large = done.summary["results"]
+    assert (small["eps"], large["eps"]) == ("0.01", "0.05")
+    for result in (small, large):
+        assert result["certified_accuracy"] <= result["empirical_accuracy"] <= result["clean_accuracy"]
+        assert result["contradictions"] == result["errors"] == 0
+    assert large["empirical_accuracy"] < small["empirical_accuracy"]
+    assert check([done.run]).findings == ()
+    assert len(robench.load(tmp_path)) == len(frame)
+
+
+def test_a_side_that_is_off_is_null(tmp_path):
+    one = evaluate(trained(), blobs(), eps="0.05", attacks=(), out=tmp_path).summary["results"][0]
+    assert one["empirical_accuracy"] is None
+    assert one["certified_accuracy"] is not None
+    other = evaluate(trained(), blobs(), eps="0.05", certifiers=(), out=tmp_path).summary["results"][0]
+    assert other["certified_accuracy"] is None
+    assert other["empirical_accuracy"] is not None
+
+
+def test_a_repeated_run_is_equal_to_the_bit(tmp_path):
+    first, second = (evaluate(trained(), blobs(), eps=["0.02", "0.05"], out=tmp_path / str(i)) for i in range(2))
+    equal(first, second)
+    assert first.run.witnesses().drop_columns(["run"]).equals(second.run.witnesses().drop_columns(["run"]))
+
+
+@pytest.mark.parametrize("size", [1, 7, 256])
+def test_keys_and_statuses_do_not_depend_on_the_batch(size, tmp_path):
+    whole = evaluate(trained(()), blobs(), eps=["0.02", "0.05"], precision="fp64", out=tmp_path / "a")
+    part = evaluate(
+        trained(()), blobs(), eps=["0.02", "0.05"], precision="fp64", batch_size=size, out=tmp_path / "b"
+    )
+    # A linear model in float64: the very same statuses.
+    pd.testing.assert_frame_equal(rows(whole)[[*KEY, "status"]], rows(part)[[*KEY, "status"]])
+
+
+@pytest.mark.parametrize("size", [1, 7])
+def test_statuses_of_nets_hardly_depend_on_the_batch(size, tmp_path):
+    data = blobs(400, seed=5)
+    whole = evaluate(trained((32, 32)), data, eps=["0.03"], out=tmp_path / "a")
+    part = evaluate(trained((32, 32)), data, eps=["0.03"], batch_size=size, out=tmp_path / "b")
+    one, other = rows(whole), rows(part)
+    assert one[KEY].equals(other[KEY])
+    assert (one["status"] == other["status"]).mean() >= 0.995
+    assert check([whole.run, part.run]).findings == ()
+
+
+def test_two_sample_orders_give_the_same_rows(tmp_path):
+    data = blobs()
+    order = np.random.default_rng(0).permutation(len(data))
+
+    class Shuffled:
+        def load(self, split):
+            return data.select(order)
+
+    net = trained(())
+    whole = evaluate(net, data, eps=["0.02", "0.05"], precision="fp64", out=tmp_path / "a")
+    shuffled = evaluate(net, Shuffled(), eps=["0.02", "0.05"], precision="fp64", out=tmp_path / "b")
+    pd.testing.assert_frame_equal(rows(whole)[[*KEY, "status"]], rows(shuffled)[[*KEY, "status"]])
+
+
+def test_samples_choose_rows_and_leave_the_identity_alone(tmp_path):
+    whole = evaluate(trained(), blobs(), eps="0.05", out=tmp_path)
+    part = evaluate(trained(), blobs(), eps="0.05", samples="10:20", out=tmp_path)
+    assert part.run.manifest.dataset.hash == whole.run.manifest.dataset.hash
+    assert part.run.manifest.dataset.samples_hash != whole.run.manifest.dataset.samples_hash
+    one, other = rows(whole), rows(part)
+    pd.testing.assert_frame_equal(
+        one[one["sample"].between(10, 19)][[*KEY, "status"]].reset_index(drop=True), other[[*KEY, "status"]]
+    )
+
+
+def test_the_model_is_left_as_it_was(tmp_path):
+    net = trained()
+    net[0].weight.requires_grad_(False)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    evaluate(net, blobs(), eps="0.05", out=tmp_path)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+    assert [p.grad for p in net.parameters()] == [None] * 4
+    assert [p.requires_grad for p in net.parameters()] == [False, True, True, True]
+
+
+def test_a_failing_attack_is_an_error_and_nothing_is_lost(tmp_path):
+    @dataclass(frozen=True)
+    class Fails(Attack):
+        def perturb(self, classifier, x, y, threat, stream):
+            raise RuntimeError("no luck")
+
+    warnings = []
+    done = evaluate(trained(), blobs(), eps="0.05", attacks=[Fails(), "pgd"], out=tmp_path, warn=warnings.append)
+    result = done.summary["results"][0]
+    correct = round(result["clean_accuracy"] * 60)
+    assert result["errors"] == done.run.manifest.errors == correct
+    assert result["empirical_accuracy"] < result["clean_accuracy"]
+    assert any(flag["code"] == "errors" for flag in result["flags"])
+    assert "no luck" in warnings[0]
+
+
+def test_resume_of_a_complete_run_does_nothing(tmp_path):
+    first = evaluate(trained(), blobs(), eps="0.05", out=tmp_path)
+    again = evaluate(trained(), blobs(), eps="0.05", out=tmp_path, resume=True)
+    assert again.run.manifest.run == first.run.manifest.run
+    assert len(find_runs([tmp_path])) == 1
+    other = evaluate(trained(), blobs(), eps="0.05", out=tmp_path, resume=True, seed=1)
+    assert other.run.manifest.run != first.run.manifest.run
+
+
+def test_killed_at_twenty_random_moments_a_run_resumes_to_the_same_rows(tmp_path):
+    start = time.monotonic()
+    expected = long_evaluation(tmp_path / "whole")
+    whole = time.monotonic() - start
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["oracles.interrupted"])
+    moments = random.Random(0)
+    for _ in range(20):
+        child = context.Process(target=long_evaluation, args=(tmp_path / "killed",))
+        child.start()
+        time.sleep(moments.uniform(0, whole / 4))
+        child.kill()
+        child.join()
+        assert child.exitcode in (-signal.SIGKILL, 0)
+    resumed = long_evaluation(tmp_path / "killed")
+    assert len(find_runs([tmp_path / "killed"])) == 1
+    equal(expected, resumed)
+    assert check([resumed.run]).findings == ()
+
+
+def test_memory_mapped_data_is_read_a_batch_at_a_time(tmp_path):
+    reads = []
+
+    class Watched:
+        shape, dtype = (60, 6), np.dtype(np.float32)
+
+        def __len__(self):
+            return 60
+
+        def __getitem__(self, chosen):
+            reads.append(len(np.arange(60)[chosen]))
+            return np.asarray(data.x)[chosen]
+
+    data = blobs()
+    lazy = Samples(Watched(), data.y, data.index, Domain(), data.classes)
+    evaluate(trained(), lazy, eps="0.05", batch_size=8, out=tmp_path)
+    digest, *rest = reads
+    assert digest == 60
+    assert max(rest) <= 16
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"eps": []}, "no ε"),
+        ({"eps": "-1"}, "ε"),
+        ({"norm": "l7"}, "norm"),
+        ({"precision": "fp8"}, "precision"),
+        ({"device": "tpu"}, "device"),
+        ({"batch_size": 0}, "batch size"),
+        ({"samples": "60:"}, "selects nothing"),
+        ({"samples": "a:b"}, "positions"),
+        ({"attacks": ["pgd", "pgd"]}, "twice"),
+        ({"attacks": ["pdg"]}, "pgd"),
+        ({"attacks": (), "certifiers": ()}, "both sides"),
+        ({"certifiers": ["linear"]}, "does not apply"),
+        ({"model": nn.Sequential(nn.Linear(7, 3)).eval()}, "takes|shape"),
+        ({"model": nn.Sequential(nn.Linear(6, 2)).eval()}, "labels up to 2"),
+        ({"model": nn.Sequential(nn.Linear(6, 3), nn.Dropout()).train()}, "training|evaluation mode"),
+        ({"model": "checkpoint:nowhere"}, "nowhere"),
+        ({"dataset": "digit"}, "digits"),
+        ({"dataset": blobs().select([])}, "no samples"),
+        ({"dataset": (np.full((4, 6), 2.0, np.float32), np.zeros(4, int))}, "outside the domain"),
+        ({"dataset": (np.zeros((4, 6), np.int64), np.zeros(4, int))}, "floats"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(change, message, tmp_path):
+    given = {"model": trained(), "dataset": blobs(), "eps": "0.05", "out": tmp_path / "results"} | change
+    with pytest.raises(InputError, match=message) as caught:
+        evaluate(given.pop("model"), given.pop("dataset"), **given)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "results").exists()
+
+
+def test_undeclared_randomness_is_refused(tmp_path):
+    class Noisy:
+        input_shape, classes, dtype, device = (6,), 3, torch.float32, torch.device("cpu")
+        fingerprint, graph = "1" * 64, None
+
+        def logits(self, x):
+            return torch.rand(len(x), 3)
+
+    with pytest.raises(InputError, match="different logits for the same input"):
+        evaluate(Noisy(), blobs(), eps="0.05", out=tmp_path / "results")
+
+    class Declared(Noisy):
+        logits = None
+
+        def sample(self, x, stream):
+            return stream.uniform((3,))
+
+    del Declared.logits
+    Noisy.logits = None
+    del Noisy.logits
+    with pytest.raises(InputError, match="draws at inference"):
+        evaluate(Declared(), blobs(), eps="0.05", out=tmp_path / "results")
+
+
+def test_no_space_left_in_the_middle_keeps_what_was_done(tmp_path, monkeypatch):
+    from robench.storage import LocalStorage
+
+    real, count = LocalStorage.put, iter(range(1000))
+
+    def full(self, key, data):
+        if key.startswith("evidence/") and next(count) >= 3:
+            raise OSError(28, "No space left on device", key)
+        return real(self, key, data)
+
+    monkeypatch.setattr(LocalStorage, "put", full)
+    with pytest.raises(OSError, match="No space left"):
+        evaluate(trained(()), blobs(), eps="0.1", batch_size=8, out=tmp_path)
+    monkeypatch.setattr(LocalStorage, "put", real)
+    (run,) = find_runs([tmp_path])
+    assert not run.manifest.complete
+    assert run.evidence()["sample"].unique().to_pylist() == list(range(24))
+    resumed = evaluate(trained(()), blobs(), eps="0.1", batch_size=8, out=tmp_path, resume=True)
+    assert resumed.run.manifest.run == run.manifest.run
+    equal(evaluate(trained(()), blobs(), eps="0.1", batch_size=8, out=tmp_path / "other"), resumed)
+
+
+def test_the_manifest_names_no_path_user_or_host(tmp_path):
+    import getpass
+    import socket
+
+    text = json.dumps(evaluate(trained(), blobs(), eps="0.05", out=tmp_path).run.manifest.model_dump(mode="json"))
+    for secret in (str(tmp_path), socket.gethostname(), "/home"):
+        assert secret not in text
+    assert f'"{getpass.getuser()}"' not in text
