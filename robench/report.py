@@ -67,9 +67,9 @@ def result_lines(results: Sequence[Result]) -> list[str]:
             subject = result.subject
             lines += [""] if lines else []
             lines.append(f"{safe(subject.title)}  on {safe(subject.dataset)} {safe(subject.split)}, {result.n} samples")
-            lines.append(f"  clean      {percent(result.clean):>15}  {interval(result.clean.interval)}")
+            lines.append(f"  clean      {percent(result.clean):>15}  95 % {interval(result.clean.interval)}")
         where = f"{result.norm} {safe(result.eps)}"
-        lines.append(f"  {where:<10} {bracket(result):>15}  {interval(result.bracket)}  {cost(result)}")
+        lines.append(f"  {where:<10} {bracket(result):>15}  95 % {interval(result.bracket)}  {cost(result)}")
         lines += [f"    {safe(flag.code)}: {safe(flag.text)}" for flag in result.flags]
     return lines
 

@@ -15,12 +15,12 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 
-def certified_at(lower: Floats, eps: float) -> Bools:
+def certified_at(lower: Floats, eps: float | Floats) -> Bools:
     """Whether nothing misclassified lies within ε: lower ≥ ε."""
     return np.asarray(lower >= eps)
 
 
-def falsified_at(upper: Floats, eps: float) -> Bools:
+def falsified_at(upper: Floats, eps: float | Floats) -> Bools:
     """Whether something misclassified lies within ε: upper ≤ ε. Robust in the empirical sense is the rest."""
     return np.asarray(upper <= eps)
 

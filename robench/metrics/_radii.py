@@ -17,7 +17,7 @@ from robench.threat import NORMS, Norm
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Radii", "merge"]
+__all__ = ["Radii", "merge", "row_bounds"]
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -88,26 +88,39 @@ class Radii:
         return np.asarray(contradicts(self.best_lower, self.best_upper) & ~self.contradictions())
 
 
+def row_bounds(rows: pd.DataFrame, norm: Norm, dimension: int | None) -> pd.DataFrame:
+    """Return what each row of `Subject.rows` says about `norm`, carried over where it is about another one.
+
+    The columns sample, run, evaluator, norm (its own) and confidence; `proves`, its lower bound, with `proves_lower`,
+    whether rows of its kind prove any; `shows` and `shows_upper`, the same for upper bounds.
+    """
+    bounds = rows[["sample", "run", "evaluator", "norm", "confidence"]].copy()
+    bounds["proves"] = _lower_in(rows, norm, dimension)
+    bounds["shows"] = _upper_in(rows, norm)
+    bounds["proves_lower"] = rows["kind"].isin(("certificate", "verifier"))
+    bounds["shows_upper"] = rows["kind"].isin(("attack", "verifier", "clean"))
+    return bounds
+
+
 def merge(rows: pd.DataFrame, sample: Ints, correct: Bools, norm: Norm, dimension: int | None) -> Radii:
     """Merge a subject's rows (`Subject.rows`) into one statement per sample about `norm`."""
     slot = np.searchsorted(sample, rows["sample"].to_numpy())
     size = len(sample)
 
-    lower = np.maximum(_lower_in(rows, norm, dimension), 0.0)
-    upper = _upper_in(rows, norm)
-    confidence = rows["confidence"].to_numpy(dtype=float)
+    bounds = row_bounds(rows, norm, dimension)
+    lower, upper = bounds["proves"].to_numpy(), bounds["shows"].to_numpy()
+    confidence = bounds["confidence"].to_numpy(dtype=float)
     proof = confidence == 1.0
-    proves_lower = rows["kind"].isin(("certificate", "verifier")).to_numpy()
-    proves_upper = rows["kind"].isin(("attack", "verifier", "clean")).to_numpy()
+    proves_lower, shows_upper = bounds["proves_lower"].to_numpy(), bounds["shows_upper"].to_numpy()
 
     best_lower, best_upper = np.zeros(size), np.full(size, np.inf)
     solid = proof & proves_lower
     np.maximum.at(best_lower, slot[solid], lower[solid])
-    solid = proof & proves_upper
+    solid = proof & shows_upper
     np.minimum.at(best_upper, slot[solid], upper[solid])
     chance = ~proof & proves_lower
     below = claims(slot[chance], lower[chance], confidence[chance], size, lower=True)
-    chance = ~proof & proves_upper
+    chance = ~proof & shows_upper
     above = claims(slot[chance], upper[chance], confidence[chance], size, lower=False)
 
     return Radii(

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from robench.metrics._radii import Radii, merge
+from robench.metrics._radii import Radii, merge, row_bounds
 from robench.threat import NORMS, Epsilon, Norm
 
 if TYPE_CHECKING:
@@ -74,6 +74,12 @@ class Subject:
     rows: pd.DataFrame
     dimension: int | None
 
+    @property
+    def title(self) -> str:
+        """The newest display name that a run gives, else the spec."""
+        names = [manifest.display.name for manifest in self.runs if manifest.display.name]
+        return names[-1] if names else self.classifier
+
     @cached_property
     def samples(self) -> npt.NDArray[np.int64]:
         """Original indices of all samples that a row is about, ascending."""
@@ -119,6 +125,10 @@ class Subject:
         if norm not in self._radii:
             self._radii[norm] = merge(self.rows, self.samples, self.correct, norm, self.dimension)
         return self._radii[norm]
+
+    def bounds(self, norm: Norm) -> pd.DataFrame:
+        """Return what each row says about `norm`: `proves` (lower) and `shows` (upper), carried over where needed."""
+        return row_bounds(self.rows, norm, self.dimension)
 
     @cached_property
     def _radii(self) -> dict[Norm, Radii]:

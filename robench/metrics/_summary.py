@@ -87,6 +87,21 @@ class Result:
         return Interval(max(0.0, lower), upper)
 
     @property
+    def forwards(self) -> int:
+        """Rows passed forwards through the classifier by everything that speaks about (norm, ε)."""
+        return sum(counts.forwards for counts in self.evaluators)
+
+    @property
+    def backwards(self) -> int:
+        """Rows passed backwards."""
+        return sum(counts.backwards for counts in self.evaluators)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the evaluators."""
+        return sum(counts.seconds for counts in self.evaluators)
+
+    @property
     def rankable(self) -> bool:
         """Whether no flag stands against placing the row among others."""
         return not any(flag.code in BLOCKING for flag in self.flags)

@@ -1,0 +1,66 @@
+"""The chain lower ≤ r* ≤ upper over results, sample by sample, and everything else that cannot be right in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from robench.check._chain import chain
+from robench.check._findings import CODES, Checked, Finding, gathered
+from robench.check._rows import rows_of_run
+from robench.check._witnesses import witnesses_of_run
+from robench.errors import DataError
+from robench.metrics import subjects
+
+if TYPE_CHECKING:
+    from robench.runs import Manifest, Run
+
+__all__ = ["CODES", "Checked", "Finding", "check"]
+
+
+def check(runs: Sequence[Run]) -> Checked:
+    """Check `runs` one by one and together: parts, rows, witnesses, and the chain of every function and norm.
+
+    A part that cannot be read is a finding, and its run takes no part in the chain.
+    """
+    findings: list[Finding] = []
+    notes: list[str] = []
+    readable: list[Run] = []
+    witnesses = 0
+    for run in runs:
+        manifest = run.manifest
+        findings += (_of_run(manifest, "edited", problem) for problem in run.verify_parts())
+        try:
+            rows = run.evidence().to_pandas()
+            more, count = witnesses_of_run(manifest, rows, run.iter_witnesses())
+        except DataError as error:
+            findings.append(_of_run(manifest, "schema", str(error)))
+            continue
+        readable.append(run)
+        witnesses += count
+        findings += [*rows_of_run(manifest, rows), *more]
+        if not manifest.complete:
+            notes.append(f"run {manifest.run} of {manifest.classifier.canonical} is not complete")
+    about = subjects(readable)
+    for subject in about:
+        broken, remarks = chain(subject)
+        findings += broken
+        notes += remarks
+    counts = {
+        "runs": len(runs),
+        "classifiers": len({subject.fingerprint for subject in about}),
+        "samples": sum(len(subject.samples) for subject in about),
+        "rows": sum(len(subject.rows) for subject in about),
+        "witnesses": witnesses,
+    }
+    return Checked(gathered(findings), tuple(notes), counts)
+
+
+def _of_run(manifest: Manifest, code: str, what: str) -> Finding:
+    return Finding(
+        code=code,
+        text=f"run {manifest.run} of {manifest.classifier.canonical}: {what}",
+        classifier=manifest.classifier.canonical,
+        fingerprint=manifest.classifier.fingerprint,
+        runs=(manifest.run,),
+    )

@@ -1,0 +1,140 @@
+"""lower ≤ r* ≤ upper, sample by sample, over everything that is known about one function."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from robench.check._findings import Finding
+from robench.metrics import Subject, certified_at, expected_failures, falsified_at
+from robench.threat import NORMS, Norm
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["chain"]
+
+
+def chain(subject: Subject) -> tuple[list[Finding], list[str]]:
+    """Return contradictions between proofs, more chance contradictions than expected, and notes about the expected."""
+    findings: list[Finding] = []
+    # A certificate meets a witness in its own norm first; carried bounds can only add where distances are unknown.
+    reported: set[int] = set()
+    for norm in NORMS:
+        findings += _contradictions(subject, norm, reported, native=True)
+    for norm in NORMS:
+        findings += _contradictions(subject, norm, reported, native=False)
+    more, notes = _by_chance(subject)
+    return [*findings, *more, *_clean(subject)], notes
+
+
+def _contradictions(subject: Subject, norm: Norm, reported: set[int], *, native: bool) -> Iterator[Finding]:
+    radii = subject.radii(norm)
+    at = np.flatnonzero(radii.contradictions())
+    if not len(at):
+        return
+    rows = subject.bounds(norm)
+    rows = rows[rows["sample"].isin(radii.sample[at]) & (rows["confidence"] == 1.0)]
+    for position in at:
+        sample, lower, upper = int(radii.sample[position]), float(radii.lower[position]), float(radii.upper[position])
+        mine = rows[rows["sample"] == sample]
+        proofs = mine[certified_at(mine["proves"].to_numpy(), upper) & mine["proves_lower"].to_numpy()]
+        if native and not (proofs["norm"] == norm).any():
+            continue
+        if sample in reported:
+            continue
+        reported.add(sample)
+        points = mine[falsified_at(mine["shows"].to_numpy(), lower) & mine["shows_upper"].to_numpy()]
+        yield Finding(
+            code="contradiction",
+            text=f"sample {sample} of {subject.title}: {_who(proofs, 'proves')} certifies {norm} {lower:.9g}, but "
+            f"{_who(points, 'shows', smallest=True)} is misclassified at {upper:.9g}",
+            classifier=subject.classifier,
+            fingerprint=subject.fingerprint,
+            sample=sample,
+            norm=norm,
+            evaluators=tuple(sorted({*map(str, proofs["evaluator"]), *map(str, points["evaluator"])})),
+            runs=tuple(sorted({*map(str, proofs["run"]), *map(str, points["run"])})),
+            values={"lower": lower, "upper": upper},
+        )
+
+
+def _who(rows: pd.DataFrame, column: str, smallest: bool = False) -> str:
+    best = rows.sort_values([column, "run", "evaluator"], ascending=[smallest, True, True]).iloc[0]
+    more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
+    return f"{best['evaluator']} (run {best['run']}{more})"
+
+
+def _by_chance(subject: Subject) -> tuple[list[Finding], list[str]]:
+    """Contradictions that involve a statistical statement, beside the number that chance explains."""
+    findings, notes = [], []
+    certifiers = subject.rows["kind"].isin(("certificate", "verifier"))
+    stated = {norm for norm in NORMS if (subject.rows.loc[certifiers, "norm"] == norm).any()}
+    counted: set[int] = set()
+    for norm in sorted(NORMS, key=lambda norm: norm not in stated):  # where certificates were stated first
+        radii = subject.radii(norm)
+        hit = radii.chance_contradictions() & ~np.isin(radii.sample, list(counted))
+        counted |= set(map(int, radii.sample[hit]))
+        observed = int(hit.sum())
+        if not observed:
+            continue
+        trust = np.concatenate([radii.lower_confidence, radii.upper_confidence])
+        alpha = None if np.isnan(trust).any() else float(1 - trust.min())
+        expected = None if alpha is None else expected_failures(len(radii.sample), alpha)
+        samples = ", ".join(map(str, radii.sample[hit][:20])) + (", …" if observed > 20 else "")
+        text = f"{subject.title}: {observed} contradictions in {norm} with statistical bounds (samples {samples})"
+        if expected is None:
+            notes.append(f"{text}; their confidence is not told, so nothing can be concluded")
+        elif observed <= expected:
+            notes.append(f"{text}; up to {expected} of {len(radii.sample)} are expected at α = {alpha:.3g}")
+        else:
+            rows = subject.bounds(norm)
+            rows = rows[rows["sample"].isin(radii.sample[hit])]
+            findings.append(
+                Finding(
+                    code="chance",
+                    text=f"{text}; no more than {expected} of {len(radii.sample)} are expected at α = {alpha:.3g}",
+                    classifier=subject.classifier,
+                    fingerprint=subject.fingerprint,
+                    norm=norm,
+                    evaluators=tuple(sorted({str(name) for name in rows["evaluator"] if name != "clean"})),
+                    runs=tuple(sorted(set(map(str, rows["run"])))),
+                    values={"observed": observed, "expected": expected, "alpha": alpha},
+                )
+            )
+    return findings, notes
+
+
+def _clean(subject: Subject) -> Iterator[Finding]:
+    """Samples whose rows name different labels or clean predictions."""
+    rows = subject.rows
+    for column in ("label", "prediction"):
+        spread = rows.groupby("sample")[column].agg(["min", "max"])
+        for sample in map(int, spread.index[spread["min"] != spread["max"]][:10_000]):
+            if spread.loc[sample].isna().any():
+                continue
+            mine = rows[rows["sample"] == sample]
+            values = sorted({int(value) for value in mine[column].dropna()})
+            yield Finding(
+                code="clean",
+                text=f"sample {sample} of {subject.title}: rows give it the {column}s {', '.join(map(str, values))}",
+                classifier=subject.classifier,
+                fingerprint=subject.fingerprint,
+                sample=sample,
+                evaluators=tuple(sorted(set(map(str, mine["evaluator"])))),
+                runs=tuple(sorted(set(map(str, mine["run"])))),
+            )
+    told = set(map(int, subject.disputed))
+    for sample in sorted(told):
+        mine = rows[(rows["sample"] == sample) & (rows["kind"] == "clean")]
+        if mine["status"].nunique() > 1 and mine["prediction"].nunique() < 2:
+            yield Finding(
+                code="clean",
+                text=f"sample {sample} of {subject.title}: clean rows say {' and '.join(sorted(set(mine['status'])))}",
+                classifier=subject.classifier,
+                fingerprint=subject.fingerprint,
+                sample=sample,
+                runs=tuple(sorted(set(map(str, mine["run"])))),
+            )
