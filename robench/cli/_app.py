@@ -48,6 +48,7 @@ app = typer.Typer(
 
 # Each command module adds itself to `app`, in the order of `--help`.
 import robench.cli.check  # noqa: E402
+import robench.cli.doctor  # noqa: E402
 import robench.cli.eval
 import robench.cli.replay
 import robench.cli.plugins  # noqa: E402
