@@ -1,10 +1,19 @@
-"""The network graph: the one form on which fingerprints, certificates and later bounds are computed."""
+"""The network graph: the one form on which fingerprints, certificates and later bounds are computed.
 
+`from_torch`, `from_onnx` and `load` give a `Graph`; `GraphClassifier` runs it; `from_module` does both for a
+user's module, whatever is in it. `robench.graph.operators` lists the vocabulary.
+"""
+
+from robench.graph._checkpoint import check_folder, load, save
 from robench.graph._classifier import GraphClassifier, in_precision
+from robench.graph._describe import describe, is_affine, parameters, successors
 from robench.graph._fingerprint import fingerprint
+from robench.graph._from_module import from_module
 from robench.graph._ir import Graph, Node
 from robench.graph._module import GraphModule, GroupSort
 from robench.graph._onnx import from_onnx
+from robench.graph._opaque import ModuleClassifier
+from robench.graph._rounding import forward_error
 from robench.graph._torch import from_torch
 from robench.graph.operators import OPERATORS, Operator, group_sort, validate
 
@@ -14,12 +23,22 @@ __all__ = [
     "GraphClassifier",
     "GraphModule",
     "GroupSort",
+    "ModuleClassifier",
     "Node",
     "Operator",
+    "check_folder",
+    "describe",
     "fingerprint",
+    "forward_error",
+    "from_module",
     "from_onnx",
     "from_torch",
     "group_sort",
     "in_precision",
+    "is_affine",
+    "load",
+    "parameters",
+    "save",
+    "successors",
     "validate",
 ]

@@ -25,7 +25,7 @@ class Builder:
         """Start with an input of `input_shape` (without the batch dimension). Raises GraphError."""
         shape = tuple(int(size) for size in input_shape)
         if any(size < 1 for size in shape) or math.prod(shape) > MAX_ELEMENTS:
-            raise GraphError(f"input shape {list(shape)}: sizes must be positive, and their product below 2**31")
+            raise GraphError(f"input shape {list(shape)}: sizes must be positive, and their product at most 2**28")
         self.nodes = [Node("input", shape=shape)]
 
     def shape(self, node: int) -> Shape:

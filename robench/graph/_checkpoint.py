@@ -25,7 +25,7 @@ from robench.graph._ir import Graph
 from robench.graph._json import from_json, to_json
 from robench.graph.operators import validate
 
-__all__ = ["load", "save"]
+__all__ = ["check_folder", "load", "save"]
 
 _FORMAT = "robench checkpoint"
 _VERSION = 1
@@ -34,15 +34,24 @@ _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _FILES = ("checkpoint.json", "graph.json", "weights.safetensors")
 
 
+def check_folder(folder: str | Path) -> Path:
+    """Return `folder` if a checkpoint may be written there: it is absent, empty, or holds nothing but a checkpoint.
+
+    Raises InputError otherwise. Ask before the work whose result is to be saved.
+    """
+    folder = Path(folder)
+    if folder.exists() and not (folder.is_dir() and {path.name for path in folder.iterdir()} <= set(_FILES)):
+        raise InputError(f"{folder} exists and is no checkpoint: choose another folder")
+    return folder
+
+
 def save(graph: Graph, folder: str | Path, metadata: Mapping[str, Any]) -> None:
     """Write `graph` and JSON `metadata` to `folder`, all or nothing; an older checkpoint there is replaced.
 
     Raises InputError where the folder holds something else, or cannot be written.
     """
     validate(graph)
-    folder = Path(folder)
-    if folder.exists() and not (folder.is_dir() and {path.name for path in folder.iterdir()} <= set(_FILES)):
-        raise InputError(f"{folder} exists and is no checkpoint: choose another folder")
+    folder = check_folder(folder)
     try:
         head = json.dumps({"format": _FORMAT, "version": _VERSION, "metadata": metadata}, indent=1, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -117,9 +126,13 @@ def _bytes(path: Path, limit: int | None = None) -> bytes:
 
 def _parse(path: Path) -> Any:
     try:
-        return json.loads(_bytes(path, _MAX_JSON))
+        return json.loads(_bytes(path, _MAX_JSON), parse_constant=_no_number)
     except (ValueError, RecursionError):
         raise DataError(f"{path}: not valid JSON; it may be truncated") from None
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:

@@ -101,7 +101,7 @@ def _attribute(name: str, value: Any, kind: Kind | None) -> Attribute:
         return _ints(value, name)
     if kind == "int" and type(value) is int:
         return value
-    if kind == "float" and type(value) in (int, float):
+    if kind == "float" and (type(value) is float or (type(value) is int and abs(value) < 2**53)):
         return float(value)
     if kind == "float" and isinstance(value, str) and value in _INFINITE:
         return _INFINITE[value]

@@ -53,9 +53,7 @@ class _Import:
         self.values: dict[str, Value] = {t.name: as_tensor(t, path) for t in self.proto.initializer}
         inputs = [value for value in self.proto.input if value.name not in self.values]
         if len(inputs) != 1 or len(self.proto.output) != 1:
-            raise GraphError(
-                f"{len(inputs)} inputs and {len(self.proto.output)} outputs are not supported: a classifier has one each"
-            )
+            raise GraphError(f"{len(inputs)} inputs and {len(self.proto.output)} outputs: a classifier has one of each")
         self.output = self.proto.output[0].name
         self._open_input(inputs[0])
 

@@ -19,8 +19,8 @@ Attributes = Mapping[str, Attribute]
 Constants = Mapping[str, Tensor]
 Kind = Literal["int", "float", "ints"]
 
-# Elements of one activation per sample; a larger one is a damaged or hostile file.
-MAX_ELEMENTS = 2**31
+# Elements of one activation per sample, and any one size; more is a damaged or hostile file.
+MAX_ELEMENTS = 2**28
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,10 @@ def _blame(missing: Sequence[str], extra: Sequence[str]) -> str:
 
 def _is_kind(value: Attribute, kind: Kind) -> bool:
     if kind == "ints":
-        return isinstance(value, tuple) and all(type(item) is int for item in value)
+        return isinstance(value, tuple) and all(type(item) is int and abs(item) <= MAX_ELEMENTS for item in value)
     if kind == "float":
         return type(value) is float and not math.isnan(value)
-    return type(value) is int
+    return type(value) is int and abs(value) <= MAX_ELEMENTS
 
 
 def as_int(attributes: Attributes, name: str) -> int:
