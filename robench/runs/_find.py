@@ -25,9 +25,12 @@ def find_runs(paths: str | Path | Storage | Iterable[str | Path | Storage]) -> l
         raise DataError("no results folder given")
     found: dict[str, Run] = {}
     for path in given:
+        if isinstance(path, (str, Path)):
+            if not Path(path).is_dir():
+                raise DataError(f"{path}: no such results folder")
+            if Path(path).name in RESERVED:  # named by a wildcard such as results/*/*
+                continue
         storage = LocalStorage(path) if isinstance(path, (str, Path)) else path
-        if isinstance(path, (str, Path)) and not Path(path).is_dir():
-            raise DataError(f"{path}: no such results folder")
         runs = list(_walk(storage, _DEPTH))
         if not runs:
             raise DataError(f"{storage.locate()}: no runs here; `robench eval --out {storage.locate()}` makes one")
@@ -35,6 +38,8 @@ def find_runs(paths: str | Path | Storage | Iterable[str | Path | Storage]) -> l
             other = found.setdefault(run.manifest.run, run)
             if other is not run and other.manifest != run.manifest:
                 raise DataError(f"{other.location} and {run.location} are different runs with one id; remove one")
+    if not found:
+        raise DataError(f"{given[0]}: no runs here, only what is derived from runs")
     return [found[name] for name in sorted(found)]
 
 

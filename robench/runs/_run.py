@@ -71,7 +71,11 @@ class Run:
             manifest = manifest.replace(run=new_run_id(manifest.started))
         run = cls(root.at(key), manifest)
         run._lock()
-        run.save_manifest()
+        try:
+            run.save_manifest()
+        except BaseException:
+            run.close()
+            raise
         return run
 
     @classmethod

@@ -135,7 +135,7 @@ def test_a_full_disk_leaves_what_was_there(
     calls = []
     write = os.write
 
-    def full(descriptor: int, view: memoryview = memoryview(b"")) -> int:
+    def full(descriptor: int, view: bytes = b"") -> int:
         calls.append(descriptor)
         if call == "write" and len(calls) == 1:
             return write(descriptor, view[:4])  # some of it fits
@@ -170,7 +170,7 @@ def test_put_is_durable_before_it_returns(storage: LocalStorage, monkeypatch: py
     sync, move = os.fsync, Path.replace
 
     def fsync(descriptor: int) -> None:
-        order.append(f"sync {Path(os.readlink(f'/proc/self/fd/{descriptor}')).name[:2]}")
+        order.append(f"sync {Path(f'/proc/self/fd/{descriptor}').readlink().name[:2]}")
         sync(descriptor)
 
     def replace(path: Path, target: Path) -> Path:
