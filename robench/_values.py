@@ -267,7 +267,7 @@ class File(Type):
             found = find_file(reference, context.search)
             if found is None:
                 where = ", ".join(map(str, context.search)) or "no folder was given to look in"
-                raise DataError(f"no file of this name and content is known ({where})")
+                raise DataError(f"no file {text!r} with this name and content ({where})")
             path = found
         return self._written(path)
 

@@ -36,9 +36,9 @@ from robench._values import (
     Type,
     Written,
 )
-from robench.errors import InputError, PluginError, SpecError
+from robench.errors import DataError, InputError, PluginError, SpecError
 from robench.files import FileRef, find_file
-from robench.spec import Item, Spec
+from robench.spec import Chain, Item, Spec
 from robench.threat import Epsilon
 
 __all__ = [
@@ -150,7 +150,8 @@ def build(cls: type[Any], spec: Spec, name: str, context: Context | None = None)
         try:
             given[field.name] = field.type.read(item.values, context or Context())
         except InputError as error:
-            raise type(error)(f"{name}: parameter {field.name!r}: {_shown(item, field.type)}{error}") from None
+            raised = DataError if isinstance(error, DataError) else SpecError
+            raise raised(f"{name}: parameter {field.name!r}: {_shown(item, error)}{error}") from None
     missing = [field.name for field in fields.values() if field.required and field.name not in given]
     if missing:
         example = ",".join(f"{key}=…" for key in missing)
@@ -185,11 +186,11 @@ def _keys(fields: Mapping[str, _Field]) -> str:
     return f"its parameters are {', '.join(fields)}" if fields else "it has no parameters"
 
 
-def _shown(item: Item, kind: Type) -> str:
-    """The offending value, unless the error of a nested spec shows it already."""
-    if isinstance(kind, Nested) and len(item.values) == 1:
-        return ""
+def _shown(item: Item, error: InputError) -> str:
+    """The offending value, unless the error shows it already."""
     text = str(dataclasses.replace(item, key=None))
+    if repr(text) in str(error) or any(isinstance(atom, Chain) for atom in item.values):
+        return ""
     return f"{text if len(text) <= 60 else text[:60] + '…'} "
 
 

@@ -2,11 +2,17 @@
 
 import os
 import shutil
+import sys
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from sites import Site
 
 # The same examples in every run; HYPOTHESIS_PROFILE=search looks for new ones.
 settings.register_profile("repeat", derandomize=True, deadline=None, print_blob=True)
@@ -44,3 +50,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def data_folder() -> Path:
     """The real data; only for tests marked `data`."""
     return Path(os.environ["ROBENCH_DATA"])
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Iterator[Site]":
+    """A folder in which a test installs plugin distributions; they are gone after it."""
+    from sites import Site, forget
+
+    before = set(sys.modules)
+    yield Site(tmp_path / "site", monkeypatch)
+    forget(before)

@@ -1,0 +1,3 @@
+"""Cannot be imported."""
+
+raise OSError("libnothing.so: cannot open shared object file")
