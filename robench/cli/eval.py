@@ -23,32 +23,47 @@ INCOMPLETE = 3
 
 @app.command("eval")
 def evaluate(
-    model: Annotated[str, typer.Option("-m", "--model", help="Model spec: a name, checkpoint:FOLDER, onnx:FILE.")],
+    model: Annotated[
+        str, typer.Option("-m", "--model", metavar="MODEL", help="Model spec: a name, checkpoint:FOLDER, onnx:FILE.")
+    ],
     dataset: Annotated[
-        str, typer.Option("-d", "--dataset", help="Dataset spec: digits, npz:FILE, 'digits | subset:n=100'.")
+        str,
+        typer.Option(
+            "-d", "--dataset", metavar="DATASET", help="Dataset spec: digits, npz:FILE, 'digits | subset:n=100'."
+        ),
     ],
     attack: Annotated[
-        list[str] | None, typer.Option("-a", "--attack", help="Attack spec, repeatable; none switches the side off.")
+        list[str] | None,
+        typer.Option("-a", "--attack", metavar="ATTACK", help="Attack spec, repeatable; none switches the side off."),
     ] = None,
     certifier: Annotated[
         list[str] | None,
-        typer.Option("-c", "--certifier", help="Certifier spec, repeatable; auto, or none to switch the side off."),
+        typer.Option(
+            "-c",
+            "--certifier",
+            metavar="CERTIFIER",
+            help="Certifier spec, repeatable; auto, or none to switch the side off.",
+        ),
     ] = None,
-    norm: Annotated[str, typer.Option(help="linf, l2 or l1.")] = "linf",
-    eps: Annotated[list[str] | None, typer.Option(help="Budget in the domain's units, like 8/255; repeatable.")] = None,
-    samples: Annotated[str | None, typer.Option(help="Positions A:B after selection.")] = None,
-    split: Annotated[str, typer.Option(help="Split of the dataset.")] = "test",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
-    batch_size: Annotated[str, typer.Option(help="Samples at a time, or auto.")] = "auto",
-    seed: Annotated[int, typer.Option(help="Seed of every sample's random stream.")] = 0,
-    precision: Annotated[str, typer.Option(help="fp32 or fp64.")] = "fp32",
-    out: Annotated[Path, typer.Option(help="Results folder.")] = Path("results"),
+    norm: Annotated[str, typer.Option(metavar="NORM", help="linf, l2 or l1.")] = "linf",
+    eps: Annotated[
+        list[str] | None, typer.Option(metavar="EPS", help="Budget in the domain's units, like 8/255; repeatable.")
+    ] = None,
+    samples: Annotated[str | None, typer.Option(metavar="A:B", help="Positions A to B − 1 after selection.")] = None,
+    split: Annotated[str, typer.Option(metavar="SPLIT", help="Split of the dataset.")] = "test",
+    device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:1.")] = "auto",
+    batch_size: Annotated[str, typer.Option(metavar="N", help="Samples at a time, or auto.")] = "auto",
+    seed: Annotated[int, typer.Option(metavar="SEED", help="Seed of every sample's random stream.")] = 0,
+    precision: Annotated[str, typer.Option(metavar="PRECISION", help="fp32 or fp64.")] = "fp32",
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Results folder.")] = Path("results"),
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the newest equal run that is not complete.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and write nothing.")] = False,
-    name: Annotated[str | None, typer.Option(help="Display name on boards.")] = None,
-    meta: Annotated[Path | None, typer.Option(help="TOML file: name, paper, training_data, licence, …")] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="Display name on boards.")] = None,
+    meta: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="TOML file: name, paper, training_data, licence, …")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> None:

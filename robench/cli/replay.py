@@ -18,12 +18,17 @@ SHOWN = 20
 @app.command("replay")
 def replay(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, or folders that hold runs.")],
-    model: Annotated[str | None, typer.Option("-m", "--model", help="Model spec, where the file is elsewhere.")] = None,
-    dataset: Annotated[str | None, typer.Option("-d", "--dataset", help="Dataset spec, likewise.")] = None,
-    files: Annotated[
-        list[Path] | None, typer.Option("--files", help="Folder to look for the run's files in; repeatable.")
+    model: Annotated[
+        str | None, typer.Option("-m", "--model", metavar="MODEL", help="Model spec, where the file is elsewhere.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
+    dataset: Annotated[
+        str | None, typer.Option("-d", "--dataset", metavar="DATASET", help="Dataset spec, likewise.")
+    ] = None,
+    files: Annotated[
+        list[Path] | None,
+        typer.Option("--files", metavar="FOLDER", help="Folder to look for the run's files in; repeatable."),
+    ] = None,
+    device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:1.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
     """Ask every witness and clean prediction again, and derive every deterministic certificate again.
