@@ -166,7 +166,7 @@ def _find(plugins: Plugins, name: str, kind: str | None) -> list[Entry]:
     if len(kinds) == 1:
         plugins.find(kinds[0].name, name)  # raises, with the nearest names
     known = {entry.name for one in kinds for entry in plugins.entries(one.name)}
-    raise SpecError(f"no plugin is called {name!r}{suggest(name, known)}: `robench plugins` lists what there is")
+    raise SpecError(f"no plugin is called {name!r}{suggest(name, known) or ': `robench plugins` lists them'}")
 
 
 def _entry(plugins: Plugins, kind: Kind, name: str) -> Entry | None:
