@@ -51,6 +51,8 @@ import robench.cli.check  # noqa: E402
 import robench.cli.doctor  # noqa: E402
 import robench.cli.eval
 import robench.cli.replay
+import robench.cli.import_  # noqa: E402
 import robench.cli.plugins  # noqa: E402
 import robench.cli.report  # noqa: E402
-import robench.cli.runs  # noqa: E402, F401
+import robench.cli.runs  # noqa: E402
+import robench.cli.train  # noqa: E402, F401

@@ -11,13 +11,14 @@ from __future__ import annotations
 import os
 import struct
 import tempfile
+import weakref
 import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,7 @@ __all__ = ["Archive", "Rows"]
 _IN_MEMORY: Final = 64 << 20  # bytes up to which a compressed member is unpacked to memory
 _CHUNK: Final = 8 << 20
 _LOCAL_HEADER: Final = struct.Struct("<4s22xHH")
+_DAMAGE: Final = (zipfile.BadZipFile, zlib.error, EOFError, OSError)
 _MAX_HEADER: Final = 10_000  # what numpy itself accepts: a dtype and a shape take less than 200 bytes
 
 
@@ -36,8 +38,9 @@ class Rows:
     """A C-ordered array in an open file, from a byte offset on; rows are read when asked for."""
 
     def __init__(self, file: IO[bytes], offset: int, shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> None:
-        """Wrap `file`; it stays open for as long as this object lives."""
-        self._file, self._offset, self._name = file, offset, name
+        """Keep a descriptor of `file` of its own, for as long as this object lives."""
+        self._descriptor, self._offset, self._name = os.dup(file.fileno()), offset, name
+        weakref.finalize(self, os.close, self._descriptor)
         self.shape = shape
         self.dtype = dtype
         self._stride = prod(shape[1:]) * dtype.itemsize
@@ -51,7 +54,7 @@ class Rows:
         wanted = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else np.arange(len(self))[rows]
         flat = np.atleast_1d(wanted)
         out = np.empty(len(flat) * self._stride, np.uint8)
-        view = memoryview(out)
+        view = out.data
         cuts = np.flatnonzero(np.diff(flat) != 1) + 1
         if out.size:
             for start, stop in zip([0, *cuts], [*cuts, len(flat)], strict=True):
@@ -61,7 +64,7 @@ class Rows:
     def _fill(self, view: memoryview, row: int) -> None:
         position = self._offset + row * self._stride
         while view:
-            count = os.preadv(self._file.fileno(), [view], position)
+            count = os.preadv(self._descriptor, [view], position)
             if count == 0:
                 raise DataError(f"{self._name} became shorter while it was read: copy the file again")
             view = view[count:]
@@ -94,6 +97,14 @@ class Archive:
             raise DataError(f"{path} is not an .npz file, or not a whole one: write it with numpy.savez") from None
         self._members = {info.filename.removesuffix(".npy"): info for info in self._zip.infolist()}
 
+    def __enter__(self) -> Self:
+        """Use it."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the archive; rows that were handed out stay readable."""
+        self._zip.close()
+
     def __contains__(self, name: str) -> bool:
         """Whether there is an array of that name."""
         return name in self._members
@@ -117,20 +128,23 @@ class Archive:
             if header.fortran or (info.compress_type != zipfile.ZIP_STORED and info.file_size <= _IN_MEMORY):
                 raw = self._read(member, name)
                 return np.frombuffer(raw, header.dtype).reshape(header.shape, order="F" if header.fortran else "C")
+            where = self._where(name)
             if info.compress_type == zipfile.ZIP_STORED:
                 for _ in self._chunks(member, name):
                     pass
-                file: IO[bytes] = self.path.open("rb")
-                offset = self._offset(file, info) + header.size
-            else:
-                file, offset = tempfile.TemporaryFile(prefix="robench-"), 0  # noqa: SIM115 (lives as long as the rows)
+                with self.path.open("rb") as file:
+                    return Rows(file, self._offset(file, info) + header.size, header.shape, header.dtype, where)
+            with tempfile.TemporaryFile(prefix="robench-") as unpacked:
                 for chunk in self._chunks(member, name):
-                    file.write(chunk)
-                file.flush()
-        return Rows(file, offset, header.shape, header.dtype, self._where(name))
+                    unpacked.write(chunk)
+                unpacked.flush()
+                return Rows(unpacked, 0, header.shape, header.dtype, where)
 
     def _where(self, name: str) -> str:
         return f"array {name} in {self.path}"
+
+    def _damaged(self, name: str, error: Exception) -> DataError:
+        return DataError(f"{self._where(name)} is damaged ({error}): copy the file again")
 
     def _open(self, name: str) -> IO[bytes]:
         try:
@@ -143,11 +157,11 @@ class Archive:
         try:
             while chunk := member.read(_CHUNK):
                 yield chunk
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
-            raise DataError(f"{self._where(name)} is damaged ({error}): copy the file again") from None
+        except _DAMAGE as error:
+            raise self._damaged(name, error) from None
 
-    def _read(self, member: IO[bytes], name: str) -> bytes:
-        return b"".join(self._chunks(member, name))
+    def _read(self, member: IO[bytes], name: str) -> bytearray:
+        return bytearray().join(self._chunks(member, name))
 
     def _offset(self, file: IO[bytes], info: zipfile.ZipInfo) -> int:
         """Position of a stored member's first byte: its local header repeats the name and has an extra field."""
@@ -163,11 +177,18 @@ class Archive:
             version = npy.read_magic(member)
             read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
             shape, fortran, dtype = read(member, max_header_size=_MAX_HEADER)
-        except (ValueError, KeyError, TypeError, SyntaxError, RecursionError, MemoryError, zipfile.BadZipFile, zlib.error):
+        except _DAMAGE as error:
+            raise self._damaged(name, error) from None
+        except (ValueError, KeyError, TypeError, SyntaxError, RecursionError, MemoryError):
             raise DataError(f"{where} is not a NumPy array: write the file with numpy.savez") from None
         if dtype.hasobject:
             raise DataError(f"{where} holds pickled objects, which are never loaded: save numbers, not dtype=object")
-        if dtype.kind not in "fiuU" or dtype.itemsize == 0 or dtype.subdtype or (dtype.kind == "f" and dtype.itemsize > 8):
+        if (
+            dtype.kind not in "fiuU"
+            or dtype.itemsize == 0
+            or dtype.subdtype
+            or (dtype.kind == "f" and dtype.itemsize > 8)
+        ):
             raise DataError(f"{where} has dtype {dtype}: save floats, integers or (for class names) strings")
         size = member.tell()
         stored = self._members[name].file_size - size

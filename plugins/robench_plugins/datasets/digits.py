@@ -15,14 +15,18 @@ import numpy as np
 
 from robench.errors import DataError
 from robench.samples import Samples
-from robench.threat import Domain
+from robench.threat import Domain, Norm
 
 __all__ = ["DIGESTS", "THRESHOLDS", "Digits"]
 
 # Half the distance to the nearest sample of another class is at least .218 (linf), .589 (l2) and 2.25 (l1), over
-# all 1,797 samples: at every ε here a classifier without a single error exists, so that what is missing is the
-# classifier's own.
-THRESHOLDS: Final = {"linf": ("0.05", "0.1", "0.15"), "l2": ("0.25", "0.5"), "l1": ("1", "2")}
+# all 1,797 samples: at every ε here a classifier without a single error exists, so what is missing is missing in
+# the classifier.
+THRESHOLDS: Final[dict[Norm, tuple[str, ...]]] = {
+    "linf": ("0.05", "0.1", "0.15"),
+    "l2": ("0.25", "0.5"),
+    "l1": ("1", "2"),
+}
 
 # sha256 over x, y, the indices and the domain (`Samples.digest`).
 DIGESTS: Final = {

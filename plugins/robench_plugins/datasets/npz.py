@@ -38,16 +38,15 @@ class Npz:
 
     def load(self, split: str) -> Samples:
         """Return a split, after one look at every value of it."""
-        archive = Archive(self.file)
-        pairs = _splits(archive)
-        if split not in pairs:
-            raise DataError(f"{self.file} has no split {split!r}: it has {' and '.join(pairs)}")
-        x_name, y_name = pairs[split]
-        labels = {name: _labels(archive, name) for _, name in pairs.values()}
-        domain = _domain(archive)
-        classes = _classes(archive, max(int(y.max()) for y in labels.values()))
-        x = _inputs(archive, x_name)
-        y = labels[y_name]
+        with Archive(self.file) as archive:
+            pairs = _splits(archive)
+            if split not in pairs:
+                raise DataError(f"{self.file} has no split {split!r}: it has {' and '.join(pairs)}")
+            x_name, y_name = pairs[split]
+            labels = {name: _labels(archive, name) for _, name in pairs.values()}
+            domain = _domain(archive)
+            classes = _classes(archive, max(int(y.max()) for y in labels.values()))
+            x, y = _inputs(archive, x_name), labels[y_name]
         if len(x) != len(y):
             raise DataError(f"{self.file} holds {len(x)} rows of {x_name} but {len(y)} of {y_name}")
         _check(x, domain, f"{x_name} in {self.file}")
@@ -69,7 +68,7 @@ def _splits(archive: Archive) -> dict[str, tuple[str, str]]:
             raise DataError(f"{archive.path} has both x and x_test: keep one of them")
     if not pairs:
         there = ", ".join(archive.names()[:8]) or "nothing"
-        raise DataError(f"{archive.path} has no arrays x and y (it holds {there}): save them with numpy.savez(x=…, y=…)")
+        raise DataError(f"{archive.path} has no arrays x and y (it holds {there}): write it with numpy.savez(x=…, y=…)")
     return pairs
 
 
@@ -104,7 +103,8 @@ def _classes(archive: Archive, largest: int) -> tuple[str, ...]:
         return tuple(str(label) for label in range(largest + 1))
     names = archive.array("classes")
     if names.ndim != 1 or names.dtype.kind != "U":
-        raise DataError(f"classes in {archive.path} has shape {names.shape}, dtype {names.dtype}: save a list of strings")
+        found = f"shape {names.shape}, dtype {names.dtype}"
+        raise DataError(f"classes in {archive.path} has {found}: save a list of strings")
     if len(names) <= largest:
         raise DataError(f"classes in {archive.path} has {len(names)} names, but there is a label {largest}")
     if len(set(names.tolist())) != len(names):

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robench.errors import DataError
 from robench.samples import Samples
 from robench_plugins.training.networks import Normalise
 
@@ -36,8 +35,6 @@ class Batches:
 
     def __init__(self, samples: Samples, size: int, device: torch.device, generator: torch.Generator) -> None:
         """Take `size` samples at a time, in an order drawn from `generator` (on the CPU)."""
-        if not len(samples):
-            raise DataError("there is no sample to train on")
         self._samples, self._size, self._device, self._generator = samples, size, device, generator
         self._y = torch.from_numpy(np.asarray(samples.y)).to(device)
         self._x: Tensor | None = None
@@ -51,7 +48,7 @@ class Batches:
     def epoch(self, number: int) -> Iterator[Batch]:
         """Yield every sample once; the last batch may be smaller."""
         order = torch.randperm(len(self._samples), generator=self._generator)
-        for rows in order.split(self._size):
+        for rows in torch.split(order, self._size):
             there = rows.to(self._device)
             if self._x is not None:
                 x = self._x[there]

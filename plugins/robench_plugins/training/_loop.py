@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from robench import param
-from robench.contracts import Trained, TrainContext
-from robench.errors import InputError
+from robench.contracts import TrainContext, Trained
+from robench.errors import DataError, InputError
 from robench.samples import Samples
 from robench_plugins.training._data import Batch, Batches, normalisation
 from robench_plugins.training.networks import Architecture, Initialisation, build
@@ -53,6 +53,8 @@ def fit(
 
     Weights and orders are drawn on the CPU from one generator seeded with `context.seed`, whatever the device.
     """
+    if not len(train):
+        raise DataError("there is no sample to train on")
     generator = torch.Generator().manual_seed(context.seed)
     network = build(
         settings.arch, settings.width, normalisation(train), train.shape, len(train.classes), initialisation, generator

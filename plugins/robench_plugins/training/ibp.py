@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robench import param
-from robench.contracts import Trained, TrainContext
+from robench.contracts import TrainContext, Trained
 from robench.samples import Samples
 from robench.threat import Epsilon
 from robench_plugins.training._data import Batch

@@ -8,7 +8,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
 
 from robench.errors import InputError
 
@@ -69,22 +68,27 @@ def build(
 def _mlp(width: int, shape: tuple[int, ...], classes: int) -> Iterable[nn.Module]:
     hidden = 8 * width
     yield nn.Flatten()
-    yield skip_init(nn.Linear, math.prod(shape), hidden)
+    yield _blank(nn.Linear(math.prod(shape), hidden, device="meta"))
     yield nn.ReLU()
-    yield skip_init(nn.Linear, hidden, hidden)
+    yield _blank(nn.Linear(hidden, hidden, device="meta"))
     yield nn.ReLU()
-    yield skip_init(nn.Linear, hidden, classes)
+    yield _blank(nn.Linear(hidden, classes, device="meta"))
 
 
 def _cnn(width: int, shape: tuple[int, ...], classes: int) -> Iterable[nn.Module]:
     if len(shape) != 3 or min(shape[1:]) < 2:
         raise InputError(f"arch=cnn needs images [C, H, W], these inputs are {list(shape)}: use arch=mlp")
     channels, height, across = shape
-    yield skip_init(nn.Conv2d, channels, width, 3, padding=1)
+    yield _blank(nn.Conv2d(channels, width, 3, padding=1, device="meta"))
     yield nn.ReLU()
-    yield skip_init(nn.Conv2d, width, 2 * width, 4, stride=2, padding=1)
+    yield _blank(nn.Conv2d(width, 2 * width, 4, stride=2, padding=1, device="meta"))
     yield nn.ReLU()
     yield nn.Flatten()
-    yield skip_init(nn.Linear, 2 * width * (height // 2) * (across // 2), 8 * width)
+    yield _blank(nn.Linear(2 * width * (height // 2) * (across // 2), 8 * width, device="meta"))
     yield nn.ReLU()
-    yield skip_init(nn.Linear, 8 * width, classes)
+    yield _blank(nn.Linear(8 * width, classes, device="meta"))
+
+
+def _blank(layer: nn.Module) -> nn.Module:
+    """Give memory to a layer that was made without: the usual way would draw from the global generator."""
+    return layer.to_empty(device="cpu")

@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robench import param
-from robench.contracts import Trained, TrainContext
+from robench.contracts import TrainContext, Trained
 from robench.graph import Graph
 from robench.samples import Samples
 from robench.streams import Stream
 from robench.threat import Epsilon, Norm, Threat
 from robench_plugins.attacks.gradients import ascent
 from robench_plugins.attacks.regions import Region
-from robench_plugins.attacks.steps import direction, step_sizes
+from robench_plugins.attacks.steps import move, step_sizes
 from robench_plugins.training._data import Batch
 from robench_plugins.training._loop import BatchLoss, Settings, fit, hits
 
@@ -37,7 +37,7 @@ class PgdAt(Settings):
     norm: Norm = param("linf", "norm of the ball")
     eps: Epsilon = param(Epsilon.parse("0.1"), "radius of the ball")
     steps: int = param(7, "steps of the attack", minimum=1)
-    rate: float = param(2.5, "length of all steps together, in units of ε", above=0)
+    step: float | None = param(None, "size of each step in units of ε; 2.5/steps where not given", above=0)
 
     def train(self, train: Samples, context: TrainContext) -> Trained:
         """Train on `train`."""
@@ -62,12 +62,11 @@ class PgdAt(Settings):
         """Return the last point of PGD, and how many samples were correct at its random start."""
         point = region.start(stream)
         correct = torch.zeros((), dtype=torch.int64, device=point.device)
-        for step, size in enumerate(step_sizes("fixed", self.rate, self.steps)):
+        for number, size in enumerate(step_sizes("fixed", self.steps, self.step)):
             now = ascent(live, point, batch.y, "ce")
-            if step == 0:
+            if number == 0:
                 correct = (now.margin > 0).sum()
-            way = direction(region, point, now.direction, 1.0)
-            point = region.project(point + size * region.eps * way)
+            point = move(region, point, now.direction, size)
         return point.detach(), correct
 
 

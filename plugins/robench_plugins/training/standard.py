@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robench.contracts import Trained, TrainContext
+from robench.contracts import TrainContext, Trained
 from robench.samples import Samples
 from robench_plugins.training._data import Batch
 from robench_plugins.training._loop import BatchLoss, Settings, fit, hits

@@ -1,0 +1,184 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from robench.contracts import Recipe, TrainContext
+from robench.errors import DataError, InputError
+from robench.graph import GraphClassifier, fingerprint, from_torch
+from robench.graph.intervals import ball_margin_lower
+from robench.samples import Samples
+from robench.threat import Domain, Epsilon
+from robench_plugins.datasets.digits import Digits
+from robench_plugins.training.ibp import Ibp
+from robench_plugins.training.pgd_at import PgdAt
+from robench_plugins.training.standard import Standard
+
+TRAIN, TEST = Digits().load("train"), Digits().load("test")
+X, Y = torch.tensor(TEST.x), torch.tensor(TEST.y)
+CPU = torch.device("cpu")
+SHORT = {
+    "standard": Standard(width=8, epochs=16),
+    "pgd-at": PgdAt(width=8, epochs=8, lr=0.005),
+    "ibp": Ibp(width=8, epochs=20, lr=0.005),
+}
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return {name: recipe.train(TRAIN, TrainContext(0, CPU)) for name, recipe in SHORT.items()}
+
+
+def clean(module):
+    return float((module(X).argmax(1) == Y).float().mean())
+
+
+def under_attack(module, eps, steps=40):
+    """Accuracy under sign-gradient ascent with best-so-far bookkeeping, written out: no code of the attacks is used."""
+    survives = module(X).argmax(1) == Y
+    point = X.clone()
+    for step in range(steps):
+        point.requires_grad_()
+        loss = torch.nn.functional.cross_entropy(module(point), Y, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, point)
+        size = 2 * eps * (1 - step / steps) / 4
+        point = (point.detach() + size * gradient.sign()).clamp(X - eps, X + eps).clamp(0, 1)
+        survives &= module(point).argmax(1) == Y
+    return float(survives.float().mean())
+
+
+def certified(module, eps):
+    graph = from_torch(module, TEST.shape)
+    return float((ball_margin_lower(graph, X, Y, "linf", eps, TEST.domain) > 0).float().mean())
+
+
+def test_standard_training_reaches_97_percent(trained):
+    assert clean(trained["standard"].module) >= 0.97
+
+
+def test_adversarial_training_resists_attacks_that_break_standard_training(trained):
+    standard, robust = (under_attack(trained[name].module, 0.1) for name in ("standard", "pgd-at"))
+    assert clean(trained["pgd-at"].module) >= 0.97
+    assert robust >= 0.75
+    assert robust >= standard + 0.15
+
+
+def test_ibp_training_certifies_almost_what_no_attack_breaks(trained):
+    """Rigorous bounds in float64 on the saved graph, not those that the training used."""
+    module = trained["ibp"].module
+    lower, upper = certified(module, 0.1), under_attack(module, 0.1)
+    assert lower >= 0.75
+    assert lower <= upper <= lower + 0.08
+    assert clean(module) >= 0.93
+    assert certified(trained["standard"].module, 0.1) == 0
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_results_are_recipes_modules_and_histories(trained, name):
+    result = trained[name]
+    assert isinstance(SHORT[name], Recipe)
+    assert not any(layer.training for layer in result.module.modules())
+    assert len(result.history) == SHORT[name].epochs
+    assert result.history[-1]["loss"] < result.history[0]["loss"] or name == "ibp"
+    assert result.history[-1]["accuracy"] > 0.95
+    logits = GraphClassifier(from_torch(result.module, TEST.shape)).logits(X)
+    torch.testing.assert_close(logits, result.module(X), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Standard(epochs=2),
+        Standard(epochs=1, arch="mlp", optimizer="sgd", lr=0.05, weight_decay=1e-3),
+        PgdAt(epochs=1, steps=2),
+        PgdAt(epochs=1, steps=2, norm="l2", eps=Epsilon.parse(0.5)),
+        PgdAt(epochs=1, steps=2, norm="l1", eps=Epsilon.parse(2.0), arch="mlp"),
+        Ibp(epochs=1),
+    ],
+    ids=lambda recipe: f"{type(recipe).__name__}-{recipe.arch}-{getattr(recipe, 'norm', '')}",
+)
+def test_equal_seeds_give_equal_weights_and_touch_nothing_else(recipe):
+    recipe = replace(recipe, width=4)
+    few = TRAIN.select(slice(0, 200))
+    results = []
+    for seed in (5, 5, 6):
+        torch.manual_seed(seed + len(results))
+        state = torch.get_rng_state()
+        result = recipe.train(few, TrainContext(seed, CPU))
+        assert torch.equal(torch.get_rng_state(), state)
+        results.append((fingerprint(from_torch(result.module, TEST.shape), torch.float32), result.history))
+    assert results[0] == results[1]
+    assert results[0][0] != results[2][0]
+
+
+def test_each_epoch_is_reported():
+    seen = []
+    context = TrainContext(0, CPU, lambda epoch, epochs, figures: seen.append((epoch, epochs, dict(figures))))
+    result = Standard(width=2, epochs=3).train(TRAIN.select(slice(0, 50)), context)
+    assert seen == [(epoch, 3, dict(figures)) for epoch, figures in enumerate(result.history, 1)]
+
+
+def test_the_adversary_stays_in_ball_and_domain(monkeypatch):
+    """Points that the network is trained on, caught on the way in."""
+    points = []
+
+    def cross_entropy(logits, y):
+        return torch.nn.functional.nll_loss(logits.log_softmax(1), y)
+
+    monkeypatch.setattr("robench_plugins.training.pgd_at.F.cross_entropy", cross_entropy)
+    few = TRAIN.select(slice(0, 64))
+    clean_x = torch.tensor(few.x[:])
+    original = PgdAt._ascend
+
+    def watched(self, live, batch, region, stream):
+        point, correct = original(self, live, batch, region, stream)
+        points.append((point, clean_x[batch.rows]))
+        return point, correct
+
+    monkeypatch.setattr(PgdAt, "_ascend", watched)
+    for norm, eps, order in (("linf", 0.1, float("inf")), ("l2", 0.5, 2), ("l1", 2.0, 1)):
+        points.clear()
+        PgdAt(epochs=2, steps=3, width=2, norm=norm, eps=Epsilon.parse(eps)).train(few, TrainContext(0, CPU))
+        for point, x in points:
+            distance = (point - x).flatten(1).norm(order, dim=1)
+            assert (distance <= eps * (1 + 1e-5)).all()
+            assert distance.mean() > 0.8 * eps
+            assert point.min() >= 0
+            assert point.max() <= 1
+
+
+def test_the_ibp_schedule():
+    recipe = Ibp(eps=Epsilon.parse("0.2"), kappa=0.5, wait=0.1, ramp=0.4)
+    for part, eps, kappa in ((0, 0, 1), (0.1, 0, 1), (0.3, 0.1, 0.75), (0.5, 0.2, 0.5), (0.99, 0.2, 0.5)):
+        assert recipe.schedule(part) == pytest.approx((eps, kappa))
+    assert Ibp(eps=Epsilon.parse("0.2"), wait=0.0, ramp=0.0).schedule(0.0) == (0.2, 0.5)
+    with pytest.raises(ValueError, match="at most 1 together"):
+        Ibp(wait=0.6, ramp=0.5)
+
+
+@pytest.mark.parametrize("recipe", [Standard(optimizer="sgd", lr=1e9), Ibp(optimizer="sgd", lr=1e9)])
+def test_divergence_stops_with_one_line(recipe):
+    with pytest.raises(
+        InputError, match=r"the loss became \w+ in epoch \d of 3: try a smaller learning rate"
+    ) as caught:
+        replace(recipe, epochs=3, width=4).train(TRAIN, TrainContext(0, CPU))
+    assert "\n" not in str(caught.value)
+
+
+def test_data_that_cannot_be_trained_on():
+    with pytest.raises(DataError, match="no sample to train on"):
+        Standard().train(TRAIN.select(slice(0, 0)), TrainContext(0, CPU))
+    x = np.array(TRAIN.x[:8])
+    x[3, 0, 0, 0] = 1.5
+    outside = Samples(x, TRAIN.y[:8], np.arange(8), Domain(), TRAIN.classes)
+    with pytest.raises(DataError, match=r"sample 3 holds 1\.5"):
+        Standard().train(outside, TrainContext(0, CPU))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("name", SHORT)
+def test_training_on_a_gpu_reaches_the_same_accuracy(name):
+    result = SHORT[name].train(TRAIN, TrainContext(0, torch.device("cuda")))
+    assert clean(result.module.cpu()) >= 0.93
