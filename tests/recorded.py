@@ -17,7 +17,7 @@ SHAPE = (1, 2, 3)
 
 def manifest(n: int = 8, request: dict[str, Any] | None = None, **changes: Any) -> Manifest:
     """A manifest of a run over samples 0 … n − 1 with two evaluators."""
-    asked = {
+    asked: dict[str, Any] = {
         "fingerprint": NET,
         "dataset_hash": DATA,
         "split": "test",

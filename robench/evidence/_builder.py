@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from robench.evidence._checks import check_evidence
@@ -14,6 +15,8 @@ from robench.evidence._schema import EVIDENCE, KINDS, STATUSES, Kind
 from robench.threat import NORMS, Norm
 
 __all__ = ["EvidenceBuilder"]
+
+Words = str | Sequence[str] | npt.NDArray[Any]
 
 _CONSTANT = ("run", "classifier", "fingerprint", "dataset", "dataset_hash", "split")
 _VOCABULARY: dict[str, Sequence[str]] = {"kind": KINDS, "norm": NORMS, "status": STATUSES}
@@ -43,8 +46,8 @@ class EvidenceBuilder:
     def add_rows(
         self,
         *,
-        evaluator: str | Sequence[str],
-        kind: Kind | Sequence[str],
+        evaluator: Words,
+        kind: Kind | Words,
         norm: Norm | Sequence[str | None] | None,
         eps: Any,
         sample: Any,
@@ -52,7 +55,7 @@ class EvidenceBuilder:
         prediction: Any,
         lower: Any,
         upper: Any,
-        status: str | Sequence[str],
+        status: Words,
         confidence: Any = 1.0,
         forwards: Any = 0,
         backwards: Any = 0,

@@ -129,6 +129,8 @@ class Run:
         problem = self._foreign(evidence) or (
             f"sample {min(done & samples)} is done already" if done & samples else None
         )
+        if problem is None and (repeated := repeated_key(evidence)):
+            problem = f"rows of {repeated} are there twice"
         if not samples or problem:
             raise ValueError(f"part {first_position}: {problem or 'no rows'}")
         name = f"part-{first_position:09d}.parquet"

@@ -106,6 +106,7 @@ def test_what_put_part_refuses(tmp_path: Path) -> None:
             (0, part(run.manifest.run, [2, 3]), "there already"),
             (2, part("20260101T000000Z-ffffff", [2, 3]), "rows of another run"),
             (2, (good[0].slice(0, 0), None), "no rows"),
+            (2, (part(run.manifest.run, [2])[0].take([0, 1, 1]), None), "there twice"),
         ]:
             with pytest.raises(ValueError, match=why):
                 run.put_part(first, *tables)
