@@ -24,16 +24,16 @@ def test_a_rounded_operation_encloses_the_exact_one(a, b):
 
 @given(FINITE)
 def test_the_neighbours_are_adjacent(value):
-    tensor = torch.tensor([value], dtype=torch.float64)
-    assert round_up(tensor).item() == math.nextafter(value, math.inf)
-    assert round_down(tensor).item() == math.nextafter(value, -math.inf)
+    tensor = torch.tensor([value] * 9, dtype=torch.float64)  # long enough for vector instructions and a remainder
+    assert round_up(tensor).tolist() == [math.nextafter(value, math.inf)] * 9
+    assert round_down(tensor).tolist() == [math.nextafter(value, -math.inf)] * 9
 
 
 def test_infinities_and_nan_stay_where_they_must():
-    special = torch.tensor([math.inf, -math.inf, math.nan], dtype=torch.float64)
-    assert round_up(special)[0] == math.inf
-    assert round_down(special)[1] == -math.inf
-    assert round_up(special)[2].isnan() and round_down(special)[2].isnan()
+    special = torch.tensor([[math.inf], [-math.inf], [math.nan]], dtype=torch.float64).expand(3, 9).contiguous()
+    assert (round_up(special)[0] == math.inf).all()
+    assert (round_down(special)[1] == -math.inf).all()
+    assert round_up(special)[2].isnan().all() and round_down(special)[2].isnan().all()
 
 
 @given(st.integers(0, 2**52 - 1))

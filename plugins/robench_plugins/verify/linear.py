@@ -55,8 +55,7 @@ class Linear:
         kept = _COLLAPSED.setdefault(graph, {})
         if x.device not in kept:
             kept[x.device] = collapse(graph, x.device)
-        space = Domain(-math.inf, math.inf)
-        margins, _ = pairwise_margins(graph, x, y, threat.norm, 0.0, space)
+        margins, _ = pairwise_margins(graph, x, y, threat.norm, 0.0, Domain.unbounded())
         slopes = torch.stack([kept[x.device].slopes(label, threat.norm) for label in y.tolist()]) if len(y) else margins
         lower = open_to_closed(_radii(margins, slopes).amin(1))
         return Certificates(lower, ["certified" if radius > 0 else "open" for radius in lower.tolist()])

@@ -23,7 +23,6 @@ from robench.threat import Domain, Norm
 
 __all__ = ["ball_margin_lower", "logit_bounds", "pairwise_margins", "point_margins"]
 
-_UNBOUNDED = Domain(-math.inf, math.inf)
 _KEPT_ELEMENTS = 2**22
 """Differences of the last layer's rows are kept per label up to this many doubles in all."""
 
