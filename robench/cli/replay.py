@@ -36,8 +36,8 @@ def replay(
     Files that a run names are found by their hash in the current folder and in --files. Exit code 1 where
     something does not come out as recorded.
     """
-    from robench.cli._progress import Progress
     from robench.api import replay as ask_again
+    from robench.cli._progress import Progress
     from robench.runs import find_runs
 
     search = [*(files or []), Path()]
