@@ -39,7 +39,7 @@ def point_margins(graph: Graph, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         y,
         "linf",
         0.0,
-        _UNBOUNDED,
+        Domain.unbounded(),
     )
     return lower.amin(1), upper.amin(1)
 
