@@ -88,4 +88,4 @@ def robench_evidence_written(run_id: str, rows: int) -> None:
 
 @hookspec
 def robench_run_finished(run_id: str, summary: Mapping[str, Any]) -> None:
-    """A run is complete and its manifest written; `summary` is what `robench eval --json` prints."""
+    """A run is complete and its manifest written; `summary` counts `samples` and `errors`."""

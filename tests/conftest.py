@@ -53,10 +53,10 @@ def data_folder() -> Path:
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Iterator[Site]":
+def site(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> "Iterator[Site]":
     """A folder in which a test installs plugin distributions; they are gone after it."""
     from sites import Site, forget
 
     before = set(sys.modules)
-    yield Site(tmp_path / "site", monkeypatch)
+    yield Site(tmp_path_factory.mktemp("site"), monkeypatch)
     forget(before)
