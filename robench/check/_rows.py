@@ -34,7 +34,7 @@ def rows_of_run(manifest: Manifest, rows: pd.DataFrame) -> Iterator[Finding]:
         "is certified with a radius of 0": certified & radius & ~(lower > 0),
         "is falsified beyond its ε": falsified & budget & ~falsified_at(upper, eps),
         "is falsified without a distance": falsified & radius & ~np.isfinite(upper),
-        "settles something although it failed": failed & ((lower > 0) | np.isfinite(upper)),
+        "settles something although it failed": failed & ((lower > 0) | ((upper > 0) & np.isfinite(upper))),
         "proves a radius of a misclassified sample": ~clean & ~correct & (lower > 0),
         "is clean and proves a radius": clean & (lower > 0),
         "is correct with an upper bound": clean & (status == "correct").to_numpy() & np.isfinite(upper),
