@@ -61,13 +61,13 @@ def test_arrows_point_at_the_core(module: str) -> None:
 
 
 @pytest.mark.parametrize("module", FILES)
-def test_private_modules_stay_in_their_package(module: str) -> None:
+def test_private_modules_stay_in_their_part(module: str) -> None:
     package = module if FILES[module].name == "__init__.py" else module.rpartition(".")[0]
     for name in imports(module):
         parts = name.split(".")
         private = next((i for i, part in enumerate(parts) if part.startswith("_") and not part.endswith("__")), None)
         if private is not None:
-            owner = ".".join(parts[:private])
+            owner = ".".join(parts[: min(private, 2)])  # robench.graph, robench_plugins.attacks, …
             assert package == owner or package.startswith(f"{owner}."), f"{module} imports {name}"
 
 

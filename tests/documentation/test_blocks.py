@@ -1,0 +1,109 @@
+"""The shell and Python blocks of README and documentation run as pasted, in order, in one working folder.
+
+The two set-up commands of the README are run by whoever follows it: continuous integration runs the second as written.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = ("README.md", "docs/evaluate.md")
+SET_UP = "python3.11 -m venv"
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("documentation"), pytest.mark.timeout(900)]
+
+
+class Block(NamedTuple):
+    page: str
+    language: str
+    code: str
+
+
+def blocks(page: str) -> list[Block]:
+    found = re.findall(r"^```(\w+)\n(.*?)^```$", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    return [Block(page, language, code) for language, code in found]
+
+
+MAIN_JOB = "".join(
+    line for line in (ROOT / "examples/digits.sh").read_text().splitlines(keepends=True) if line.startswith("robench ")
+)
+TO_RUN = [
+    block
+    for page in PAGES
+    for block in blocks(page)
+    if block.language in ("sh", "python") and SET_UP not in block.code and block.code != MAIN_JOB
+]
+
+# What the pages take for granted: the reader's own network and data.
+YOURS = """
+import numpy as np, torch
+torch.manual_seed(0)
+net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 16), torch.nn.ReLU(), torch.nn.Linear(16, 10)).eval()
+x = np.random.default_rng(0).random((20, 1, 8, 8), dtype=np.float32)
+y = net(torch.from_numpy(x)).argmax(1).numpy()
+np.savez("data.npz", x=x, y=y)
+torch.onnx.export(net, (torch.from_numpy(x),), "net.onnx", input_names=["x"], dynamo=True, verbose=False,
+                  dynamic_shapes=({0: torch.export.Dim("batch")},))
+"""
+
+
+class Workspace:
+    """A folder in which commands run as in the reader's shell."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = dict(os.environ)
+        binaries = Path(sys.executable).parent
+        if not (binaries / "robench").exists():  # run from a working tree
+            binaries = folder / ".bin"
+            binaries.mkdir()
+            shim = binaries / "robench"
+            shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m robench "$@"\n')
+            shim.chmod(0o755)
+        self.environment["PATH"] = f"{binaries}{os.pathsep}{self.environment['PATH']}"
+
+    def run(self, language: str, code: str) -> str:
+        command = ["sh", "-euc", code] if language == "sh" else [sys.executable, "-c", code]
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=800
+        )
+        assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A folder after the main job, with the reader's network and data in it."""
+    place = Workspace(tmp_path_factory.mktemp("reader"))
+    shutil.copytree(ROOT / "examples", place.folder / "examples")
+    place.run("sh", "examples/digits.sh")
+    place.run("python", YOURS)
+    return place
+
+
+def test_the_main_job_leaves_what_it_says(workspace: Workspace) -> None:
+    assert (workspace.folder / "checkpoints/digits-ibp/model.safetensors").exists()
+    assert len(list(workspace.folder.glob("results/digits-*/*/*/manifest.json"))) == 1
+    assert "digits" in (workspace.folder / "site/index.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_main_job_is_shown_as_it_is(page: str) -> None:
+    assert MAIN_JOB in [block.code for block in blocks(page)]
+
+
+def test_continuous_integration_runs_the_test_command() -> None:
+    (command,) = [b.code.strip() for b in blocks("README.md") if SET_UP in b.code and "tox" in b.code]
+    assert command in (ROOT / ".ci/run").read_text()
+
+
+@pytest.mark.parametrize("block", TO_RUN, ids=lambda block: f"{block.page}: {block.code.strip().splitlines()[0][:60]}")
+def test_blocks_run_as_pasted(workspace: Workspace, block: Block) -> None:
+    workspace.run(block.language, block.code)
