@@ -61,7 +61,9 @@ class Progress:
         if self.quiet:
             return
         now = time.monotonic()
-        self.begun = done if self.begun is None else self.begun
+        if self.begun is None:
+            # Loading and what an earlier run did are no part of the rate.
+            self.begun, self.start = done, now
         rate = (done - self.begun) / max(now - self.start, 1e-9)
         shown = ", ".join(f"{name} {value}" for name, value in figures.items())
         if self._bar:

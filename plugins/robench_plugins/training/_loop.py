@@ -27,7 +27,7 @@ BatchLoss = Callable[[Batch, float], tuple[Tensor, Mapping[str, Tensor]]]
 class Settings:
     """What every recipe can be told about network and optimizer. The learning rate falls to 0 on half a cosine."""
 
-    arch: Architecture = param("cnn", "network: cnn (two convolutions, for images) or mlp; each with two hidden layers")
+    arch: Architecture = param("cnn", "cnn: two convolutions and a hidden layer, for images; mlp: two hidden layers")
     width: int = param(16, "channels of the first convolution; hidden layers have 8 times as many units", minimum=1)
     epochs: int = param(30, "passes through the training data", minimum=1)
     batch: int = param(64, "samples per step", minimum=1)

@@ -23,11 +23,11 @@ __all__ = ["Ibp"]
 
 @dataclass(frozen=True)
 class Ibp(Settings):
-    """Minimise κ·CE(f(x)) + (1 − κ)·CE(worst logits over the linf ball), bounded by intervals (eq. 12).
+    """Minimise κ·CE(f(x)) + (1 − κ)·CE(worst logits over the linf ball), bounded by intervals.
 
     ε and 1 − κ are 0 for the first `wait` of all steps, rise linearly for the next `ramp`, and stay. Trained
-    at a larger ε than it is judged at, a network is certified on more new samples (Gowal et al. 2018 train
-    with 0.2 for 0.1 on MNIST): the default aims at ε = 0.1.
+    at a larger ε than it is judged at, as in the paper, a network is certified on more new samples: the default
+    aims at ε = 0.1.
 
     History, per epoch: `loss`, `accuracy`, `certified` (at the ε of that step), `eps`.
     """

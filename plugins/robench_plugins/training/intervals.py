@@ -1,6 +1,6 @@
 """Interval bounds that can be differentiated: what a network is trained on, not what it is certified with.
 
-Gowal et al. 2018, "On the effectiveness of interval bound propagation", section 3. Plain float arithmetic,
+Gowal et al. 2018, "On the effectiveness of interval bound propagation". Plain float arithmetic,
 without outward rounding: `robench.graph.intervals` is the rigorous counterpart.
 """
 
@@ -27,13 +27,13 @@ def propagate(layer: nn.Module, lower: Tensor, upper: Tensor) -> tuple[Tensor, T
 @propagate.register(nn.Flatten)
 @propagate.register(Normalise)
 def _monotone(layer: nn.Module, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-    """Layers that increase in every coordinate map ends to ends (eq. 6)."""
+    """Layers that increase in every coordinate map ends to ends."""
     return layer(lower), layer(upper)
 
 
 @propagate.register
 def _linear(layer: nn.Linear, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-    """Centre W c + b and radius |W| r (eq. 7)."""
+    """Centre W c + b and radius |W| r."""
     radius = F.linear((upper - lower) / 2, layer.weight.abs())
     centre = layer((upper + lower) / 2)
     return centre - radius, centre + radius
@@ -60,8 +60,8 @@ def _sequential(layers: nn.Sequential, lower: Tensor, upper: Tensor) -> tuple[Te
 def worst_margins(network: nn.Sequential, lower: Tensor, upper: Tensor, y: Tensor) -> Tensor:
     """Return upper bounds on f_j − f_y over lower ≤ x ≤ upper, [B, classes]; 0 at j = y.
 
-    The last layer is linear and merged with the difference (Gowal et al. 2018, section 3, "elision of the last
-    layer"): its rows are subtracted before they are bounded. All below 0 except at y: certified.
+    The last layer is linear and merged with the difference (Gowal et al. 2018, "elision of the last layer"):
+    its rows are subtracted before they are bounded. All below 0 except at y: certified.
     """
     last = network[-1]
     if not isinstance(last, nn.Linear):

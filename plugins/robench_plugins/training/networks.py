@@ -49,8 +49,8 @@ def build(
     channels, a 4x4 one of stride 2 to 2·width, and a hidden layer of 8·width units. ReLU in between.
 
     Weights are normal with mean 0, biases 0. `he`: variance 2 / fan-in, which keeps the variance of activations
-    (He et al. 2015, eq. 10). `ibp`: standard deviation √(2π) / fan-in, which keeps the width of interval
-    bounds: |w| has mean σ√(2/π), and a ReLU halves the width (Shi et al. 2021, section 3.2).
+    (He et al. 2015). `ibp`: standard deviation √(2π) / fan-in, which keeps the width of interval
+    bounds: |w| has mean σ√(2/π), and a ReLU halves the width (Shi et al. 2021).
     """
     layers = _mlp(width, shape, classes) if architecture == "mlp" else _cnn(width, shape, classes)
     network = nn.Sequential(normalise, *layers)
