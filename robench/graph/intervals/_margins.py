@@ -33,25 +33,11 @@ def point_margins(graph: Graph, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     Every rounding error is inside. NaN or overflow anywhere gives (−inf, inf). Raises GraphError for an operator
     without an interval rule.
     """
-    lower, upper = pairwise_margins(
-        graph,
-        x,
-        y,
-        "linf",
-        0.0,
-        Domain.unbounded(),
-    )
+    lower, upper = pairwise_margins(graph, x, y, "linf", 0.0, Domain.unbounded())
     return lower.amin(1), upper.amin(1)
 
 
-def ball_margin_lower(
-    graph: Graph,
-    x: Tensor,
-    y: Tensor,
-    norm: Norm,
-    eps: float | Tensor,
-    domain: Domain,
-) -> Tensor:
+def ball_margin_lower(graph: Graph, x: Tensor, y: Tensor, norm: Norm, eps: float | Tensor, domain: Domain) -> Tensor:
     """Return a lower bound, float64 [B], of f_y − max_{j≠y} f_j over the closed ball within the domain.
 
     Interval bound propagation (Gowal et al. 2018) with the dual norm in the first layer for l2 and l1, and the last
@@ -62,12 +48,7 @@ def ball_margin_lower(
 
 
 def pairwise_margins(
-    graph: Graph,
-    x: Tensor,
-    y: Tensor,
-    norm: Norm,
-    eps: float | Tensor,
-    domain: Domain,
+    graph: Graph, x: Tensor, y: Tensor, norm: Norm, eps: float | Tensor, domain: Domain
 ) -> tuple[Tensor, Tensor]:
     """Return (lower, upper), float64 [B, classes], around f_y − f_j over the closed ball within the domain.
 

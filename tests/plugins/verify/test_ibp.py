@@ -9,7 +9,7 @@ import torch
 
 from oracles.enumeration import TOLERANCE, exact_radius, random_net
 from oracles.random_graphs import Draft, mlp
-from robench.graph import Graph, GraphClassifier, Node
+from robench.graph import Graph, GraphClassifier, Node, from_torch
 from robench.graph.intervals import ball_margin_lower
 from robench.streams import Stream
 from robench.threat import NORMS, Domain, Threat
@@ -55,6 +55,35 @@ def test_what_is_proven_at_a_radius_is_proven_below_it(norm):
     for larger, smaller in itertools.pairwise(proven):
         assert (smaller | ~larger).all()
     assert proven[-1].sum() > proven[0].sum()
+
+
+def test_a_torch_module_is_certified_through_its_graph():
+    torch.manual_seed(0)
+
+    class Residual(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = torch.nn.Conv2d(1, 4, 3, padding=1)
+            self.norm = torch.nn.BatchNorm2d(4)
+            self.second = torch.nn.Conv2d(4, 4, 3, padding=1)
+            self.last = torch.nn.Linear(4 * 4 * 4, 3)
+
+        def forward(self, x):
+            h = torch.relu(self.norm(self.first((x - 0.5) / 0.25)))
+            h = torch.nn.functional.max_pool2d(h + self.second(h), 2)
+            return self.last(h.flatten(1))
+
+    module = Residual().eval()
+    classifier = GraphClassifier(from_torch(module, (1, 8, 8)))
+    x = torch.rand(16, 1, 8, 8)
+    y = module(x).argmax(1)
+    for norm, eps, each in (("linf", 1e-3, 1), ("l2", 1e-2, 8), ("l1", 1e-2, 64)):
+        found = certify(classifier, x, y, norm, eps)
+        proven = found.lower > 0
+        assert proven.sum() >= 8
+        points = torch.stack([x + (torch.rand_like(x) * 2 - 1) * eps / each for _ in range(20)]).flatten(0, 1)
+        kept = (module(points.clamp(0, 1)).argmax(1) == y.repeat(20)).unflatten(0, (20, 16)).all(0)
+        assert kept[proven].all()
 
 
 def test_ties_and_numbers_that_are_not_finite_stay_open():

@@ -96,6 +96,34 @@ def test_tiny_balls_of_clear_samples_are_certified(norm):
     assert (ball_margin_lower(graph, x, y, norm, 1e-3, Domain())[clear] > 0).all()
 
 
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("name", step_names())
+def test_bounds_close_in_on_the_margin_as_the_ball_shrinks(name, norm):
+    """A bound that always says −inf would be sound: every operator's bound has to be of use."""
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        graph = random_graph(["conv2d", name, "relu"] if seed % 2 else [name, name], rng, shape=(2, 4, 4))
+        x, y = batch(graph, rng)
+        margin, _ = point_margins(graph, x, y)
+        for eps in (1e-8, 1e-4):
+            assert (ball_margin_lower(graph, x, y, norm, eps, Domain()) >= margin - 1e3 * eps).all()
+
+
+def test_merging_the_last_layer_is_never_looser():
+    gained = 0
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        graph = random_graph(["conv2d", "relu", "linear", "tanh"], rng)
+        x, y = batch(graph, rng)
+        lower, upper = logit_bounds(graph, x.double() - 0.05, x.double() + 0.05)
+        own = lower.gather(1, y[:, None])[:, 0]
+        apart = own - upper.scatter(1, y[:, None], -math.inf).amax(1)
+        merged = ball_margin_lower(graph, x, y, "linf", 0.05, SPACE)
+        assert (merged >= apart - 1e-9).all()
+        gained += int((merged > apart + 1e-3).sum())
+    assert gained > 20
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_linear_networks_lose_only_rounding(seed):
     """Over an unbounded linf ball the merged bound is the exact minimum, which fractions give."""
@@ -158,9 +186,10 @@ def test_boxes_of_logits_hold_their_corners(steps, seed):
     rng = np.random.default_rng(seed)
     graph = random_graph(steps, rng)
     x, _ = batch(graph, rng, 1)
+    x = x.double()
     lower, upper = logit_bounds(graph, x - 0.5, x + 0.5)
     signs = torch.tensor(rng.choice([-0.5, 0.0, 0.5], (64, *graph.input_shape)))
-    logits = evaluate(graph, x.double() + signs)
+    logits = evaluate(graph, x + signs)
     slack = 1e-9 * (1 + logits.abs())
     assert (lower <= logits + slack).all() and (logits - slack <= upper).all()
 
