@@ -171,7 +171,8 @@ class CompositeAttack(Protocol):
         """Yield (canonical spec, attack, bool mask over the batch or None for all); receive that stage's Outcome.
 
         The runner takes samples that are broken out of every mask; an Outcome always has one entry per sample of
-        the batch. A sample's schedule must depend on that sample's outcomes alone.
+        the batch. A sample's schedule must depend on that sample's outcomes alone. A spec yielded again becomes
+        `spec#2` in the evidence.
         """
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import platform
+import shlex
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 import robench
@@ -19,7 +23,7 @@ from robench.evidence import EvidenceBuilder, WitnessBuilder
 from robench.loading import PRECISIONS, Data, Subject, deterministic, load_data, load_given, load_subject, parse_device
 from robench.registry import Part, Plugins
 from robench.runner import (
-    Block,
+    ChunkResult,
     Evaluator,
     Plan,
     WitnessBlock,
@@ -45,6 +49,9 @@ from robench.samples import Samples
 from robench.threat import Epsilon, parse_norm
 
 __all__ = ["GALLERY", "Prepared", "Settings", "execute", "prepare"]
+
+COMMIT_SECONDS = 2.0
+"""A part is put when this much time has passed: what a killed process may lose, besides the chunk at hand."""
 
 GALLERY = 24
 """Witnesses of the first samples of a run also keep the clean input, for pictures."""
@@ -98,6 +105,7 @@ def prepare(settings: Settings) -> Prepared:
     data = _data(plugins, settings)
     subject = _subject(plugins, settings, device, data)
     _check_fit(subject, data)
+    refuse_undeclared_randomness(subject.classifier, data.samples)
     chosen = _attacks(plugins, settings)
     certifiers, skipped = _certifiers(plugins, settings, subject, norm)
     evaluators = [one.evaluator for one in (*chosen, *certifiers)]
@@ -114,7 +122,6 @@ def prepare(settings: Settings) -> Prepared:
     plan = Plan(subject.classifier, data.samples, norm, epsilons, evaluators, settings.seed)
     batch_size = settings.batch_size or automatic_batch_size(data.samples)
     manifest = _manifest(settings, plan, subject, data, (*chosen, *certifiers), batch_size)
-    refuse_undeclared_randomness(plan)
     return Prepared(plan, manifest, batch_size, skipped)
 
 
@@ -127,41 +134,61 @@ def execute(
     """Evaluate what `run` still lacks, a chunk at a time, and finish it; returns the final manifest.
 
     After each chunk `progress` gets (samples done, all samples, counts so far by status of this process's rows).
+    An interrupt keeps every finished chunk.
     """
     plan, hooks = prepared.plan, registry.load_plugins().run_hooks
-    manifest = run.manifest
+    name = run.manifest.run
     done = run.done()
-    hooks.started(manifest.run, manifest.request.model_dump(mode="json"))
+    hooks.started(name, run.manifest.request.model_dump(mode="json"))
     counts: dict[str, int] = {}
+    failed = _failed(run.evidence()) if done else set()
     finished, limit = len(done), prepared.batch_size
+    parts = _Parts(run, lambda rows: hooks.written(name, rows))
     progress(finished, len(plan.samples), counts)
-    for start, stop in chunks(plan, done, prepared.batch_size):
-        result, limit = evaluate_chunk(plan, start, stop, limit, warn)
-        evidence = EvidenceBuilder(
-            run=manifest.run,
-            classifier=manifest.classifier.canonical,
-            fingerprint=manifest.classifier.fingerprint,
-            dataset=manifest.dataset.canonical,
-            dataset_hash=manifest.dataset.hash,
-            split=manifest.dataset.split,
-        )
-        for block in result.blocks:
-            _add_block(evidence, plan, start, result.predictions, block)
-            for status in block.status:
-                counts[f"{block.kind} {status}"] = counts.get(f"{block.kind} {status}", 0) + 1
-        witnesses = WitnessBuilder(run=manifest.run)
-        for found in result.witnesses:
-            _add_witnesses(witnesses, plan, start, found)
-        table = evidence.table()
-        run.put_part(start, table, witnesses.table())
-        hooks.written(manifest.run, table.num_rows)
-        finished += stop - start
-        progress(finished, len(plan.samples), counts)
-    errors = _count_errors(run)
-    flags = (Flag(code="errors", text=f"{errors} samples ended in error"),) if errors else ()
-    run.finish(errors=errors, flags=flags)
-    hooks.finished(manifest.run, {"errors": errors, "samples": len(plan.samples)})
+    try:
+        for start, stop in chunks(plan, done, prepared.batch_size):
+            result, limit = evaluate_chunk(plan, start, stop, limit, warn)
+            evidence, witnesses = _tables(run.manifest, plan, start, result)
+            parts.add(start, evidence, witnesses)
+            failed |= _failed(evidence)
+            for block in result.blocks:
+                for status in block.status:
+                    counts[f"{block.kind} {status}"] = counts.get(f"{block.kind} {status}", 0) + 1
+            finished += stop - start
+            progress(finished, len(plan.samples), counts)
+    finally:
+        parts.flush()
+    flags = (Flag(code="errors", text=f"{len(failed)} samples ended in error"),) if failed else ()
+    run.finish(errors=len(failed), flags=flags)
+    hooks.finished(name, {"errors": len(failed), "samples": len(plan.samples)})
     return run.manifest
+
+
+class _Parts:
+    """Finished chunks on their way to storage: together, so that quick work does not wait for the disk."""
+
+    def __init__(self, run: Run, written: Callable[[int], None]) -> None:
+        self.run, self.written = run, written
+        self.waiting: list[tuple[int, pa.Table, pa.Table | None]] = []
+        self.last = time.monotonic()
+
+    def add(self, start: int, evidence: pa.Table, witnesses: pa.Table | None) -> None:
+        """Take the tables of the chunk that begins at position `start`; put what waits when it is time."""
+        self.waiting.append((start, evidence, witnesses))
+        if time.monotonic() - self.last >= COMMIT_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Put what waits as one part."""
+        # Taken out first: a put that fails is not tried again.
+        taken, self.waiting = self.waiting, []
+        if taken:
+            evidence = pa.concat_tables([table for _, table, _ in taken]).unify_dictionaries()
+            points = [table for _, _, table in taken if table is not None]
+            witnesses = pa.concat_tables(points).unify_dictionaries() if points else None
+            self.run.put_part(taken[0][0], evidence, witnesses)
+            self.written(evidence.num_rows)
+        self.last = time.monotonic()
 
 
 # ------------------------------------------------------------------- preparing
@@ -371,8 +398,6 @@ def _manifest(
 
 
 def _command(words: list[str], settings: Settings, plan: Plan, chosen: Sequence[_Chosen]) -> str:
-    import shlex
-
     for option, side in (("-a", "attack"), ("-c", "certificate")):
         specs = [one.evaluator.spec for one in chosen if one.evaluator.side == side]
         for spec in specs or ["none"]:
@@ -415,25 +440,39 @@ def _cuda_version() -> dict[str, str]:
 # ------------------------------------------------------------------- executing
 
 
-def _add_block(builder: EvidenceBuilder, plan: Plan, start: int, predictions: list[int | None], block: Block) -> None:
-    positions = block.rows + start
-    builder.add_rows(
-        sample=plan.samples.index[positions],
-        label=plan.samples.y[positions],
-        prediction=[predictions[row] for row in block.rows.tolist()],
-        evaluator=block.evaluator,
-        kind=block.kind,
-        norm=block.norm,
-        eps=block.eps,
-        lower=block.lower,
-        upper=block.upper,
-        confidence=block.confidence,
-        status=block.status,
-        forwards=block.forwards,
-        backwards=block.backwards,
-        seconds=np.full(len(positions), block.seconds / max(1, len(positions))),
-        detail=block.detail,
+def _tables(manifest: Manifest, plan: Plan, start: int, result: ChunkResult) -> tuple[pa.Table, pa.Table | None]:
+    """Return the evidence and the witnesses of the chunk that begins at position `start`."""
+    evidence = EvidenceBuilder(
+        run=manifest.run,
+        classifier=manifest.classifier.canonical,
+        fingerprint=manifest.classifier.fingerprint,
+        dataset=manifest.dataset.canonical,
+        dataset_hash=manifest.dataset.hash,
+        split=manifest.dataset.split,
     )
+    for block in result.blocks:
+        positions = block.rows + start
+        evidence.add_rows(
+            sample=plan.samples.index[positions],
+            label=plan.samples.y[positions],
+            prediction=[result.predictions[row] for row in block.rows.tolist()],
+            evaluator=block.evaluator,
+            kind=block.kind,
+            norm=block.norm,
+            eps=block.eps,
+            lower=block.lower,
+            upper=block.upper,
+            confidence=block.confidence,
+            status=block.status,
+            forwards=block.forwards,
+            backwards=block.backwards,
+            seconds=block.seconds / max(1, len(positions)),
+            detail=block.detail,
+        )
+    witnesses = WitnessBuilder(run=manifest.run)
+    for found in result.witnesses:
+        _add_witnesses(witnesses, plan, start, found)
+    return evidence.table(), witnesses.table()
 
 
 def _add_witnesses(builder: WitnessBuilder, plan: Plan, start: int, found: WitnessBlock) -> None:
@@ -460,10 +499,7 @@ def _add_witnesses(builder: WitnessBuilder, plan: Plan, start: int, found: Witne
     )
 
 
-def _count_errors(run: Run) -> int:
-    """Return the number of samples with a row of status `error`."""
-    import pyarrow.compute as pc
-
-    table = run.evidence()
-    failed = table.filter(pc.equal(table["status"].cast("string"), "error"))
-    return len(pc.unique(failed["sample"]))
+def _failed(evidence: pa.Table) -> set[int]:
+    """Return the samples with a row of status `error`."""
+    wrong = pc.equal(evidence["status"].cast(pa.string()), "error")
+    return set(evidence.filter(wrong)["sample"].to_pylist())

@@ -1,5 +1,6 @@
 """The runner: it plans a run, feeds samples to plugins in chunks, and believes none of them."""
 
+from robench.runner._chunk import ChunkResult
 from robench.runner._judge import Judge, Verdict
 from robench.runner._plan import Evaluator, Plan, automatic_batch_size
 from robench.runner._rows import Block, WitnessBlock
@@ -7,6 +8,7 @@ from robench.runner._run import chunks, evaluate_chunk, full_precision, refuse_u
 
 __all__ = [
     "Block",
+    "ChunkResult",
     "Evaluator",
     "Judge",
     "Plan",

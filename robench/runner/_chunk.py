@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -107,6 +108,7 @@ class Chunk:
     def _attack(self, evaluator: Evaluator, threat: Threat) -> None:
         schedule = _schedule(evaluator, self.classifier, threat)
         outcome: Outcome | None = None
+        seen: Counter[str] = Counter()
         while True:
             try:
                 spec, attack, mask = schedule.send(outcome) if outcome else next(schedule)
@@ -116,6 +118,9 @@ class Chunk:
                 failure = PluginError(evaluator.spec, f"{type(error).__name__}: {error}")
                 self._failed(evaluator.spec, "attack", threat, self._active(threat).nonzero()[:, 0], failure)
                 return
+            seen[spec] += 1
+            if seen[spec] > 1:  # a key of its own for every stage
+                spec = f"{spec}#{seen[spec]}"
             active = self._active(threat)
             rows = (active if mask is None else active & mask.to(active.device)).nonzero()[:, 0]
             outcome = self._stage(spec, attack, threat, rows)

@@ -8,9 +8,11 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from robench.classifier import Classifier
 from robench.errors import InputError
 from robench.runner._chunk import Chunk, ChunkResult
 from robench.runner._plan import Plan
+from robench.samples import Samples
 
 __all__ = ["chunks", "evaluate_chunk", "full_precision", "refuse_undeclared_randomness"]
 
@@ -53,10 +55,9 @@ def full_precision() -> Iterator[None]:
         matmul.allow_tf32, conv.allow_tf32 = before
 
 
-def refuse_undeclared_randomness(plan: Plan) -> None:
+def refuse_undeclared_randomness(classifier: Classifier, samples: Samples) -> None:
     """Ask twice about the first samples; raises InputError when the answers differ by more than rounding."""
-    classifier = plan.classifier
-    x = torch.from_numpy(np.ascontiguousarray(plan.samples.batch(0, min(len(plan.samples), 16))))
+    x = torch.from_numpy(np.ascontiguousarray(samples.batch(0, min(len(samples), 16))))
     x = x.to(device=classifier.device, dtype=classifier.dtype)
     with torch.no_grad(), full_precision():
         first, second = classifier.logits(x), classifier.logits(x)
