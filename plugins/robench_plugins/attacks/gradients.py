@@ -1,0 +1,70 @@
+"""One forward and one backward pass: the direction that increases the loss, per sample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from robench.classifier import Classifier, margins
+from robench.errors import InputError
+from robench_plugins.attacks.losses import Loss, cotangent
+from robench_plugins.attacks.regions import per_row
+
+__all__ = ["Ascent", "applies", "ascent"]
+
+
+@dataclass(frozen=True, eq=False)
+class Ascent:
+    """What one gradient pass tells about each row.
+
+    Attributes:
+        margin: f_y − max_{j≠y} f_j [B], NaN where the logits are not finite.
+        scale: the largest |logit| [B], the unit of the margin's rounding errors.
+        direction: ∇ₓL divided by its largest entry [B, ...]; entries that are not finite are 0.
+        flat: bool [B], no direction: the gradient is 0 or not a number.
+    """
+
+    margin: Tensor
+    scale: Tensor
+    direction: Tensor
+    flat: Tensor
+
+    def select(self, rows: Tensor) -> Ascent:
+        """Return some rows (bool mask or int64 positions)."""
+        return Ascent(self.margin[rows], self.scale[rows], self.direction[rows], self.flat[rows])
+
+
+def ascent(classifier: Classifier, x: Tensor, y: Tensor, loss: Loss, target: Tensor | None = None) -> Ascent:
+    """Return the loss's direction of ascent at `x` [B, ...]; no gradient reaches the classifier's parameters.
+
+    Raises InputError where the classifier's logits carry no gradient.
+    """
+    with torch.enable_grad():
+        point = x.detach().requires_grad_()
+        logits = classifier.logits(point)
+        if not logits.requires_grad:
+            raise InputError(_NO_GRADIENT)
+        seen = logits.detach()
+        vector = cotangent(loss, seen, y, target)
+        (gradient,) = torch.autograd.grad(logits, point, vector, allow_unused=True, materialize_grads=True)
+    margin, gradient = margins(seen, y), torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
+    peak = gradient.flatten(1).abs().amax(1)
+    flat = (peak == 0) | margin.isnan()
+    return Ascent(margin, seen.abs().amax(1), gradient / per_row(torch.where(flat, 1, peak), gradient), flat)
+
+
+_NO_GRADIENT = "gives no gradients: use an attack that needs only its outputs"
+
+
+def applies(classifier: Classifier) -> str | None:
+    """Return None, or why a gradient attack cannot run on `classifier`."""
+    if not hasattr(classifier, "logits"):
+        return "draws at inference and has no logits of its own: put the expectation over its draws in between"
+    if classifier.graph is not None:
+        return None
+    with torch.enable_grad():
+        probe = torch.zeros((1, *classifier.input_shape), dtype=classifier.dtype, device=classifier.device)
+        logits = classifier.logits(probe.requires_grad_())
+    return None if logits.requires_grad else _NO_GRADIENT

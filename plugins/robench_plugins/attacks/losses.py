@@ -1,0 +1,67 @@
+"""Attack losses, as directions in logit space.
+
+An attack needs only the direction of ∇ₓL, so a loss is given by its cotangent v ∝ ∂L/∂z at the logits z;
+∇ₓL is then one vector-Jacobian product with v. Each v is scaled so that it depends on differences and
+ratios of logits alone: the usual cross-entropy, whose gradient underflows to 0 on confident logits
+(z · 10⁴ is enough), keeps its exact direction here, because (softmax(z) − e_y) / (1 − p_y) is
+softmax over the other classes − e_y. As 1 − p_y vanishes that is the margin loss's direction.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+__all__ = ["Loss", "cotangent", "likely_targets"]
+
+Loss = Literal["ce", "margin", "dlr"]
+
+
+def cotangent(loss: Loss, logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
+    """Return v [B, C] ∝ ∂L/∂z, the loss to be increased; 0 in rows whose logits are not finite.
+
+    `ce`: −log p_y, towards a target log p_t. `margin`: max_{j≠y} z_j − z_y (Carlini & Wagner 2017,
+    f_6), towards a target z_t − z_y. `dlr`: the difference of logits ratio (Croce & Hein 2020, eq. 5
+    and 6). DLR needs 3 classes (4 with a target); with fewer it is the margin.
+    """
+    finite = torch.isfinite(logits).all(1, keepdim=True)
+    z = torch.where(finite, logits, 0)
+    label = _one_hot(z, y)
+    if target is None:
+        v = _rivals(loss, z, y) - label
+        spread = (0, 2, 2)
+    else:
+        v = (_one_hot(z, target) - z.softmax(1)) if loss == "ce" else _one_hot(z, target) - label
+        spread = (0, 2, 3)
+    if loss == "dlr" and z.shape[1] > spread[2]:
+        v = _ratio(z, v, spread)
+    return torch.where(finite, v, 0)
+
+
+def likely_targets(logits: Tensor, y: Tensor, count: int) -> Tensor:
+    """Return the `count` most likely classes other than `y`, int64 [B, count], most likely first."""
+    return logits.scatter(1, y[:, None], -torch.inf).argsort(dim=1, descending=True, stable=True)[:, :count]
+
+
+def _one_hot(z: Tensor, index: Tensor) -> Tensor:
+    return torch.zeros_like(z).scatter(1, index[:, None], 1)
+
+
+def _rivals(loss: Loss, z: Tensor, y: Tensor) -> Tensor:
+    """Return the weights of the other classes: their softmax for `ce`, the largest alone otherwise."""
+    rest = z.scatter(1, y[:, None], -torch.inf)
+    return rest.softmax(1) if loss == "ce" else _one_hot(z, rest.argmax(1))
+
+
+def _ratio(z: Tensor, v: Tensor, spread: tuple[int, int, int]) -> Tensor:
+    """Return s · ∂(m / s)/∂z for m = ⟨v, z⟩ and s = z_π1 − (z_πb + z_πc)/2, ranks descending from 0.
+
+    Where all of these logits tie, s is 0 and the margin's own direction is left.
+    """
+    first, second, third = spread
+    order = z.argsort(dim=1, descending=True, stable=True)
+    weight = _one_hot(z, order[:, first]) - (_one_hot(z, order[:, second]) + _one_hot(z, order[:, third])) / 2
+    margin, scale = (v * z).sum(1, keepdim=True), (weight * z).sum(1, keepdim=True)
+    return torch.where(scale > 0, v - margin / torch.where(scale > 0, scale, 1) * weight, v)
