@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from pluggy import PluginManager
+from pluggy import PluginManager, PluginValidationError
 
 from robench import hookspecs
+from robench.params import suggest
 from robench.registry._kinds import KINDS
 from robench.registry._sources import Source
 
@@ -140,8 +142,11 @@ def _entries_of(module: Any, source: Source) -> list[Entry]:
         raise _Refused("incompatible", f"it is written for API {api!r}, this robench has {hookspecs.API}")
     # A manager of its own: what fails half-way leaves no trace in the one that runs.
     probe = _manager()
-    probe.register(module, name=source.module)
-    probe.check_pending()
+    try:
+        probe.register(module, name=source.module)
+        probe.check_pending()
+    except PluginValidationError as error:
+        raise _Refused("broken", _explained(str(error))) from error
     entries: list[Entry] = []
     for kind in KINDS.values():
         for implementation in getattr(probe.hook, kind.hook).get_hookimpls():
@@ -151,6 +156,18 @@ def _entries_of(module: Any, source: Source) -> list[Entry]:
             implementation.function(*[register for _ in implementation.argnames])
             entries += register.close()
     return entries
+
+
+def _explained(message: str) -> str:
+    """What pluggy says about a hook, without its paths and with the right name or arguments."""
+    if unknown := re.search(r"unknown hook '(\w+)'", message):
+        known = [name for name in vars(hookspecs) if name.startswith("robench_")]
+        return f"unknown hook {unknown[1]!r}{suggest(unknown[1], known)}"
+    if (wrong := re.search(r"for hook '(\w+)'", message)) and "Argument(s)" in message:
+        takes = ", ".join(inspect.signature(getattr(hookspecs, wrong[1])).parameters)
+        given = ", ".join(re.findall(r"'(\w+)'", message.partition("Argument(s)")[2]))
+        return f"hook {wrong[1]!r} has no argument {given}: it is given {takes}"
+    return " ".join(message.split())
 
 
 class _Collector:

@@ -21,8 +21,11 @@ EXAMPLE = {
 BAD = {
     "robench-bad-import": ("broken", "ModuleNotFoundError: No module named 'robench_a_module_that_does_not_exist'"),
     "robench-bad-exit": ("broken", "SystemExit: I end the process"),
-    "robench-bad-hook": ("broken", "unknown hook 'robench_register_atacks'"),
-    "robench-bad-arguments": ("broken", "'registry'"),
+    "robench-bad-hook": ("broken", "unknown hook 'robench_register_atacks'; did you mean 'robench_register_attacks'?"),
+    "robench-bad-arguments": (
+        "broken",
+        "hook 'robench_register_attacks' has no argument registry: it is given register",
+    ),
     "robench-bad-api": ("incompatible", "written for API 2, this robench has 1"),
     "robench-bad-no-api": ("incompatible", "write robench_api = 1"),
 }

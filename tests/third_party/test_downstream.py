@@ -91,7 +91,16 @@ def test_duplicate_names_disable_each_other_and_leave_the_built_in_alone():
 def test_the_example_passes_its_own_tests():
     folder = HERE / "robench-example"
     out = run(
-        "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(folder), "-c", os.devnull, str(folder / "tests")
+        "pytest",
+        "-q",
+        "--noconftest",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(folder),
+        "-c",
+        os.devnull,
+        str(folder / "tests"),
     )
     assert " passed" in out
     assert "skipped" not in out
@@ -165,6 +174,16 @@ def test_a_new_plugin_installs_and_passes_its_own_test(tmp_path, kind):
     run("pip", "install", "--quiet", "--no-deps", "--target", str(site), str(folder))
     assert f"fresh-{kind}" in robench("plugins", path=site)
     out = run(
-        "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(folder), "-c", os.devnull, str(folder), path=site
+        "pytest",
+        "-q",
+        "--noconftest",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(folder),
+        "-c",
+        os.devnull,
+        str(folder),
+        path=site,
     )
     assert "2 passed" in out
