@@ -5,7 +5,7 @@ user's module, whatever is in it. `robench.graph.operators` lists the vocabulary
 """
 
 from robench.graph._checkpoint import check_folder, load, save
-from robench.graph._classifier import GraphClassifier, in_precision
+from robench.graph._classifier import GraphClassifier
 from robench.graph._describe import describe, is_affine, parameters, successors
 from robench.graph._fingerprint import fingerprint
 from robench.graph._from_module import from_module
@@ -13,6 +13,7 @@ from robench.graph._ir import Graph, Node
 from robench.graph._module import GraphModule, GroupSort
 from robench.graph._onnx import from_onnx
 from robench.graph._opaque import ModuleClassifier
+from robench.graph._precision import in_precision
 from robench.graph._rounding import forward_error
 from robench.graph._torch import from_torch
 from robench.graph.operators import OPERATORS, Operator, group_sort, validate

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from robench.errors import GraphError
 from robench.graph._ir import Graph, Node
 from robench.graph.operators import apply
 from robench.graph.operators._base import as_float, as_int, as_ints
@@ -80,8 +81,10 @@ def _simpler(nodes: Sequence[Node], node: Node) -> Node | int:
             return node.inputs[0]
         case "concat" if len(node.inputs) == 1:
             return node.inputs[0]
-        case "conv1d" | "conv2d" if source.op == "pad":
+        case "conv1d" | "conv2d" | "max_pool2d" if source.op == "pad":
             return _absorb_pad(nodes, node, source)
+        case "avg_pool2d" if source.op == "pad" and _counts_pads(node):
+            return _absorb_pad(nodes, replace(node, attributes={**node.attributes, "count_include_pad": 1}), source)
         case "clip":
             low, high = as_float(node.attributes, "min"), as_float(node.attributes, "max")
             if (low, high) == (-math.inf, math.inf):
@@ -101,13 +104,22 @@ def _simpler(nodes: Sequence[Node], node: Node) -> Node | int:
 
 
 def _absorb_pad(nodes: Sequence[Node], node: Node, pad: Node) -> Node:
-    """Move zero padding of the spatial axes into a convolution."""
+    """Move padding of the spatial axes into the window behind it, which pads with 0, or −inf for a max pool."""
     padding, rank = as_ints(pad.attributes, "padding"), len(pad.shape)
-    if as_float(pad.attributes, "value") != 0.0 or padding[0] or padding[rank]:
+    neutral = -math.inf if node.op == "max_pool2d" else 0.0
+    if as_float(pad.attributes, "value") != neutral or padding[0] or padding[rank]:
         return node
     spatial = padding[1:rank] + padding[rank + 1 :]
     total = tuple(a + b for a, b in zip(as_ints(node.attributes, "padding"), spatial, strict=True))
-    return apply(node.op, nodes, pad.inputs, {**node.attributes, "padding": total}, node.constants)
+    try:
+        return apply(node.op, nodes, pad.inputs, {**node.attributes, "padding": total}, node.constants)
+    except GraphError:  # a pool that would have a window in the padding alone
+        return node
+
+
+def _counts_pads(pool: Node) -> bool:
+    """Whether an average pool divides by the size of its window, wherever that lies."""
+    return bool(pool.attributes["count_include_pad"]) or not any(as_ints(pool.attributes, "padding"))
 
 
 def _fold_biases(old: Sequence[Node]) -> list[Node]:

@@ -3,36 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from robench.errors import GraphError, InputError
 from robench.graph._fingerprint import fingerprint
-from robench.graph._ir import Attribute, Graph
+from robench.graph._ir import Graph
 from robench.graph._module import last_uses
+from robench.graph._precision import in_precision
 from robench.graph.operators import OPERATORS, validate
 
-__all__ = ["GraphClassifier", "in_precision"]
-
-
-def in_precision(graph: Graph, dtype: torch.dtype) -> Graph:
-    """Return the graph with its constants and real settings rounded to `dtype`: the function of that precision."""
-
-    def rounded(value: Attribute) -> Attribute:
-        return float(torch.tensor(value, dtype=dtype)) if isinstance(value, float) else value
-
-    return Graph(
-        tuple(
-            replace(
-                node,
-                attributes={name: rounded(value) for name, value in node.attributes.items()},
-                constants={name: tensor.to(dtype) for name, tensor in node.constants.items()},
-            )
-            for node in graph.nodes
-        )
-    )
+__all__ = ["GraphClassifier"]
 
 
 class GraphClassifier:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from robench.graph._ir import Graph
+from robench.graph._precision import in_precision
 from robench.graph.operators import OPERATORS, group_sort
 
 __all__ = ["GraphModule", "GroupSort", "last_uses"]
@@ -15,10 +17,11 @@ __all__ = ["GraphModule", "GroupSort", "last_uses"]
 class GraphModule(nn.Module):
     """The network of a graph, [B, ...] to [B, classes]; trains nothing, exports with `torch.onnx.export`."""
 
-    def __init__(self, graph: Graph) -> None:
-        """Copy the graph's constants into buffers, named `node3_weight` and so on."""
+    def __init__(self, graph: Graph, dtype: torch.dtype = torch.float32) -> None:
+        """Copy the graph's constants in `dtype` into buffers, named `node3_weight` and so on."""
         super().__init__()
-        self.graph = graph
+        graph = in_precision(graph, dtype)
+        self.network = graph  # `graph` means something else to the TorchScript exporter
         self._last = last_uses(graph)
         for position, node in enumerate(graph.nodes):
             for name, tensor in node.constants.items():
@@ -28,7 +31,7 @@ class GraphModule(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits of `x`."""
         values: list[Tensor | None] = [x]
-        for position, node in enumerate(self.graph.nodes[1:], 1):
+        for position, node in enumerate(self.network.nodes[1:], 1):
             constants = {name: self.get_buffer(f"node{position}_{name}") for name in node.constants}
             run = OPERATORS[node.op].bind(node.attributes, constants)
             values.append(run(*(values[i] for i in node.inputs)))

@@ -66,7 +66,7 @@ def _gather(call: Call) -> Tensor:
     axis %= data.dim()
     _limited(call.op, [*data.shape[:axis], *index.shape, *data.shape[axis + 1 :]])
     picked = data.index_select(axis, (index % size).reshape(-1))
-    return picked.reshape(*data.shape[:axis], *index.shape, *data.shape[axis + 1 :])
+    return picked.reshape((*data.shape[:axis], *index.shape, *data.shape[axis + 1 :]))
 
 
 def _concat(call: Call) -> Tensor:

@@ -6,7 +6,7 @@ import copy
 import hashlib
 import importlib.metadata
 import inspect
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from functools import cache
 
 import torch
@@ -91,10 +91,8 @@ def _is_plain(value: object) -> bool:
     return value is None or isinstance(value, bool | int | float | str | torch.dtype | Tensor)
 
 
-@cache
-def _code(cls: Hashable) -> str:
+def _code(cls: type) -> str:
     """Return what names the code of a class: its distribution and version, or its source where it has none."""
-    assert isinstance(cls, type)
     package = cls.__module__.partition(".")[0]
     names = _distributions().get(package)
     if names:

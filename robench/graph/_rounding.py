@@ -14,8 +14,8 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from robench.graph._classifier import in_precision
 from robench.graph._ir import Graph, Node
+from robench.graph._precision import in_precision
 from robench.graph.operators import OPERATORS
 from robench.graph.operators._base import as_float, as_int, as_ints
 
@@ -65,7 +65,7 @@ def _sum_of(terms: Callable[[Node, tuple[int, ...]], int]) -> Rule:
         bind = OPERATORS[node.op].bind
         moved = bind(node.attributes, bare)(error)
         size = bind(node.attributes, absolute)(value.abs() + error)
-        return moved + _gamma(terms(node, tuple(value.shape[1:])) + 2, unit) * size
+        return moved + _gamma(terms(node, tuple(value.shape[1:])) + 4, unit) * size
 
     return rule
 

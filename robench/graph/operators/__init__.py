@@ -26,6 +26,7 @@ Paddings of windows are (top, left, bottom, right) in two dimensions and (left, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
@@ -76,6 +77,8 @@ def validate(graph: Graph) -> None:
         shape = apply(node.op, earlier, node.inputs, node.attributes, node.constants).shape
         if shape != node.shape:
             raise GraphError(f"node {position} ({node.op}) declares {list(node.shape)}, but gives {list(shape)}")
+        if node.op == "pad" and node.attributes["value"] == -math.inf:
+            raise GraphError(f"node {position} (pad): padding with -inf is supported before a max pool alone")
         for name, tensor in node.constants.items():
             if not bool(torch.isfinite(tensor).all()):
                 raise GraphError(f"node {position} ({node.op}): {name} holds a value that is not finite")

@@ -56,12 +56,27 @@ def _bind_avg_pool(attributes: Attributes, constants: Constants) -> Callable[...
     if include:
         return lambda x: F.avg_pool2d(F.pad(x, around), kernel, stride)
 
+    area = math.prod(kernel)
+    scales: dict[tuple[object, ...], Tensor] = {}  # area over covered positions, per window
+
     def average_inside(x: Tensor) -> Tensor:
-        inside = F.pad(torch.ones_like(x[:1, :1]), around)
-        count = F.avg_pool2d(inside, kernel, stride, divisor_override=1)
-        return F.avg_pool2d(F.pad(x, around), kernel, stride, divisor_override=1) / count
+        height, width = (int(size) for size in x.shape[2:])
+        key = (height, width, x.dtype, x.device)
+        if key not in scales:
+            rows = _covered(height, kernel[0], stride[0], padding[0], padding[2])
+            columns = _covered(width, kernel[1], stride[1], padding[1], padding[3])
+            scales[key] = torch.tensor(
+                [[area / (a * b) for b in columns] for a in rows], dtype=x.dtype, device=x.device
+            )
+        return F.avg_pool2d(F.pad(x, around), kernel, stride) * scales[key]
 
     return average_inside
+
+
+def _covered(size: int, kernel: int, stride: int, begin: int, end: int) -> list[int]:
+    """Return how many positions of each window along an axis lie in the input."""
+    starts = range(-begin, size + end - kernel + 1, stride)
+    return [min(start + kernel, size) - max(start, 0) for start in starts]
 
 
 def _infer_global(shapes: Sequence[Shape], attributes: Attributes, constants: Constants) -> Shape:

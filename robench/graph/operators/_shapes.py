@@ -70,8 +70,8 @@ def _infer_pad(shapes: Sequence[Shape], attributes: Attributes, constants: Const
     padding, rank = as_ints(attributes, "padding"), len(shapes[0])
     if len(padding) != 2 * rank or any(not 0 <= size <= MAX_ELEMENTS for size in padding):
         raise GraphError(f"pad: padding {list(padding)} does not fit the shape {list(shapes[0])}")
-    if not math.isfinite(as_float(attributes, "value")):
-        raise GraphError("pad: value must be finite")
+    if as_float(attributes, "value") == math.inf:
+        raise GraphError("pad: value must not be +inf")
     return tuple(size + padding[axis] + padding[axis + rank] for axis, size in enumerate(shapes[0]))
 
 
