@@ -181,7 +181,8 @@ def _left(topic: str) -> Callable[[AttackCase], str]:
     def run(case: AttackCase) -> str:
         for subject, norm, eps, where in case.each(linear(), linear(3, (1, 4, 4), dtype=torch.float32)):
             case.traces = Traces()
-            case.ask(subject, case.threat(subject, norm, eps))
+            for _ in range(2):
+                case.ask(subject, case.threat(subject, norm, eps))
             case.traces.refuse(topic, where)
         return "as it was"
 

@@ -24,6 +24,7 @@ class Traces:
     def __init__(self) -> None:
         """Start with nothing."""
         self.changed: dict[str, list[str]] = {"random": [], "gradients": [], "inputs": []}
+        self.calls = 0
 
     def refuse(self, topic: str, where: str) -> None:
         """Raise Violation where something of `topic` was changed."""
@@ -44,7 +45,9 @@ def watch(traces: Traces, module: nn.Module | None = None, **tensors: Tensor) ->
     """Record in `traces` what the body changes.
 
     The body sees another global random state each time, so that using it shows; the caller's own is put back.
+    Changes of that state count from the second call on: libraries imported at first use may draw from it.
     """
+    traces.calls += 1
     kept = torch.random.get_rng_state(), np.random.get_state(legacy=False), random.getstate()
     seed = next(_SEEDS)
     torch.random.default_generator.manual_seed(seed)
@@ -59,7 +62,7 @@ def watch(traces: Traces, module: nn.Module | None = None, **tensors: Tensor) ->
         yield
     finally:
         for name, state in _random_states().items():
-            if state != random_before[name]:
+            if traces.calls > 1 and state != random_before[name]:
                 traces.changed["random"].append(name)
         torch.random.set_rng_state(kept[0])
         np.random.set_state(kept[1])

@@ -43,11 +43,35 @@ def _reads(case: ImporterCase) -> str:
     return f"{len(runs)} runs"
 
 
+def _consistent(case: ImporterCase) -> str:
+    from robench.check import check
+    from robench.importing import write
+
+    with tempfile.TemporaryDirectory() as folder:
+        runs = [write(imported, Path(folder))[0] for imported in case.read()]
+        checked = check(runs)
+    if checked.findings:
+        raise Violation(f"{len(checked.findings)} findings, the first: {checked.findings[0].text}")
+    return f"{checked.counts['rows']} rows of {len(runs)} runs, nothing wrong"
+
+
 def _repeats(case: ImporterCase) -> str:
-    first, second = [repr(run) for run in case.read()], [repr(run) for run in case.read()]
-    if first != second:
+    first, second = case.read(), case.read()
+    if [run.manifest().request for run in first] != [run.manifest().request for run in second]:
         raise Violation("read twice, different runs")
+    if any(not a.evidence("run").equals(b.evidence("run")) for a, b in zip(first, second, strict=True)):
+        raise Violation("read twice, different rows")
     return "read twice, the same"
+
+
+def _traceable(case: ImporterCase) -> str:
+    place = str(case.path.resolve()) if case.path is not None else ""
+    for run in case.read():
+        if not run.source.strip():
+            raise Violation(f"{run.classifier}: no source")
+        if place and place in run.manifest().to_json().decode():
+            raise Violation(f"{run.classifier}: the local path is in the manifest")
+    return "every run has one"
 
 
 def _missing(case: ImporterCase) -> str:
@@ -83,13 +107,21 @@ def _foreign(case: ImporterCase) -> str:
 
 
 def _quiet(case: ImporterCase) -> str:
-    case.read()
+    for _ in range(2):
+        case.read()
     case.traces.refuse("random", "read")
     return "as it was"
 
 
 CHECKS: list[Check[ImporterCase]] = [
     Check("reads", "at least one imported run from the path given", "it is what an importer is for", _reads),
+    Check(
+        "consistent",
+        "written as evidence, `robench check` finds nothing wrong in the rows",
+        "rows that claim what they cannot would be found only when somebody reads them",
+        _consistent,
+    ),
+    Check("traceable", "a source for every run, and no local path", "readers must find the original", _traceable),
     Check("repeats", "reading twice gives the same runs", "imports are compared and renewed", _repeats),
     Check("missing", "a path that does not exist raises DataError", "a user can mistype one", _missing),
     Check("foreign", "foreign files raise DataError or give nothing", "files of others are hostile", _foreign),

@@ -1,0 +1,104 @@
+"""Every built-in plugin passes the conformance kit, and none is forgotten."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from robench.graph import from_torch, save
+from robench.registry import KINDS, load_plugins
+from robench.testing import check_plugin
+
+# Specs by kind: defaults, and what makes another program of the same plugin. Files are made below.
+SPECS = {
+    "datasets": ["digits", "npz:{data}"],
+    "transforms": ["subset:n=10", "subset:n=7,seed=3", "classes:{classes}"],
+    "models": ["checkpoint:{checkpoint}", "onnx:{onnx}"],
+    "attacks": [
+        "fgsm",
+        "pgd",
+        "pgd:steps=10,targets=0,restarts=3,schedule=fixed",
+        "pgd:steps=20,targets=2,loss=margin,targeted_loss=dlr",
+        "pgd:steps=20,targets=0,loss=dlr,momentum=0.75,early_exit=false",
+    ],
+    "certifiers": ["ibp", "linear"],
+    "recipes": ["standard:epochs=5", "pgd-at:epochs=3", "ibp:epochs=6"],
+    "importers": ["cohen"],
+}
+# What a plugin need not do, and why.
+SKIP = {
+    "linear": ["sound on small networks"],
+}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("files")
+    draw = np.random.default_rng(0)
+    x = draw.random((40, 1, 8, 8), dtype=np.float32)
+    np.savez(folder / "data.npz", x=x, y=draw.integers(0, 3, 40))
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(64, 12), torch.nn.ReLU(), torch.nn.Linear(12, 3)
+    ).eval()
+    save(from_torch(net, (1, 8, 8)), folder / "net", {})
+    _export(net, folder / "net.onnx")
+    lines = [
+        "idx\tlabel\tpredict\tradius\tcorrect\ttime",
+        "0\t3\t3\t0.378\t1\t15.4",
+        "20\t7\t-1\t0.0\t0\t0:00:15",
+        "40\t4\t1\t0.34\t0\t9",
+    ]
+    (folder / "sigma_0.25").write_text("\n".join(lines) + "\n")
+    return {
+        "data": str(folder / "data.npz"),
+        "checkpoint": str(folder / "net"),
+        "onnx": str(folder / "net.onnx"),
+        "certify": str(folder / "sigma_0.25"),
+        "classes": "0+2",
+    }
+
+
+def _export(net: torch.nn.Module, file: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    weights = {name: value.detach().numpy() for name, value in net.state_dict().items()}
+    helper, shape = onnx.helper, onnx.TensorProto.FLOAT
+    nodes = [
+        helper.make_node("Flatten", ["x"], ["flat"], axis=1),
+        helper.make_node("Gemm", ["flat", "1.weight", "1.bias"], ["hidden"], transB=1),
+        helper.make_node("Relu", ["hidden"], ["active"]),
+        helper.make_node("Gemm", ["active", "3.weight", "3.bias"], ["logits"], transB=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", shape, ["batch", 1, 8, 8])],
+        [helper.make_tensor_value_info("logits", shape, ["batch", 3])],
+        [onnx.numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), str(file))
+
+
+@pytest.mark.parametrize(("kind", "spec"), [(kind, spec) for kind, specs in SPECS.items() for spec in specs])
+def test_built_in_plugins_conform(kind: str, spec: str, files: dict[str, str]) -> None:
+    path = Path(files["certify"]) if kind == "importers" else None
+    findings = check_plugin(kind, spec.format(**files), path=path)
+    assert [str(finding) for finding in findings if not finding.ok] == []
+    skipped = {finding.check for finding in findings if finding.outcome == "skipped"} - {"device"}
+    assert skipped <= {*SKIP.get(spec.partition(":")[0], []), "selection"}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("kind", "spec"), [(k, s) for k in ("attacks", "certifiers", "models") for s in SPECS[k]])
+def test_built_in_plugins_run_on_a_gpu(kind: str, spec: str, files: dict[str, str]) -> None:
+    (finding,) = [one for one in check_plugin(kind, spec.format(**files), only=["device"]) if one.check == "device"]
+    assert finding.outcome == "passed", str(finding)
+
+
+def test_every_built_in_plugin_is_checked() -> None:
+    plugins = load_plugins()
+    registered = {
+        (kind, entry.name) for kind in KINDS for entry in plugins.entries(kind) if entry.distribution == "robench"
+    }
+    assert registered == {(kind, spec.partition(":")[0]) for kind, specs in SPECS.items() for spec in specs}
