@@ -36,7 +36,7 @@ def cotangent(loss: Loss, logits: Tensor, y: Tensor, target: Tensor | None = Non
         v = (_one_hot(z, target) - z.softmax(1)) if loss == "ce" else _one_hot(z, target) - label
         spread = (0, 2, 3)
     if loss == "dlr" and z.shape[1] > spread[2]:
-        v = _ratio(z, v, spread)
+        v = _ratio(z, v, spread, y)
     return torch.where(finite, v, 0)
 
 
@@ -55,13 +55,15 @@ def _rivals(loss: Loss, z: Tensor, y: Tensor) -> Tensor:
     return rest.softmax(1) if loss == "ce" else _one_hot(z, rest.argmax(1))
 
 
-def _ratio(z: Tensor, v: Tensor, spread: tuple[int, int, int]) -> Tensor:
+def _ratio(z: Tensor, v: Tensor, spread: tuple[int, int, int], y: Tensor) -> Tensor:
     """Return s · ∂(m / s)/∂z for m = ⟨v, z⟩ and s = z_π1 − (z_πb + z_πc)/2, ranks descending from 0.
 
-    Where all of these logits tie, s is 0 and the margin's own direction is left.
+    v itself where s is 0, or where the label is in neither of the first two places: with the label third,
+    untargeted DLR is constant, and its misclassified points need no scaling.
     """
     first, second, third = spread
     order = z.argsort(dim=1, descending=True, stable=True)
     weight = _one_hot(z, order[:, first]) - (_one_hot(z, order[:, second]) + _one_hot(z, order[:, third])) / 2
     margin, scale = (v * z).sum(1, keepdim=True), (weight * z).sum(1, keepdim=True)
-    return torch.where(scale > 0, v - margin / torch.where(scale > 0, scale, 1) * weight, v)
+    useful = (scale > 0) & (order[:, :2] == y[:, None]).any(1, keepdim=True)
+    return torch.where(useful, v - margin / torch.where(useful, scale, 1) * weight, v)
