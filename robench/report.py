@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from robench.metrics import Result, Share
@@ -14,7 +15,18 @@ if TYPE_CHECKING:
 
     from robench.runs import Run
 
-__all__ = ["age", "bracket", "cost", "percent", "print_results", "print_runs", "result_lines", "run_rows", "safe"]
+__all__ = [
+    "age",
+    "bracket",
+    "cost",
+    "interval",
+    "percent",
+    "print_results",
+    "print_runs",
+    "result_lines",
+    "run_rows",
+    "safe",
+]
 
 
 def safe(text: object) -> str:
@@ -61,16 +73,17 @@ def age(then: datetime, now: datetime | None = None) -> str:
 def result_lines(results: Sequence[Result]) -> list[str]:
     """Return the results as plain lines: a block per classifier and split, a line per ε, a line per flag."""
     lines: list[str] = []
-    subject = None
-    for result in results:
-        if result.subject is not subject:
-            subject = result.subject
-            lines += [""] if lines else []
-            lines.append(f"{safe(subject.title)}  on {safe(subject.dataset)} {safe(subject.split)}, {result.n} samples")
-            lines.append(f"  clean      {percent(result.clean):>15}  95 % {interval(result.clean.interval)}")
-        where = f"{result.norm} {safe(result.eps)}"
-        lines.append(f"  {where:<10} {bracket(result):>15}  95 % {interval(result.bracket)}  {cost(result)}")
-        lines += [f"    {safe(flag.code)}: {safe(flag.text)}" for flag in result.flags]
+    for subject, group in groupby(results, key=lambda result: result.subject):
+        mine = list(group)
+        shared = set.intersection(*(set(result.flags) for result in mine))
+        lines += [""] if lines else []
+        lines.append(f"{safe(subject.title)}  on {safe(subject.dataset)} {safe(subject.split)}, {mine[0].n} samples")
+        lines += [f"  {safe(flag.code)}: {safe(flag.text)}" for flag in sorted(shared)]
+        lines.append(f"  clean      {percent(mine[0].clean):>15}  95 % {interval(mine[0].clean.interval)}")
+        for result in mine:
+            where = f"{result.norm} {safe(result.eps)}"
+            lines.append(f"  {where:<10} {bracket(result):>15}  95 % {interval(result.bracket)}  {cost(result)}")
+            lines += [f"    {safe(flag.code)}: {safe(flag.text)}" for flag in result.flags if flag not in shared]
     return lines
 
 

@@ -52,6 +52,7 @@ import robench.cli.doctor  # noqa: E402
 import robench.cli.eval
 import robench.cli.replay
 import robench.cli.import_  # noqa: E402
+import robench.cli.leaderboard  # noqa: E402
 import robench.cli.plugins  # noqa: E402
 import robench.cli.report  # noqa: E402
 import robench.cli.runs  # noqa: E402

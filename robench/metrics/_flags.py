@@ -26,6 +26,13 @@ BLOCKING = frozenset(
 """Codes that keep a row from being ranked."""
 
 
+_TRUST = {
+    "imported": "published per-sample results, not measured here",
+    "aggregate": "published totals, not measured here",
+    "self-reported": "reported by its authors, not measured here",
+}
+
+
 @dataclass(frozen=True, order=True)
 class Flag:
     """Something that a reader of the numbers must know; `code` is for programs, `text` for people."""
@@ -49,8 +56,8 @@ def _run_flags(subject: Subject) -> Iterator[Flag]:
         if not manifest.complete:
             yield Flag("incomplete", f"run {manifest.run} is not complete: go on with --resume")
         if manifest.origin == "imported":
-            yield Flag("imported", f"imported ({manifest.trust}), not measured here")
-        if manifest.classifier.opaque and manifest.classifier.fingerprint == subject.fingerprint:
+            yield Flag("imported", _TRUST.get(manifest.trust, manifest.trust))
+        elif manifest.classifier.opaque and manifest.classifier.fingerprint == subject.fingerprint:
             yield Flag("opaque", "the classifier has no graph: evidence is about the map as executed")
         for flag in manifest.flags:
             yield Flag(flag.code, flag.text)

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from robench.evidence import WITNESSES, EvidenceBuilder, WitnessBuilder
-from robench.runs import ClassifierInfo, DatasetInfo, EvaluatorInfo, Manifest, Request, Run, samples_hash
+from robench.runs import ClassifierInfo, DatasetInfo, Display, EvaluatorInfo, Manifest, Request, Run, samples_hash
 
 SHAPE = (4,)
 Rows = Mapping[int, tuple[str, float, float]]
@@ -159,7 +160,57 @@ def fake_run(
         evaluators=infos,
         started=START + timedelta(minutes=number),
     )
+    if isinstance(changes.get("display"), dict):
+        changes["display"] = Display(**changes["display"])
     manifest = manifest.replace(**changes)
     shared = {"run": run, "classifier": canonical, "fingerprint": fingerprint}
     builder = EvidenceBuilder(**shared, dataset=dataset, dataset_hash=sha(dataset), split="test")
     return FakeRun(manifest, builder, WitnessBuilder(run=run))
+
+
+NETS = (
+    # name, display name, clean, median radius, share of its radius that certificates reach
+    ("standard", "MLP, standard training", 0.97, 0.03, 0.3),
+    ("pgd-at", "MLP, adversarial training (PGD-10)", 0.95, 0.11, 0.45),
+    ("ibp", "MLP, interval bound training", 0.86, 0.12, 0.9),
+    ("linear", "Linear classifier", 0.93, 0.045, 1.0),
+)
+
+
+def toy_runs(n: int = 450, epsilons: Sequence[str] = ("1/16", "1/8", "0.2")) -> list[FakeRun]:
+    """Runs of a few nets whose true radii are drawn from known distributions: for pages and reports."""
+    runs = []
+    for number, (name, title, clean, median, reach) in enumerate(NETS):
+        generator = np.random.default_rng(number)
+        radius = median * np.exp(0.6 * generator.standard_normal(n))
+        radius[generator.random(n) > clean] = 0.0
+        proven = radius * np.minimum(1.0, reach * np.exp(0.15 * generator.standard_normal(n))) * 0.999
+        if name == "linear":
+            proven = np.nextafter(radius, 0)
+        run = fake_run(
+            number,
+            net=name,
+            n=n,
+            eps=tuple(epsilons),
+            dataset="digits",
+            evaluators=(("pgd:restarts=5,steps=100", "attack"), ("ibp", "certificate")),
+            display={"name": title},
+        )
+        correct = {i: bool(radius[i] > 0) for i in range(n)}
+        run.clean(correct)
+        right = [i for i in range(n) if correct[i]]
+        for text in epsilons:
+            eps = float(Fraction(text))
+            step = float(np.float32(eps))
+            step = step if step <= eps else float(np.nextafter(np.float32(eps), np.float32(0)))
+            broken = {i: radius[i] <= step * 0.93 for i in right}
+            rows = {i: ("falsified", 0.0, step) if broken[i] else ("open", 0.0, np.inf) for i in right}
+            run.add(run.manifest.evaluators[0].canonical, "attack", "linf", eps, rows, forwards=103, backwards=100)
+            for i in right:
+                if broken[i]:
+                    run.witness(run.manifest.evaluators[0].canonical, "linf", eps, i, [step, 0, 0, 0], clean=None)
+            left = [i for i in right if not broken[i]]
+            rows = {i: ("certified", eps, np.inf) if proven[i] >= eps else ("open", 0.0, np.inf) for i in left}
+            run.add("ibp", "certificate", "linf", eps, rows, seconds=0.001)
+        runs.append(run)
+    return runs

@@ -86,7 +86,7 @@ class Cohen:
             norm="l2",
             eps=EPS,
             input_shape=shape,
-            display=Display(name=f"Cohen et al. {place.title}", paper=PAPER),
+            display=Display(name=f"{place.title} (Cohen et al. 2019)", paper=PAPER),
         )
 
 
@@ -117,8 +117,8 @@ class _Place:
     @property
     def title(self) -> str:
         net = self.net.split("-noise-")[0]
-        trained = f", trained with noise {self.noise}" if self.noise else ""
-        return f"{net}{trained}, σ = {self.sigma}"
+        trained = f" trained with noise {self.noise}" if self.noise else ""
+        return f"σ = {self.sigma} on {net}{trained}"
 
 
 def _rows(lines: Sequence[Line], evaluator: str, alpha: float | None, passes: int) -> tuple[ImportedRows, ImportedRows]:
