@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import re
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -79,9 +81,17 @@ class _Refused(Exception):
 
 def one_line(error: BaseException) -> str:
     """Name and message of an error, on one line of at most 300 characters."""
-    text = " ".join(str(error).split())
+    try:
+        text = _shown(str(error))
+    except Exception:  # also an error's own __str__ may be broken
+        text = ""
     shown = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return shown if len(shown) <= 300 else shown[:299] + "…"
+
+
+def _shown(text: str) -> str:
+    """`text` on one line, without characters that steer a terminal."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))
 
 
 def load_all(sources: Iterable[Source]) -> Loaded:
@@ -91,14 +101,19 @@ def load_all(sources: Iterable[Source]) -> Loaded:
     rows: list[PluginRow] = []
     waiting = list(reversed(list(sources)))
     seen: set[tuple[str, str]] = set()
+    claimed: dict[tuple[str, str, str], str] = {}
     while waiting:
         source = waiting.pop()
         if (source.distribution, source.module) in seen:
             continue
         seen.add((source.distribution, source.module))
         try:
-            module = source.load()
-            found = _entries_of(module, source)
+            with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
+                module = source.load()
+                found = _entries_of(module, source)
+            for entry in found:
+                if other := claimed.get((entry.distribution, entry.kind, entry.name)):
+                    raise _Refused("broken", f"{entry.name!r} of kind {entry.kind} is registered by {other} too")
             parts = [source.part(name) for name in _parts(module)]
             manager.register(module, name=f"{source.distribution}/{source.module}")
         except KeyboardInterrupt:
@@ -109,6 +124,7 @@ def load_all(sources: Iterable[Source]) -> Loaded:
             rows.append(_row(source, "broken", one_line(error)))
         else:
             entries += found
+            claimed.update({(entry.distribution, entry.kind, entry.name): source.module for entry in found})
             rows.append(_row(source, "ok", "", len(found)))
             waiting += reversed(parts)
     return Loaded(entries, rows, manager)
@@ -167,7 +183,7 @@ def _explained(message: str) -> str:
         takes = ", ".join(inspect.signature(getattr(hookspecs, wrong[1])).parameters)
         given = ", ".join(re.findall(r"'(\w+)'", message.partition("Argument(s)")[2]))
         return f"hook {wrong[1]!r} has no argument {given}: it is given {takes}"
-    return " ".join(message.split())
+    return _shown(message)
 
 
 class _Collector:
@@ -191,7 +207,7 @@ class _Collector:
             raise ValueError(f"{name!r} is registered twice")
         source = self._source
         self._entries[name] = Entry(
-            self._kind, name, target, " ".join(summary.split()), default, cost, source.distribution, source.version
+            self._kind, name, target, _shown(summary), default, cost, source.distribution, source.version
         )
 
     def close(self) -> list[Entry]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -173,9 +175,10 @@ def _names(kind: str, entries: list[Entry]) -> Mapping[str, Entry]:
 def _import(entry: Entry, who: str) -> Any:
     module, _, path = entry.target.partition(":")
     try:
-        factory = importlib.import_module(module)
-        for name in path.split("."):
-            factory = getattr(factory, name)
+        with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
+            factory = importlib.import_module(module)
+            for name in path.split("."):
+                factory = getattr(factory, name)
         check_factory(factory)
     except KeyboardInterrupt:
         raise

@@ -1,6 +1,7 @@
 import sys
 import textwrap
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -153,6 +154,34 @@ def test_modules_that_list_each_other_are_loaded_once(site):
     assert modules == ["robench_t_loop", "robench_x_loop"]
 
 
+def test_a_distribution_cannot_register_a_name_twice_from_two_modules(site):
+    site.write("robench-t-main", "robench_api = 1\nrobench_modules = ('robench_x_one', 'robench_x_two')\n")
+    for module in ("one", "two"):
+        code = attack(f'register("x", "robench_x_{module}:Idle")')
+        (site.folder / f"robench_x_{module}.py").write_text(code)
+    plugins = site.load()
+    rows = {row.module: row for row in plugins.rows}
+    assert rows["robench_x_two"].why == "'x' of kind attacks is registered by robench_x_one too"
+    assert plugins.find("attacks", "x").target == "robench_x_one:Idle"
+    assert plugins.find("attacks", "robench-t-main/x").target == "robench_x_one:Idle"
+
+
+def test_an_error_that_cannot_be_printed_and_one_that_steers_the_terminal(site):
+    site.write("robench-t-mute", "class E(Exception):\n    def __str__(self): raise ValueError\nraise E\n")
+    site.write("robench-t-loud", "raise RuntimeError('\\x1b[2Jgone\\u202e')")
+    found = states(site.load())
+    assert found["robench-t-mute"] == ("broken", "E")
+    assert found["robench-t-loud"] == ("broken", r"RuntimeError: \x1b[2Jgone\u202e")
+
+
+def test_what_a_plugin_prints_when_it_is_imported_does_not_reach_stdout(site, capsys):
+    site.write("robench-t-chatty", "print('hello')\n" + attack('register("x", "robench_x_chatty:Idle"); print("hi")'))
+    (site.folder / "robench_x_chatty.py").write_text("print('lazy')\n" + attack("pass"))
+    site.load().resolve("attacks", "x")
+    out, err = capsys.readouterr()
+    assert (out, err.split()) == ("", ["hello", "hi", "lazy"])
+
+
 def test_further_modules_must_be_a_tuple_of_names(site):
     site.write("robench-t-list", "robench_api = 1\nrobench_modules = 'robench_x'\n")
     assert "tuple of module names" in states(site.load())["robench-t-list"][1]
@@ -183,6 +212,19 @@ def test_the_built_in_plugins_load_first_installed_or_not():
     sources = find_sources()
     assert [source.distribution for source in sources[:1]] == ["robench"]
     assert [source.module for source in sources if source.distribution == "robench"] == ["robench_plugins"]
+
+
+def test_the_source_tree_is_put_on_the_path_where_nothing_is_installed(monkeypatch):
+    from robench.registry import _sources
+
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(_sources.importlib.util, "find_spec", lambda name: None)
+    before = len(sys.path)
+    source = _sources._source_tree()
+    assert source.load().robench_api == 1
+    folder = Path(_sources.__file__).parents[2] / "plugins"
+    assert sys.path[before:] == ([str(folder)] if folder.is_dir() else [])
+    assert (source.distribution, source.module) == ("robench", "robench_plugins")
 
 
 # -------------------------------------------------------------------- same names
