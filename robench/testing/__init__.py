@@ -12,7 +12,7 @@ as an object or as a spec. Nothing here needs pytest.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ def check_plugin(
     choice = Choice.of(skip, only)
     if kind == "importers":
         return _importers.importer_findings(_value(kind, plugin), path, choice)
-    findings = {
+    by_kind: dict[str, Callable[[Any, Choice], list[Finding]]] = {
         "attacks": _attacks.attack_findings,
         "attack_modifiers": _modifiers.modifier_findings,
         "certifiers": _certifiers.certifier_findings,
@@ -73,10 +73,10 @@ def check_plugin(
         "recipes": _training.recipe_findings,
         "transforms": _data.transform_findings,
         "wrappers": _models.wrapper_findings,
-    }.get(kind)
-    if findings is None:
-        raise ValueError(f"no kind of plugin is called {kind!r}")
-    return findings(_value(kind, plugin), choice)
+    }
+    if kind not in by_kind:
+        raise ValueError(f"no kind of plugin is called {kind!r}: choose one of importers, {', '.join(by_kind)}")
+    return by_kind[kind](_value(kind, plugin), choice)
 
 
 def _value(kind: str, plugin: Any) -> Any:

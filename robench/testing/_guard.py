@@ -50,7 +50,7 @@ def watch(traces: Traces, module: nn.Module | None = None, **tensors: Tensor) ->
     traces.calls += 1
     kept = torch.random.get_rng_state(), np.random.get_state(legacy=False), random.getstate()
     seed = next(_SEEDS)
-    torch.random.default_generator.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
     np.random.seed(seed)
     random.seed(seed)
     random_before = _random_states()

@@ -33,16 +33,16 @@ class Network:
             if position:
                 layers.append(nn.ReLU())
                 nodes.append(Node("relu", (len(nodes) - 1,), shape=nodes[-1].shape))
-            # Without the default initialisation, which draws from the global random state.
-            layer = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0], dtype=dtype)
-            with torch.no_grad():
-                layer.weight.copy_(weight)
-                layer.bias.copy_(bias)
+            # On `meta` first: the default initialisation would draw from the global random state.
+            layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta", dtype=dtype)
+            layer.weight = nn.Parameter(weight.to(dtype, copy=True))
+            layer.bias = nn.Parameter(bias.to(dtype, copy=True))
             layers.append(layer)
             constants = {"weight": layer.weight.detach().clone(), "bias": layer.bias.detach().clone()}
             nodes.append(Node("linear", (len(nodes) - 1,), {}, constants, (weight.shape[0],)))
             digest.update(b"".join(c.double().numpy().tobytes() for c in constants.values()))
         self.module = nn.Sequential(*layers).eval()
+        self.weights = weights
         self.graph: Graph | None = Graph(tuple(nodes))
         self.input_shape = shape
         self.classes = nodes[-1].shape[0]
@@ -116,8 +116,7 @@ def linear(
     bias = -weight.sum(1) / 2 if domain.bounded else _draw(classes + 100, classes)
     network = Network([(weight, bias)], shape, dtype)
     x, y = _samples(network, domain, count, seed=1)
-    last = network.module[-1]
-    held = last.weight.detach().clone(), last.bias.detach().clone()
+    held = weight.to(dtype), bias.to(dtype)
     where = "in [0, 1]" if domain.bounded else "without a box"
     name = f"linear classifier {where}, {classes} classes, {str(dtype).removeprefix('torch.')}"
     return Subject(name, network, x, y, domain, lambda norm: linear_radius(*held, x, y, norm, domain))
@@ -170,8 +169,7 @@ def poisoned() -> Subject:
             outside = (x - 0.5).abs().flatten(1).amax(1) > 0.499
             return torch.where(outside[:, None], torch.nan, super().logits(x))
 
-    layer = base.classifier.module[-1]
-    network = Poisoned([(layer.weight.detach(), layer.bias.detach())], (12,), torch.float64)
+    network = Poisoned(base.classifier.weights, (12,), torch.float64)
     network.graph = None
     x = base.x.clamp(0.05, 0.95)
     with torch.no_grad():
