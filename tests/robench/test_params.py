@@ -308,6 +308,24 @@ def test_find_file_wants_name_and_content_and_looks_three_levels_down(tmp_path):
     assert find_file(reference, [tmp_path]) is None
 
 
+def test_find_file_passes_over_what_it_cannot_read(tmp_path):
+    for folder in ("a", "b", "c"):
+        (tmp_path / folder).mkdir()
+    os.mkfifo(tmp_path / "a" / "net.onnx")
+    (tmp_path / "b" / "net.onnx").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "c" / "net.onnx").write_bytes(b"right")
+    reference = FileRef.of(tmp_path / "c" / "net.onnx")
+    assert find_file(reference, [tmp_path / "missing", tmp_path]) == tmp_path / "c" / "net.onnx"
+    run = FileRef.of(tmp_path / "c")
+    assert find_file(run, [tmp_path / "c"]) == tmp_path / "c"  # the search folder itself
+
+
+def test_a_folder_with_a_pipe_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="neither a file nor a folder"):
+        FileRef.of(tmp_path)
+
+
 @pytest.mark.parametrize("text", ["../net@sha256:0123456789ab", "..@sha256:0123456789ab", "net@sha256:0123", "net"])
 def test_what_is_no_reference(text):
     assert FileRef.parse(text) is None
@@ -410,6 +428,36 @@ def bad_factories():
         (NotFinite, "default inf"),
         (Mixed, "is annotated"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "default"),
+    [
+        (bool, 1),
+        (int, True),
+        (float, "0.5"),
+        (float, True),
+        (str, 3),
+        (Literal["ce", "dlr"], "cw"),
+        (Literal[1, 2], True),
+        (Epsilon, 0.3),
+        (Path, "file"),
+        (tuple[int, ...], [1, 2]),
+        (tuple[int, ...], (1, "2")),
+        (int | None, "none"),
+        (Model | None, "onnx:net.onnx"),
+    ],
+)
+def test_a_default_must_be_of_its_type(annotation, default):
+    import dataclasses
+
+    class Parent:
+        pass
+
+    Parent.__annotations__ = {"value": annotation}
+    Parent.value = dataclasses.field(default_factory=lambda: default)
+    with pytest.raises(PluginError, match=r"the default .* of parameter 'value'"):
+        check_factory(dataclass(frozen=True)(Parent))
 
 
 @pytest.mark.parametrize(("cls", "what"), bad_factories(), ids=lambda value: getattr(value, "__name__", None))

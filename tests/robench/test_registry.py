@@ -296,6 +296,16 @@ def test_the_value_of_a_chain_is_the_base_with_all_applied(example):
     assert (modified.times, modified.attack.steps) == (4, 20)
 
 
+def test_a_chained_model_wraps_what_it_loads(example):
+    import torch
+
+    model = example.resolve("models", "halves:d=2 | scaled:factor=2 | scaled:factor=4").value
+    assert model == example.resolve("models", "halves:d=2 | scaled | scaled:factor=4").value
+    classifier = model.load(torch.device("cpu"), torch.float64)
+    x = torch.tensor([[0.5, 0.75]], dtype=torch.float64)
+    assert classifier.logits(x).tolist() == [[-2.0, 2.0]]  # 8 times (-s, s), s = 1.25 - 1
+
+
 def test_what_cannot_be_chained_is_refused(example):
     with pytest.raises(SpecError, match="nothing can be chained to a certifier"):
         example.resolve("certifiers", "hyperplane | again")
