@@ -96,8 +96,8 @@ def _split(call: Call) -> Sequence[Value]:
     if parts is None:
         step = -(-size // max(count, 1))
         parts = [min(step, size - start) for start in range(0, size, step)]
-    if len(parts) > 4096:
-        raise refuse(f"Split into {len(parts)} parts is not supported")
+    if len(parts) != call.outputs:
+        raise refuse(f"Split into {len(parts)} parts for {call.outputs} outputs")
     return call.builder.split(node, axis, parts)
 
 
