@@ -60,7 +60,7 @@ def _simplify(old: Sequence[Node]) -> list[Node]:
 
 
 def _simpler(nodes: Sequence[Node], node: Node) -> Node | int:
-    """Return a simpler node with the same value, or the position of an earlier one."""
+    """Return a simpler node with the same value, the position of an earlier one, or (where it is simple) itself."""
     source = nodes[node.inputs[0]]
     match node.op:
         case "reshape":
@@ -81,10 +81,8 @@ def _simpler(nodes: Sequence[Node], node: Node) -> Node | int:
             return node.inputs[0]
         case "concat" if len(node.inputs) == 1:
             return node.inputs[0]
-        case "conv1d" | "conv2d" | "max_pool2d" if source.op == "pad":
+        case "conv1d" | "conv2d" | "max_pool2d":
             return _absorb_pad(nodes, node, source)
-        case "avg_pool2d" if source.op == "pad" and _counts_pads(node):
-            return _absorb_pad(nodes, replace(node, attributes={**node.attributes, "count_include_pad": 1}), source)
         case "clip":
             low, high = as_float(node.attributes, "min"), as_float(node.attributes, "max")
             if (low, high) == (-math.inf, math.inf):
@@ -100,11 +98,16 @@ def _simpler(nodes: Sequence[Node], node: Node) -> Node | int:
                 return apply("global_avg_pool2d", nodes, node.inputs)
             if not as_int(node.attributes, "count_include_pad"):
                 return apply("avg_pool2d", nodes, node.inputs, {**node.attributes, "count_include_pad": 1})
+            return _absorb_pad(nodes, node, source)
+        case "avg_pool2d" if as_int(node.attributes, "count_include_pad"):
+            return _absorb_pad(nodes, node, source)
     return node
 
 
 def _absorb_pad(nodes: Sequence[Node], node: Node, pad: Node) -> Node:
     """Move padding of the spatial axes into the window behind it, which pads with 0, or −inf for a max pool."""
+    if pad.op != "pad":
+        return node
     padding, rank = as_ints(pad.attributes, "padding"), len(pad.shape)
     neutral = -math.inf if node.op == "max_pool2d" else 0.0
     if as_float(pad.attributes, "value") != neutral or padding[0] or padding[rank]:
@@ -115,11 +118,6 @@ def _absorb_pad(nodes: Sequence[Node], node: Node, pad: Node) -> Node:
         return apply(node.op, nodes, pad.inputs, {**node.attributes, "padding": total}, node.constants)
     except GraphError:  # a pool that would have a window in the padding alone
         return node
-
-
-def _counts_pads(pool: Node) -> bool:
-    """Whether an average pool divides by the size of its window, wherever that lies."""
-    return bool(pool.attributes["count_include_pad"]) or not any(as_ints(pool.attributes, "padding"))
 
 
 def _fold_biases(old: Sequence[Node]) -> list[Node]:

@@ -91,6 +91,15 @@ EQUAL = {
 }
 
 
+@pytest.mark.parametrize("include", [0, 1])
+@pytest.mark.parametrize("op", ["avg_pool2d", "max_pool2d"])
+def test_a_pad_that_a_pool_cannot_take_over_stays(op, include):
+    extra = {"count_include_pad": include} if op == "avg_pool2d" else {"dilation": (1, 1)}
+    value = 0.0 if op == "avg_pool2d" else -float("inf")
+    graph = build(("pad", {"padding": (0, 2, 0, 0, 0, 0), "value": value}, {}), (op, POOL | extra, {}))
+    assert [node.op for node in canonical(graph).nodes] == ["input", "pad", op]
+
+
 @pytest.mark.parametrize("case", EQUAL)
 def test_two_spellings_of_a_function_have_one_fingerprint(case):
     first, second = (build(*steps) for steps in EQUAL[case])
