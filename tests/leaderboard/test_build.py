@@ -1,8 +1,13 @@
 import hashlib
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
 from html.parser import HTMLParser
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 import pytest
 from typer.testing import CliRunner
@@ -335,3 +340,25 @@ def test_a_hostile_dataset_makes_a_safe_page_name(tmp_path):
     run = fake_run(0, net="n", dataset="../../etc/<b>", n=1).clean({0: True})
     files = site_of(tmp_path, [run])
     assert all(re.fullmatch(r"[a-z0-9.-]+", name) for name in files)
+
+
+def test_serve_hands_out_the_pages_until_interrupted(toy):
+    folder, files = toy
+    command = [
+        sys.executable,
+        "-c",
+        "from robench.cli import main; main()",
+        "leaderboard",
+        "serve",
+        str(folder / "site"),
+    ]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True, "env": environment}
+    with subprocess.Popen([*command, "--port", "0"], **pipes) as server:
+        try:
+            address = server.stdout.readline().strip()
+            with urlopen(address + "index.html", timeout=20) as answer:
+                assert answer.read().decode() == files["index.html"]
+        finally:
+            server.send_signal(signal.SIGINT)
+        assert server.wait(timeout=20) == 0
