@@ -344,17 +344,10 @@ def test_a_hostile_dataset_makes_a_safe_page_name(tmp_path):
 
 def test_serve_hands_out_the_pages_until_interrupted(toy):
     folder, files = toy
-    command = [
-        sys.executable,
-        "-c",
-        "from robench.cli import main; main()",
-        "leaderboard",
-        "serve",
-        str(folder / "site"),
-    ]
+    command = [sys.executable, "-c", "from robench.cli import main; main()", "leaderboard", "serve"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True, "env": environment}
-    with subprocess.Popen([*command, "--port", "0"], **pipes) as server:
+    with subprocess.Popen([*command, str(folder / "site"), "--port", "0"], **pipes) as server:
         try:
             address = server.stdout.readline().strip()
             with urlopen(address + "index.html", timeout=20) as answer:
