@@ -1,7 +1,7 @@
 """Evidence: one row per (run, sample, evaluator, norm, ε), and the witnesses behind every `upper`."""
 
 from robench.evidence._builder import EvidenceBuilder
-from robench.evidence._checks import check_evidence, check_witnesses
+from robench.evidence._checks import check_evidence, check_witnesses, repeated_key
 from robench.evidence._columns import detail_json
 from robench.evidence._parquet import from_parquet, to_parquet
 from robench.evidence._points import decode_clean, decode_point, decode_points
@@ -25,5 +25,6 @@ __all__ = [
     "decode_points",
     "detail_json",
     "from_parquet",
+    "repeated_key",
     "to_parquet",
 ]

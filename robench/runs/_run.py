@@ -24,8 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from robench.errors import DataError
-from robench.evidence import EVIDENCE, WITNESSES, from_parquet, to_parquet
-from robench.evidence._checks import repeated_key
+from robench.evidence import EVIDENCE, WITNESSES, from_parquet, repeated_key, to_parquet
 from robench.runs._layout import folder_name, new_run_id, open_results
 from robench.runs._manifest import Manifest, Request
 from robench.storage import LocalStorage, Storage

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 
 from oracles.nets import blobs, trained
-from robench import evaluation
 from robench.api import evaluate
 from robench.contracts import Attack, Proposal
+from robench.evaluation import _execute
 
 
 @dataclass(frozen=True)
@@ -22,5 +22,5 @@ class Slow(Attack):
 
 def long_evaluation(out):
     torch.set_num_threads(1)
-    evaluation.COMMIT_SECONDS = 0.0  # a part for every chunk
+    _execute.COMMIT_SECONDS = 0.0  # a part for every chunk
     return evaluate(trained((), steps=20), blobs(), eps=["0.1"], attacks=[Slow()], batch_size=4, out=out, resume=True)

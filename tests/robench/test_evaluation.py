@@ -193,9 +193,8 @@ def test_memory_mapped_data_is_read_a_batch_at_a_time(tmp_path):
     data = blobs()
     lazy = Samples(Watched(), data.y, data.index, Domain(), data.classes)
     evaluate(trained(), lazy, eps="0.05", batch_size=8, out=tmp_path)
-    digest, *rest = reads
-    assert digest == 60
-    assert max(rest) <= 16
+    assert reads.count(60) == 1  # the dataset's hash
+    assert max(count for count in reads if count != 60) <= 16
 
 
 @pytest.mark.parametrize(
@@ -266,7 +265,7 @@ def test_no_space_left_in_the_middle_keeps_what_was_done(tmp_path, monkeypatch):
         return real(self, key, data)
 
     monkeypatch.setattr(LocalStorage, "put", full)
-    monkeypatch.setattr("robench.evaluation.COMMIT_SECONDS", 0.0)
+    monkeypatch.setattr("robench.evaluation._execute.COMMIT_SECONDS", 0.0)
     with pytest.raises(OSError, match="No space left"):
         evaluate(trained(()), blobs(), eps="0.1", batch_size=8, out=tmp_path)
     monkeypatch.setattr(LocalStorage, "put", real)

@@ -1,0 +1,104 @@
+"""Which attacks and certifiers run: those asked for, or the defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+from robench.contracts import Attack, Certifier
+from robench.errors import InputError
+from robench.evaluation._settings import Settings
+from robench.loading import Subject
+from robench.registry import Part, Plugins
+from robench.runner import Evaluator
+from robench.threat import Norm
+
+__all__ = ["Chosen", "choose"]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """An evaluator and what the manifest says about it."""
+
+    evaluator: Evaluator
+    full: str
+    parts: tuple[Part, ...]
+    default: bool
+
+
+def choose(plugins: Plugins, settings: Settings, subject: Subject, norm: Norm) -> tuple[list[Chosen], dict[str, str]]:
+    """Return the evaluators of a run, attacks first, and why cheap certifiers were left out.
+
+    Raises InputError where nothing is left to run, or where something asked for does not apply.
+    """
+    certifiers, skipped = _certifiers(plugins, settings, subject, norm)
+    chosen = [*_attacks(plugins, settings), *certifiers]
+    if not chosen:
+        raise InputError("both sides are switched off: leave out one of -a none and -c none")
+    names = [one.evaluator.spec for one in chosen]
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"{twice!r} is asked for twice: each evaluator runs once")
+    for one in chosen:
+        why = _inapplicable(one.evaluator, subject, norm)
+        if why:
+            raise InputError(f"{one.evaluator.spec} does not apply to {subject.canonical} in {norm}: {why}")
+    return chosen, skipped
+
+
+def _attacks(plugins: Plugins, settings: Settings) -> list[Chosen]:
+    default = settings.attacks is None
+    wanted = settings.attacks
+    if wanted is None:
+        wanted = [entry.name for entry in plugins.entries("attacks") if entry.default]
+    chosen = []
+    for one in wanted:
+        if not isinstance(one, str):
+            name = _python_name(one)
+            chosen.append(Chosen(Evaluator(name, "attack", one), name, (), False))
+            continue
+        resolved = plugins.resolve("attacks", one, search=settings.search)
+        evaluator = Evaluator(resolved.canonical, "attack", cast(Attack, resolved.value))
+        chosen.append(Chosen(evaluator, resolved.full, resolved.parts, default))
+    return chosen
+
+
+def _certifiers(
+    plugins: Plugins, settings: Settings, subject: Subject, norm: Norm
+) -> tuple[list[Chosen], dict[str, str]]:
+    """Return the certifiers that were asked for, or every cheap one that applies; and why others do not."""
+    chosen: list[Chosen] = []
+    skipped: dict[str, str] = {}
+    wanted: list[tuple[str | Certifier, bool]] = []
+    for one in settings.certifiers if settings.certifiers is not None else ("auto",):
+        if one == "auto":
+            wanted += [(entry.name, True) for entry in plugins.entries("certifiers") if entry.cost == "small"]
+        else:
+            wanted.append((one, False))
+    for given, automatic in wanted:
+        if not isinstance(given, str):
+            name = _python_name(given)
+            chosen.append(Chosen(Evaluator(name, "certificate", given, early=True), name, (), False))
+            continue
+        resolved = plugins.resolve("certifiers", given, search=settings.search)
+        part = resolved.parts[0]
+        early = part.entry is not None and part.entry.cost == "small"
+        evaluator = Evaluator(resolved.canonical, "certificate", cast(Certifier, part.value), early)
+        why = _inapplicable(evaluator, subject, norm) if automatic else None
+        if why:
+            skipped[resolved.canonical] = why
+        else:
+            chosen.append(Chosen(evaluator, resolved.full, resolved.parts, automatic))
+    return chosen, skipped
+
+
+def _inapplicable(evaluator: Evaluator, subject: Subject, norm: Norm) -> str | None:
+    applies = getattr(evaluator.value, "applies", None)
+    return cast("str | None", applies(subject.classifier, norm)) if applies else None
+
+
+def _python_name(value: object) -> str:
+    """Name an object given from Python: its class, with its parameters where they are short and hold no path."""
+    shown = " ".join(repr(value).split())
+    plain = len(shown) <= 200 and shown.isprintable() and " object at " not in shown and "/" not in shown
+    return f"python:{shown if plain else type(value).__name__}"

@@ -1,0 +1,91 @@
+"""From a plan to a finished run: chunk by chunk, resumable at any point."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from robench import registry
+from robench.evaluation._prepare import Prepared
+from robench.evaluation._tables import tables
+from robench.runner import chunks, evaluate_chunk
+from robench.runs import Manifest, Run
+
+__all__ = ["execute"]
+
+COMMIT_SECONDS = 2.0
+"""A part is put when this much time has passed: what a killed process may lose, besides the chunk at hand."""
+
+
+def execute(
+    prepared: Prepared,
+    run: Run,
+    progress: Callable[[int, int, Mapping[str, int]], None] = lambda done, total, counts: None,
+    warn: Callable[[str], None] = lambda line: None,
+) -> Manifest:
+    """Evaluate what `run` still lacks, a chunk at a time, and finish it; returns the final manifest.
+
+    After each chunk `progress` gets (samples done, all samples, counts so far by status of this process's rows).
+    An interrupt keeps every finished chunk.
+    """
+    plan, hooks = prepared.plan, registry.load_plugins().run_hooks
+    name = run.manifest.run
+    done = run.done()
+    hooks.started(name, run.manifest.request.model_dump(mode="json"))
+    counts: dict[str, int] = {}
+    failed = _failed(run.evidence()) if done else set()
+    finished, limit = len(done), prepared.batch_size
+    parts = _Parts(run, lambda rows: hooks.written(name, rows))
+    progress(finished, len(plan.samples), counts)
+    try:
+        for start, stop in chunks(plan, done, prepared.batch_size):
+            result, limit = evaluate_chunk(plan, start, stop, limit, warn)
+            evidence, witnesses = tables(run.manifest, plan, start, result)
+            parts.add(start, evidence, witnesses)
+            failed |= _failed(evidence)
+            for block in result.blocks:
+                for status in block.status:
+                    counts[f"{block.kind} {status}"] = counts.get(f"{block.kind} {status}", 0) + 1
+            finished += stop - start
+            progress(finished, len(plan.samples), counts)
+    finally:
+        parts.flush()
+    run.finish(errors=len(failed))
+    hooks.finished(name, {"errors": len(failed), "samples": len(plan.samples)})
+    return run.manifest
+
+
+class _Parts:
+    """Finished chunks on their way to storage: together, so that quick work does not wait for the disk."""
+
+    def __init__(self, run: Run, written: Callable[[int], None]) -> None:
+        self.run, self.written = run, written
+        self.waiting: list[tuple[int, pa.Table, pa.Table | None]] = []
+        self.last = time.monotonic()
+
+    def add(self, start: int, evidence: pa.Table, witnesses: pa.Table | None) -> None:
+        """Take the tables of the chunk that begins at position `start`; put what waits when it is time."""
+        self.waiting.append((start, evidence, witnesses))
+        if time.monotonic() - self.last >= COMMIT_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Put what waits as one part."""
+        # Taken out first: a put that fails is not tried again.
+        taken, self.waiting = self.waiting, []
+        if taken:
+            evidence = pa.concat_tables([table for _, table, _ in taken]).unify_dictionaries()
+            points = [table for _, _, table in taken if table is not None]
+            witnesses = pa.concat_tables(points).unify_dictionaries() if points else None
+            self.run.put_part(taken[0][0], evidence, witnesses)
+            self.written(evidence.num_rows)
+        self.last = time.monotonic()
+
+
+def _failed(evidence: pa.Table) -> set[int]:
+    """Return the samples with a row of status `error`."""
+    wrong = pc.equal(evidence["status"].cast(pa.string()), "error")
+    return set(evidence.filter(wrong)["sample"].to_pylist())

@@ -1,0 +1,150 @@
+"""The manifest that a run starts with: what it takes to repeat it."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+import robench
+from robench.evaluation._evaluators import Chosen
+from robench.evaluation._settings import Settings
+from robench.loading import Data, Subject
+from robench.registry import Part
+from robench.runner import Plan
+from robench.runs import (
+    ClassifierInfo,
+    DatasetInfo,
+    Environment,
+    EvaluatorInfo,
+    Manifest,
+    PluginInfo,
+    Request,
+    git_state,
+)
+
+__all__ = ["first_manifest"]
+
+
+def first_manifest(
+    settings: Settings,
+    plan: Plan,
+    subject: Subject,
+    data: Data,
+    chosen: Sequence[Chosen],
+    batch_size: int,
+) -> Manifest:
+    classifier, samples = plan.classifier, plan.samples
+    eps = tuple(epsilon.text for epsilon in plan.epsilons)
+    versions = {"robench": robench.__version__, "torch": torch.__version__}
+    majors = {name: version.split(".")[0] for name, version in versions.items()}
+    for one in chosen:
+        majors.update({part.distribution: part.version.split(".")[0] for part in one.parts})
+    request = Request(
+        fingerprint=classifier.fingerprint,
+        dataset_hash=data.hash,
+        split=data.split,
+        samples=data.selection or "all",
+        samples_hash=data.samples_hash,
+        norm=plan.norm,
+        eps=eps,
+        evaluators=tuple(one.spec for one in plan.evaluators),
+        seed=plan.seed,
+        precision=settings.precision,
+        versions=majors,
+    )
+    words = ["robench eval", "-m", subject.canonical, "-d", " | ".join(part.canonical for part in data.parts)]
+    return Manifest(
+        request=request,
+        classifier=ClassifierInfo(
+            canonical=subject.canonical,
+            full=subject.full,
+            plugins=_plugins(subject.parts),
+            fingerprint=classifier.fingerprint,
+            opaque=classifier.graph is None,
+            classes=classifier.classes,
+            input_shape=tuple(classifier.input_shape),
+            parameters=_parameters(classifier),
+        ),
+        dataset=DatasetInfo(
+            canonical=data.canonical,
+            full=data.full,
+            plugins=_plugins(data.parts),
+            hash=data.hash,
+            split=data.split,
+            selection=data.selection,
+            samples_hash=data.samples_hash,
+            n=len(samples),
+            domain=tuple(  # type: ignore[arg-type]
+                side if np.isfinite(side) else None for side in (samples.domain.lower, samples.domain.upper)
+            ),
+            classes=samples.classes,
+            thresholds=samples.thresholds or {},
+        ),
+        evaluators=tuple(
+            EvaluatorInfo(
+                canonical=one.evaluator.spec,
+                full=one.full,
+                plugins=_plugins(one.parts),
+                kind=one.evaluator.side,
+                side=one.evaluator.side,
+                norm=plan.norm,
+                per_eps=one.evaluator.per_eps,
+                deterministic=bool(getattr(one.evaluator.value, "deterministic", True)),
+                default=one.default,
+            )
+            for one in chosen
+        ),
+        environment=Environment(
+            device=_device_name(classifier.device),
+            batch_size=batch_size,
+            versions={**versions, "python": platform.python_version(), **_cuda_version()},
+            git=git_state(),
+        ),
+        display=settings.display,
+        command=_command(words, settings, plan, chosen),
+    )
+
+
+def _command(words: list[str], settings: Settings, plan: Plan, chosen: Sequence[Chosen]) -> str:
+    for option, side in (("-a", "attack"), ("-c", "certificate")):
+        specs = [one.evaluator.spec for one in chosen if one.evaluator.side == side]
+        for spec in specs or ["none"]:
+            words += [option, spec]
+    words += ["--norm", plan.norm]
+    for epsilon in plan.epsilons:
+        words += ["--eps", epsilon.text]
+    if settings.samples:
+        words += ["--samples", settings.samples]
+    for option, value, usual in (
+        ("--split", settings.split, "test"),
+        ("--seed", settings.seed, 0),
+        ("--precision", settings.precision, "fp32"),
+    ):
+        if value != usual:
+            words += [option, str(value)]
+    return " ".join([words[0], *map(shlex.quote, words[1:])])
+
+
+def _plugins(parts: Sequence[Part]) -> tuple[PluginInfo, ...]:
+    return tuple(PluginInfo(name=part.name, distribution=part.distribution, version=part.version) for part in parts)
+
+
+def _parameters(classifier: Any) -> int | None:
+    if classifier.graph is None:
+        return None
+    return sum(int(tensor.numel()) for node in classifier.graph.nodes for tensor in node.constants.values())
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(device)})"
+    return f"cpu ({platform.machine()}, {torch.get_num_threads()} threads)"
+
+
+def _cuda_version() -> dict[str, str]:
+    return {"cuda": str(torch.version.cuda)} if torch.cuda.is_available() else {}

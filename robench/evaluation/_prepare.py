@@ -1,0 +1,110 @@
+"""From a request to a checked plan: everything is loaded and nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from robench import registry
+from robench.errors import InputError
+from robench.evaluation._evaluators import choose
+from robench.evaluation._manifest import first_manifest
+from robench.evaluation._settings import Settings
+from robench.loading import PRECISIONS, Data, Subject, deterministic, load_data, load_given, load_subject, parse_device
+from robench.registry import Plugins
+from robench.runner import Plan, automatic_batch_size, refuse_undeclared_randomness
+from robench.runs import Manifest
+from robench.samples import Samples
+from robench.threat import Epsilon, parse_norm
+
+__all__ = ["Prepared", "prepare"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A checked plan and the manifest that its run will start with."""
+
+    plan: Plan
+    manifest: Manifest
+    batch_size: int
+    skipped: Mapping[str, str]
+
+
+def prepare(settings: Settings) -> Prepared:
+    """Load and check everything that a run needs. Raises InputError before anything is written."""
+    plugins = registry.load_plugins()
+    norm = parse_norm(settings.norm)
+    epsilons = _epsilons(settings.eps)
+    if settings.precision not in PRECISIONS:
+        raise InputError(f"unknown precision {settings.precision!r}: choose one of {', '.join(PRECISIONS)}")
+    if settings.batch_size is not None and settings.batch_size < 1:
+        raise InputError(f"batch size {settings.batch_size} must be at least 1")
+    device = parse_device(settings.device)
+    data = _data(plugins, settings)
+    subject = _subject(plugins, settings, device, data)
+    _check_fit(subject, data)
+    refuse_undeclared_randomness(subject.classifier, data.samples)
+    chosen, skipped = choose(plugins, settings, subject, norm)
+    evaluators = [one.evaluator for one in chosen]
+    plan = Plan(subject.classifier, data.samples, norm, epsilons, evaluators, settings.seed)
+    batch_size = settings.batch_size or automatic_batch_size(data.samples)
+    manifest = first_manifest(settings, plan, subject, data, chosen, batch_size)
+    return Prepared(plan, manifest, batch_size, skipped)
+
+
+def _epsilons(given: Sequence[str | float | Epsilon]) -> tuple[Epsilon, ...]:
+    parsed = sorted({Epsilon.parse(one).value: Epsilon.parse(one) for one in given}.values())
+    if not parsed:
+        raise InputError("no ε given: add --eps, for example --eps 8/255")
+    return tuple(parsed)
+
+
+def _data(plugins: Plugins, settings: Settings) -> Data:
+    dataset = settings.dataset
+    if isinstance(dataset, str):
+        return load_data(plugins.resolve("datasets", dataset, search=settings.search), settings.split, settings.samples)
+    value = _InMemory(dataset) if isinstance(dataset, Samples) else dataset
+    return load_given(value, f"python:{type(value).__name__.lstrip('_')}", settings.split, settings.samples)
+
+
+@dataclass(frozen=True)
+class _InMemory:
+    """Samples given from Python, whatever the split's name."""
+
+    samples: Samples
+
+    def load(self, split: str) -> Samples:
+        return self.samples
+
+
+def _subject(plugins: Plugins, settings: Settings, device: torch.device, data: Data) -> Subject:
+    model = settings.model
+    if isinstance(model, str):
+        return load_subject(plugins.resolve("models", model, search=settings.search), device, settings.precision)
+    dtype = PRECISIONS[settings.precision]
+    name = f"python:{type(model).__name__}"
+    if isinstance(model, torch.nn.Module):
+        from robench.graph import from_module
+
+        return Subject(from_module(model, data.samples.shape, device=device, dtype=dtype), name, name)
+    if hasattr(model, "load"):
+        return Subject(deterministic(model.load(device, dtype), name), name, name)
+    return Subject(deterministic(model, name), name, name)
+
+
+def _check_fit(subject: Subject, data: Data) -> None:
+    classifier, samples = subject.classifier, data.samples
+    if len(samples) == 0:
+        raise InputError(f"{data.canonical} holds no samples in split {data.split!r}")
+    if tuple(classifier.input_shape) != samples.shape:
+        raise InputError(
+            f"{subject.canonical} takes inputs {list(classifier.input_shape)}, but {data.canonical} "
+            f"has {list(samples.shape)}: export the model for this shape, or reshape the data"
+        )
+    if classifier.classes < 2 or int(data.whole.y.max()) >= classifier.classes:
+        raise InputError(
+            f"{subject.canonical} has {classifier.classes} classes, but {data.canonical} has labels up to "
+            f"{int(data.whole.y.max())}"
+        )
