@@ -28,6 +28,7 @@ def from_torch(module: nn.Module, input_shape: Sequence[int]) -> Graph:
     function and the layer. The module's parameters are copied and left as they are.
     """
     refuse_training(module)
+    module = getattr(module, "_orig_mod", module)  # what torch.compile wraps
     if isinstance(module, torch.jit.ScriptModule):
         raise GraphError("a TorchScript module cannot be traced: pass the original module, or export it to ONNX")
     parameter = next((p for p in (*module.parameters(), *module.buffers()) if p.is_floating_point()), torch.empty(0))

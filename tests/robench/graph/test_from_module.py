@@ -77,6 +77,24 @@ def test_a_trace_that_is_not_the_function_is_not_believed():
     assert isinstance(from_module(liar, (4,)), ModuleClassifier)
 
 
+def test_a_trace_of_a_deep_net_is_not_believed_either():
+    layers = [layer for _ in range(30) for layer in (nn.Linear(4, 4), nn.ReLU())]
+    deep = nn.Sequential(*layers)
+    for layer in layers[::2]:
+        nn.init.uniform_(layer.weight, 0.2, 0.6)
+    honest = Net(lambda m, x: m.fc(deep(x))).eval()
+    liar = Net(lambda m, x: m.fc(deep(x) * (1.0 if type(x) is not torch.Tensor else 1.01))).eval()
+    honest.deep = liar.deep = deep.eval()
+    assert isinstance(from_module(honest, (4,)), GraphClassifier)
+    assert isinstance(from_module(liar, (4,)), ModuleClassifier)
+
+
+def test_a_compiled_module_is_traced_as_what_it_compiles():
+    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    compiled = torch.compile(net, backend="eager").eval()
+    assert fingerprint(from_torch(compiled, (4,)), torch.float32) == fingerprint(from_torch(net, (4,)), torch.float32)
+
+
 def test_the_opaque_fingerprint_names_state_tree_plain_values_and_code():
     def of(module, dtype=torch.float32):
         return from_module(module, (4,), dtype=dtype).fingerprint
