@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,8 @@ def read_model(path: Path) -> onnx.ModelProto:
         raise DataError(f"{path}: not an ONNX file, or a truncated one") from None
     if not model.graph.node or not model.opset_import:
         raise DataError(f"{path}: holds no ONNX network; it may be truncated")
+    if any(isinstance(text, bytes) for text in _texts(model)):
+        raise DataError(f"{path}: holds names that are not UTF-8; the file is damaged")
     for tensor in _tensors(model.graph):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             tensor.raw_data = _external(tensor, path)
@@ -62,6 +65,23 @@ def _read_bytes(path: Path) -> bytes:
     if not data:
         raise DataError(f"{path}: the file is empty")
     return data
+
+
+def _texts(model: Any) -> Iterator[object]:
+    """Yield the names in a file; protobuf hands out bytes where one is not UTF-8."""
+    for opset in model.opset_import:
+        yield opset.domain
+    for node in model.graph.node:
+        yield from (node.op_type, node.domain, node.name, *node.input, *node.output)
+        yield from (attribute.name for attribute in node.attribute)
+        yield from (attribute.ref_attr_name for attribute in node.attribute)
+    for value in (*model.graph.input, *model.graph.output):
+        yield value.name
+        yield from (dim.dim_param for dim in value.type.tensor_type.shape.dim)
+    for tensor in _tensors(model.graph):
+        yield tensor.name
+        for entry in tensor.external_data:
+            yield from (entry.key, entry.value)
 
 
 def _tensors(graph: Any) -> list[Any]:

@@ -156,6 +156,13 @@ def test_external_data_from_anywhere_else_are_refused(tmp_path):
     refused(written(home, model(weights=[external("short.bin")])), match="does not fill its shape")
 
 
+def test_names_that_are_no_text_are_refused(tmp_path):
+    content = model().SerializeToString()
+    for name in (b"Relu", b"Gemm", b"transB", b"\x01w"):
+        assert name in content
+        refused(written(tmp_path, content.replace(name, name[:-1] + b"\xff")), match="not UTF-8|not an ONNX file")
+
+
 def test_names_in_messages_are_short_and_on_one_line(tmp_path):
     name = "evil\n" * 200
     refused(written(tmp_path, model([helper.make_node(name, ["x"], ["y"])])), GraphError, "is not supported")
