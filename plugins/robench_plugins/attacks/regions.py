@@ -56,6 +56,11 @@ class Region:
         """Return the point of the region that is furthest along `gradient`: the best point if the loss were linear."""
         return self._place(projections.maximise(self.norm, gradient.flatten(1), self.eps, *self._sides()))
 
+    def steepest(self, point: Tensor, gradient: Tensor, size: float) -> Tensor:
+        """Return the step d with ‖d‖ ≤ size·eps that goes furthest along `gradient` without leaving the box."""
+        low, high = (self.lower - point).flatten(1), (self.upper - point).flatten(1)
+        return projections.maximise(self.norm, gradient.flatten(1), size * self.eps, low, high).reshape(point.shape)
+
     def start(self, stream: Stream) -> Tensor:
         """Return a random point per row.
 

@@ -28,17 +28,19 @@ def step_sizes(schedule: Schedule, steps: int, first: float | None = None) -> li
 
 
 def move(region: Region, point: Tensor, gradient: Tensor, size: float) -> Tensor:
-    """Return the points one step of `size`·eps along `gradient` [B, ...], projected back into the region.
+    """Return the points one step of length `size`·eps along `gradient` [B, ...], projected back into the region.
 
-    linf: sign(g). l2: g/‖g‖₂. l1: the steepest coordinates, as many as it takes to spend the budget inside the
-    box. So the step's sparsity follows the sample's room, where fixed shares (Tramèr & Boneh 2019;
-    Croce & Hein 2021, section 3, adapt theirs by history) fit some networks and budgets only.
+    linf: along sign(g). l2: along g/‖g‖₂, over the coordinates that the box lets move, or images with many
+    pixels at 0 and 1 would spend most of each step outside. l1: the steepest step that stays in the box, so that a
+    coordinate near its side passes what it cannot use on to the next; steps get sparser as they get shorter. (Fixed
+    shares of the coordinates, Tramèr & Boneh 2019, which Croce & Hein 2021 adapt by history, fit some networks
+    and budgets only.)
     """
+    if region.norm == "l1":
+        return region.project(point + region.steepest(point, gradient, size))
     if region.norm == "linf":
-        way = region.eps * gradient.sign()
-    elif region.norm == "l2":
-        norm = gradient.flatten(1).norm(dim=1).clamp_min(torch.finfo(gradient.dtype).tiny)
-        way = gradient * per_row(region.eps / norm, gradient)
-    else:
-        way = region.maximise(gradient) - region.x
-    return region.project(point + size * way)
+        return region.project(point + size * region.eps * gradient.sign())
+    free = torch.where(gradient > 0, point < region.upper, point > region.lower)
+    way = torch.where(free, gradient, 0)
+    norm = way.flatten(1).norm(dim=1).clamp_min(torch.finfo(way.dtype).tiny)
+    return region.project(point + size * region.eps * (way / per_row(norm, way)))
