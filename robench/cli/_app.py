@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
+from importlib import import_module
 from typing import Any
 
 import typer
@@ -46,14 +47,17 @@ app = typer.Typer(
     help="Adversarial robustness, per sample and from both sides.",
 )
 
-# Each command module adds itself to `app`, in the order of `--help`.
-import robench.cli.check  # noqa: E402
-import robench.cli.doctor  # noqa: E402
-import robench.cli.eval
-import robench.cli.replay
-import robench.cli.import_  # noqa: E402
-import robench.cli.leaderboard  # noqa: E402
-import robench.cli.plugins  # noqa: E402
-import robench.cli.report  # noqa: E402
-import robench.cli.runs  # noqa: E402
-import robench.cli.train  # noqa: E402, F401
+# Each command module adds itself to `app`: this is the order of `--help`.
+for _command in (
+    "train",
+    "eval",
+    "check",
+    "replay",
+    "report",
+    "runs",
+    "leaderboard",
+    "import_",
+    "plugins",
+    "doctor",
+):
+    import_module(f"robench.cli.{_command}")
