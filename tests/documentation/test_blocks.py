@@ -89,7 +89,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 def test_the_main_job_leaves_what_it_says(workspace: Workspace) -> None:
-    assert (workspace.folder / "checkpoints/digits-ibp/model.safetensors").exists()
+    assert (workspace.folder / "checkpoints/digits-ibp/weights.safetensors").exists()
     assert len(list(workspace.folder.glob("results/digits-*/*/*/manifest.json"))) == 1
     assert "digits" in (workspace.folder / "site/index.html").read_text(encoding="utf-8")
 
