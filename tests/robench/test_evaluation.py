@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from oracles.interrupted import long_evaluation
-from oracles.nets import blobs, trained
 from torch import nn
 
 import robench
+from oracles.interrupted import long_evaluation
+from oracles.nets import blobs, trained
 from robench.api import evaluate
 from robench.check import check
 from robench.contracts import Attack
@@ -76,9 +76,7 @@ def test_a_repeated_run_is_equal_to_the_bit(tmp_path):
 @pytest.mark.parametrize("size", [1, 7, 256])
 def test_keys_and_statuses_do_not_depend_on_the_batch(size, tmp_path):
     whole = evaluate(trained(()), blobs(), eps=["0.02", "0.05"], precision="fp64", out=tmp_path / "a")
-    part = evaluate(
-        trained(()), blobs(), eps=["0.02", "0.05"], precision="fp64", batch_size=size, out=tmp_path / "b"
-    )
+    part = evaluate(trained(()), blobs(), eps=["0.02", "0.05"], precision="fp64", batch_size=size, out=tmp_path / "b")
     # A linear model in float64: the very same statuses.
     pd.testing.assert_frame_equal(rows(whole)[[*KEY, "status"]], rows(part)[[*KEY, "status"]])
 
