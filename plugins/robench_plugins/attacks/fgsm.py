@@ -31,7 +31,7 @@ class FGSM:
 
     per_eps: ClassVar[bool] = True
 
-    loss: Loss = param("ce", "loss to increase", positional=True)
+    loss: Loss = param("ce", "loss to increase")
     random_start: bool = param(False, "take the gradient, and the step, from a random point of the ball")
     step: float = param(1.25, "with a random start: length of the step in units of eps", above=0)
 

@@ -55,13 +55,13 @@ def ascent(classifier: Classifier, x: Tensor, y: Tensor, loss: Loss, target: Ten
     return Ascent(margin, seen.abs().amax(1), gradient / per_row(torch.where(flat, 1, peak), gradient), flat)
 
 
-_NO_GRADIENT = "gives no gradients: use an attack that needs only its outputs"
+_NO_GRADIENT = "the classifier gives no gradients: use an attack that needs only its outputs"
 
 
 def applies(classifier: Classifier) -> str | None:
     """Return None, or why a gradient attack cannot run on `classifier`."""
     if not hasattr(classifier, "logits"):
-        return "draws at inference and has no logits of its own: put the expectation over its draws in between"
+        return "the classifier draws at inference: gradient attacks need one with logits"
     if classifier.graph is not None:
         return None
     with torch.enable_grad():

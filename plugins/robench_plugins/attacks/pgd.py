@@ -47,14 +47,14 @@ class PGD:
     random start of its own. The first run goes alone, because most samples that break at all break there; the
     others share a batch. A sample leaves as soon as it is broken.
 
-    The defaults make 10 runs of 50 steps, the passes of PGD-50-10 (Wong et al. 2020), spent
-    better: on small networks targeted margin runs and decaying steps break what 50 plain restarts do.
-    `pgd:steps=50,restarts=10,targets=0,schedule=fixed` is PGD-50-10 itself.
+    The defaults make 10 runs of 50 steps, as PGD-50-10 (Wong et al. 2020) does, and break more: on digits networks
+    in all three norms, targeted margin runs and falling steps found nearly all that 50 such runs find.
+    `pgd:restarts=10,targets=0,schedule=fixed` is plain PGD-50-10 with steps of 2.5 eps/steps.
     """
 
     per_eps: ClassVar[bool] = True
 
-    steps: int = param(50, "gradient steps per run", positional=True, minimum=1)
+    steps: int = param(50, "gradient steps per run", minimum=1)
     restarts: int = param(1, "how often all runs are made, each time from new random starts", minimum=1)
     targets: int = param(9, "how many of the most likely other classes get a run of their own", minimum=0)
     loss: Loss = param("ce", "loss of the untargeted runs")

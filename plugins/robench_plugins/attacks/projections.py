@@ -67,13 +67,18 @@ def _scaled(size: Tensor, room: Tensor, eps: float, limit: float) -> Tensor:
     """
     tiny = torch.finfo(size.dtype).tiny
     budget = eps * eps
-    q = (budget / size.square().sum(1, keepdim=True).clamp_min(tiny)).clamp_max(limit)
+    square = size.square()
+    q = (budget / square.sum(1, keepdim=True).clamp_min(tiny)).clamp_max(limit)
     for _ in range(_NEWTON_STEPS):
-        full = q.sqrt() * size >= room
-        held = torch.where(full, room, 0).square().sum(1, keepdim=True)
-        slope = torch.where(full, 0, size).square().sum(1, keepdim=True)
+        free = (q.sqrt() * size < room).to(size.dtype)
+        held = ((1 - free) * room).square().sum(1, keepdim=True)
+        slope = (free * square).sum(1, keepdim=True)
         root = (budget - held) / slope.clamp_min(tiny)
-        q = torch.where(slope > 0, torch.maximum(q, root), q).clamp_max(limit)
+        better = torch.where(slope > 0, torch.maximum(q, root), q).clamp_max(limit)
+        # A fixed point stays one, so stopping there changes nothing; asking is free on a CPU alone.
+        if q.device.type == "cpu" and torch.equal(better, q):
+            break
+        q = better
     return torch.minimum(q.sqrt() * size, room)
 
 

@@ -64,9 +64,9 @@ class Region:
     def start(self, stream: Stream) -> Tensor:
         """Return a random point per row.
 
-        linf: uniform in the region. l2: uniform in the ball, then projected. l1: a standard normal
-        draw, projected, which leaves few coordinates changed (Croce & Hein 2021): a uniform point of the
-        l1 ball spreads the budget over all coordinates and hardly moves the classifier.
+        linf: uniform in the region. l2: uniform in the ball, then projected. l1: normal draws far outside the
+        ball, projected, which changes few coordinates (Croce & Hein 2021, there with deviation 1, here eps so that
+        units do not matter): a uniform point of the ball spreads its budget thinly and hardly moves the classifier.
         """
         shape, dtype = self.x.shape[1:], self.x.dtype
         if self.norm == "linf":
@@ -76,7 +76,7 @@ class Region:
             radius = stream.uniform((1,), dtype=dtype) ** (1 / max(noise.shape[1], 1)) * self.eps
             noise = noise * (radius / noise.norm(dim=1, keepdim=True).clamp_min(torch.finfo(dtype).tiny))
         else:
-            noise = noise * max(1.0, self.eps)
+            noise = noise * self.eps
         return self.project(self.x + noise.reshape(self.x.shape))
 
     def _sides(self) -> tuple[Tensor, Tensor]:

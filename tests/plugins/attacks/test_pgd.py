@@ -94,6 +94,19 @@ def test_passes_are_what_really_passed_and_the_batch_never_grows(attack):
     assert max(sizes) <= 50
 
 
+def test_detail_tells_where_the_point_comes_from():
+    classifier = mlp((16, 40, 6), seed=2)
+    x, y = sample(classifier, 30)
+    proposal = perturb(PGD(restarts=2, targets=3), classifier, x, y, eps=0.03)
+    seen = margins(classifier.logits(proposal.points).detach(), y)
+    for row, detail in enumerate(proposal.detail):
+        assert detail["margin"] == pytest.approx(seen[row].item(), abs=1e-4)
+        assert detail["target"] is None or detail["target"] != y[row]
+        assert detail["restart"] in (0, 1)
+        assert 0 <= detail["step"] <= 50
+    assert {type(detail["target"]) for detail in proposal.detail} == {int, type(None)}
+
+
 def test_a_settled_sample_leaves_at_once():
     classifier = mlp((16, 40, 6), seed=2)
     x, y = sample(classifier, 10)

@@ -67,11 +67,14 @@ def test_projection_solves_the_optimality_conditions(norm, decades, size):
 def by_solver(norm, gradient, curvature, eps, low, high):
     """argmax ⟨g, z⟩ − curvature ‖z‖²/2 over ball ∩ box, by SLSQP on the positive and negative parts of z."""
     dim = len(gradient)
-    ball = {
-        "linf": [],
-        "l2": [{"type": "ineq", "fun": lambda v: eps**2 - (v[:dim] - v[dim:]) @ (v[:dim] - v[dim:])}],
-        "l1": [{"type": "ineq", "fun": lambda v: eps - v.sum()}],
-    }[norm]
+
+    def room_left(v):
+        z = v[:dim] - v[dim:]
+        return (eps - v.sum()) if norm == "l1" else (eps**2 - z @ z)
+
+    def room_slope(v):
+        z = v[:dim] - v[dim:]
+        return -np.ones(2 * dim) if norm == "l1" else np.r_[-2 * z, 2 * z]
 
     def objective(v):
         z = v[:dim] - v[dim:]
@@ -84,7 +87,7 @@ def by_solver(norm, gradient, curvature, eps, low, high):
         jac=True,
         method="SLSQP",
         bounds=Bounds(np.zeros(2 * dim), np.minimum(np.r_[high, -low], eps)),
-        constraints=ball,
+        constraints=[] if norm == "linf" else [{"type": "ineq", "fun": room_left, "jac": room_slope}],
         options={"ftol": 1e-14, "maxiter": 1000},
     )
     z = found.x[:dim] - found.x[dim:]

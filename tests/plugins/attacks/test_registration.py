@@ -1,0 +1,42 @@
+"""The attacks as specs: names, defaults, canonical forms."""
+
+from __future__ import annotations
+
+import pytest
+
+from robench.errors import SpecError
+from robench.registry import load_plugins
+from robench_plugins.attacks.fgsm import FGSM
+from robench_plugins.attacks.pgd import PGD
+
+
+def test_pgd_is_the_default_attack():
+    entries = {entry.name: entry for entry in load_plugins().entries("attacks")}
+    assert entries["pgd"].default
+    assert not entries["fgsm"].default
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "canonical"),
+    [
+        ("pgd", PGD(), "pgd"),
+        ("pgd:steps=20", PGD(steps=20), "pgd:steps=20"),
+        ("pgd:steps=50,targets=9", PGD(), "pgd"),
+        (
+            "pgd:restarts=10,targets=0,schedule=fixed,step=0.25",
+            PGD(restarts=10, targets=0, schedule="fixed", step=0.25),
+            "pgd:restarts=10,schedule=fixed,step=0.25,targets=0",
+        ),
+        ("fgsm:loss=margin", FGSM(loss="margin"), "fgsm:loss=margin"),
+    ],
+)
+def test_specs(text, value, canonical):
+    resolved = load_plugins().resolve("attacks", text)
+    assert resolved.parts[0].value == value
+    assert resolved.canonical == canonical
+
+
+@pytest.mark.parametrize("text", ["pgd:steps=0", "pgd:loss=mse", "pgd:restarts=2,random_start=false", "pgd:step=0"])
+def test_settings_without_a_meaning_are_refused(text):
+    with pytest.raises(SpecError):
+        load_plugins().resolve("attacks", text)
