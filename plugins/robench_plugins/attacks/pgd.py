@@ -47,8 +47,8 @@ class PGD:
     random start of its own. The first run goes alone, because most samples that break at all break there; the
     others share a batch. A sample leaves as soon as it is broken.
 
-    The defaults make 10 runs of 50 steps, as PGD-50-10 (Wong et al. 2020) does, and break more: on digits networks
-    in all three norms, targeted margin runs and falling steps found nearly all that 50 such runs find.
+    The defaults make 10 runs of 50 steps, as PGD-50-10 (Wong et al. 2020) does; with targeted margin runs and falling
+    steps they broke at least as many samples on every digits network tried, in linf, l2 and l1.
     `pgd:restarts=10,targets=0,schedule=fixed` is plain PGD-50-10 with steps of 2.5 eps/steps.
     """
 

@@ -86,7 +86,7 @@ _NEWTON_STEPS = 8
 
 
 def _project_l1(delta: Tensor, eps: float, low: Tensor, high: Tensor) -> Tensor:
-    """Croce & Hein 2021, "Mind the box", Prop. 2.1: z = min(max(a − λ, 0), r), λ found by sorting.
+    """Croce & Hein 2021, "Mind the box": z = min(max(a − λ, 0), r), λ found by sorting.
 
     φ(λ) = ‖z(λ)‖₁ falls piecewise linearly; its kinks are a − r (a coordinate leaves the box's side)
     and a (it reaches 0). Their sorted prefix sums give φ at every kink, and the piece with φ = eps
