@@ -23,7 +23,8 @@ def cotangent(loss: Loss, logits: Tensor, y: Tensor, target: Tensor | None = Non
     """Return v [B, C] ∝ ∂L/∂z, the loss to be increased; 0 in rows whose logits are not finite.
 
     `ce`: −log p_y, towards a target log p_t. `margin`: max_{j≠y} z_j − z_y (Carlini & Wagner 2017,
-    f_6), towards a target z_t − z_y. `dlr`: the difference of logits ratio (Croce & Hein 2020). DLR needs 3 classes (4 with a target); with fewer it is the margin.
+    f_6), towards a target z_t − z_y. `dlr`: the difference of logits ratio (Croce & Hein 2020).
+    It needs 3 classes (4 with a target) and the label among the two largest logits; otherwise it is the margin.
     """
     finite = torch.isfinite(logits).all(1, keepdim=True)
     z = torch.where(finite, logits, 0)
