@@ -20,8 +20,8 @@ def test_the_reference_is_current() -> None:
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name != "design.md"], ids=lambda page: page.name)
 def test_commands_that_are_shown_exist(page: Path) -> None:
     known = {path[0] for path in commands(typer.main.get_command(app)) if path}
-    blocks = re.findall(r"^```\w*\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    shown = re.findall(r"^(?:\S*/)?robench ([a-z][a-z-]*)", "".join(blocks), re.MULTILINE)
+    blocks = re.findall(r"^```[^\n]*\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    shown = re.findall(r"^(?:\$ )?(?:\S*/)?robench ([a-z][a-z-]*)", "".join(blocks), re.MULTILINE)
     assert set(shown) <= known
 
 
