@@ -1,5 +1,7 @@
 """Small classifiers and data for end-to-end tests, made in a moment and the same every time."""
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 from torch import nn
@@ -24,7 +26,7 @@ def trained(hidden=(16,), seed=0, dtype=torch.float32, steps=200):
         torch.manual_seed(seed)
         sizes = [6, *hidden, 3]
         layers = []
-        for i, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        for i, (inputs, outputs) in enumerate(pairwise(sizes)):
             layers += [nn.Linear(inputs, outputs), *([nn.ReLU()] if i < len(hidden) else [])]
         net = nn.Sequential(*layers)
     x, y = torch.from_numpy(np.asarray(data.x)), torch.from_numpy(data.y)
