@@ -189,10 +189,12 @@ class Certifier(Protocol):
     """Proves lower bounds on the robust radius.
 
     `per_eps = False` marks certificates that give a radius: called once with `threat.eps` None.
+    `complete = True` marks verifiers, which may also propose points; their rows have the kind `verifier`.
     """
 
     per_eps: ClassVar[bool] = True
     deterministic: ClassVar[bool] = True
+    complete: ClassVar[bool] = False
 
     def applies(self, classifier: Classifier, norm: Norm) -> str | None:
         """Return None, or why the certifier cannot say anything about this classifier or norm."""

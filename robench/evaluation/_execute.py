@@ -42,7 +42,8 @@ def execute(
     progress(finished, len(plan.samples), counts)
     try:
         for start, stop in chunks(plan, done, prepared.batch_size):
-            result, limit = evaluate_chunk(plan, start, stop, limit, warn)
+            result = evaluate_chunk(plan, start, stop, limit, warn)
+            limit = result.limit
             evidence, witnesses = tables(run.manifest, plan, start, result)
             parts.add(start, evidence, witnesses)
             failed |= _failed(evidence)

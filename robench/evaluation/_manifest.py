@@ -90,7 +90,7 @@ def first_manifest(
                 canonical=one.evaluator.spec,
                 full=one.full,
                 plugins=_plugins(one.parts),
-                kind=one.evaluator.side,
+                kind=one.evaluator.kind,
                 side=one.evaluator.side,
                 norm=plan.norm,
                 per_eps=one.evaluator.per_eps,

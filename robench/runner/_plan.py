@@ -36,6 +36,11 @@ class Evaluator:
     early: bool = False
 
     @property
+    def kind(self) -> Literal["attack", "certificate", "verifier"]:
+        """How its rows are marked: a complete certifier is a verifier."""
+        return "verifier" if self.side == "certificate" and getattr(self.value, "complete", False) else self.side
+
+    @property
     def per_eps(self) -> bool:
         """Whether it works at one ε at a time; composites always do."""
         return bool(getattr(self.value, "per_eps", True))

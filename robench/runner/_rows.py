@@ -8,13 +8,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
-from robench.contracts import Passes
 from robench.evidence import Kind, detail_json
 from robench.threat import Norm
 
-__all__ = ["Block", "WitnessBlock", "encode_detail", "spread"]
+__all__ = ["Block", "WitnessBlock", "encode_detail"]
 
 DETAIL_LIMIT = 64 * 1024
 
@@ -68,30 +66,3 @@ def encode_detail(*parts: Mapping[str, Any] | None) -> str | None:
     except (TypeError, ValueError):
         return detail_json({"reason": "the plugin's detail is not JSON"})
     return text if len(text) <= DETAIL_LIMIT else detail_json({"reason": "the plugin's detail is over 64 KiB"})
-
-
-def spread(
-    total: tuple[int, int], claimed: Passes | None, count: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Charge the passes counted by the runner to `count` samples.
-
-    A plugin's own account is used where it adds up to exactly what was counted; otherwise equal shares are.
-    """
-    forwards, backwards = (_shares(number, count) for number in total)
-    if claimed is not None:
-        theirs = _integers(claimed.forwards, count), _integers(claimed.backwards, count)
-        if theirs[0] is not None and theirs[1] is not None and (theirs[0].sum(), theirs[1].sum()) == total:
-            return theirs[0], theirs[1]
-    return forwards, backwards
-
-
-def _shares(number: int, count: int) -> npt.NDArray[np.int64]:
-    base, extra = divmod(number, count)
-    return np.full(count, base, np.int64) + (np.arange(count) < extra)
-
-
-def _integers(tensor: Tensor, count: int) -> npt.NDArray[np.int64] | None:
-    array = np.asarray(tensor.detach().cpu().numpy())
-    if array.shape != (count,) or array.dtype.kind not in "iu" or (array < 0).any():
-        return None
-    return array.astype(np.int64)

@@ -1,4 +1,4 @@
-"""A whole run: samples in chunks through the plan, every chunk put as one part, resumable at any point."""
+"""The chunks of a run, the precision that they are evaluated in, and a guard against undeclared randomness."""
 
 from __future__ import annotations
 
@@ -29,18 +29,14 @@ def chunks(plan: Plan, done: Collection[int], size: int) -> Iterator[tuple[int, 
         start = stop
 
 
-def evaluate_chunk(
-    plan: Plan, start: int, stop: int, limit: int, warn: Callable[[str], None]
-) -> tuple[ChunkResult, int]:
-    """Evaluate samples start … stop − 1 in batches of at most `limit`; returns the rows and the limit that fitted."""
+def evaluate_chunk(plan: Plan, start: int, stop: int, limit: int, warn: Callable[[str], None]) -> ChunkResult:
+    """Evaluate samples start … stop − 1 in batches of at most `limit`."""
     classifier = plan.classifier
     x = torch.from_numpy(np.ascontiguousarray(plan.samples.batch(start, stop)))
     x = x.to(device=classifier.device, dtype=classifier.dtype)
     y = torch.from_numpy(plan.samples.y[start:stop]).to(classifier.device)
-    chunk = Chunk(plan, x, y, plan.samples.index[start:stop].tolist(), warn)
-    chunk.limit = limit
     with full_precision():
-        return chunk.run(), chunk.limit
+        return Chunk(plan, x, y, plan.samples.index[start:stop].tolist(), limit, warn).run()
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """A chunk through its evaluators: order, settling, composites, liars, memory, and the charge for every pass."""
 
+import sys
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -85,7 +86,7 @@ def run(evaluators, eps=("0.05", "0.1"), data=None, size=1000, seed=0):
     warnings = []
     blocks, witnesses = [], []
     for start in range(0, len(data), size):
-        result, _ = evaluate_chunk(plan, start, min(start + size, len(data)), size, warnings.append)
+        result = evaluate_chunk(plan, start, min(start + size, len(data)), size, warnings.append)
         for block in result.blocks:
             rows = zip(
                 block.rows + start, block.status, block.lower, block.upper, block.forwards, block.backwards, strict=True
@@ -205,7 +206,14 @@ def lying(change):
         (lambda x: Proposal(x.long()), "error", "expected floats"),
         (lambda x: x, "error", "not a Proposal"),
         (lambda x: 1 / 0, "error", "ZeroDivisionError"),
+        (lambda x: sys.exit(0), "error", "SystemExit"),
         (lambda x: Proposal(x, detail=[{}]), "error", "detail has 1"),
+        (lambda x: Proposal(x, detail=iter([None] * len(x))), "error", "detail has list_iterator"),
+        (lambda x: Proposal(x, detail=["found"] * len(x)), "error", "neither a mapping"),
+        (lambda x: Proposal(x, detail=[{"tensor": object()}] * len(x)), "open", None),
+        (lambda x: Proposal(x, passes=Passes([1] * len(x), [0] * len(x))), "open", None),
+        (lambda x: Proposal(x, passes="many"), "open", None),
+        (lambda x: Proposal([x]), "error", "points are list"),
         (lambda x: Proposal(x + 1e-6), "open", None),
         (lambda x: Proposal(x.double()), "open", None),
     ],
@@ -270,9 +278,87 @@ def test_claims_of_certifiers_are_checked(lower, status, expected):
     assert proven == ({lower} if expected == "certified" else {0.0})
 
 
+@pytest.mark.parametrize(
+    ("answer", "word"),
+    [
+        (lambda n: Certificates(torch.ones(n), ["certified"] * n, confidence=torch.full((n,), 1.5)), "confidence"),
+        (
+            lambda n: Certificates(torch.ones(n), ["certified"] * n, confidence=torch.full((n,), torch.nan)),
+            "confidence",
+        ),
+        (lambda n: Certificates([1.0] * n, ["certified"] * n), "lower is list"),
+        (lambda n: Certificates(torch.ones(n, 1), ["certified"] * n), "lower is"),
+        (lambda n: Certificates(torch.ones(n), "certified"), "status"),
+        (lambda n: Certificates(torch.ones(n), ["certified"]), "status has 1"),
+        (lambda n: Certificates(torch.ones(n), ["open"] * n, points=torch.zeros(n, 3)), "not declared"),
+        (lambda n: None, "not Certificates"),
+    ],
+)
+def test_malformed_certificates_are_error_rows(answer, word):
+    @dataclass(frozen=True)
+    class Malformed(Certifier):
+        def certify(self, classifier, x, y, threat, stream):
+            return answer(len(x))
+
+    blocks, _, warnings = run([("certificate", Malformed()), ("attack", Optimal())], eps=("0.1",))
+    assert set(statuses(blocks, "e0", 0.1).values()) == {"error"}
+    assert word in warnings[0]
+    assert "falsified" in statuses(blocks, "e1", 0.1).values()
+
+
+@pytest.mark.parametrize(
+    ("stage", "word"),
+    [
+        (("stage", object(), None), "no perturb"),
+        (("stage", Optimal(), torch.ones(3, dtype=torch.bool)), "mask"),
+        (("stage", Optimal(), torch.ones(40)), "mask"),
+        (Optimal(), "not (spec, attack, mask)"),
+    ],
+)
+def test_malformed_stages_are_error_rows(stage, word):
+    @dataclass(frozen=True)
+    class Malformed:
+        def stages(self, classifier, threat):
+            yield stage
+
+    blocks, _, warnings = run([("attack", Malformed())], eps=("0.1",))
+    assert set(statuses(blocks, "e0", 0.1).values()) == {"error"}
+    assert word in warnings[0]
+
+
+def test_a_stage_that_comes_again_has_a_key_of_its_own():
+    @dataclass(frozen=True)
+    class Twice:
+        def stages(self, classifier, threat):
+            classifier.logits(torch.zeros(1, 3))  # a probe: charged to the stage that follows
+            yield "same", Optimal(0.1), None
+            yield "same", Optimal(), None
+
+    blocks, _, _ = run([("attack", Twice())], eps=("0.1",))
+    assert {row[0] for row in blocks} == {"clean", "same", "same#2"}
+    first, again = (sum(row[6] for row in blocks if row[0] == name) for name in ("same", "same#2"))
+    count = len(statuses(blocks, "same", 0.1))
+    broken = sum(row[3] == "falsified" for row in blocks if row[0] == "same")
+    assert first >= 2 * count + 1 + 8 * broken
+    assert again > 0
+
+
+def test_what_plugins_print_stays_off_stdout(capsys):
+    def chatty(x):
+        print("found something")
+        return Proposal(x)
+
+    run([("attack", lying(chatty))])
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "found something" in captured.err
+
+
 def test_a_verifiers_point_is_judged_like_an_attacks():
     @dataclass(frozen=True)
     class Verifier(Certifier):
+        complete: ClassVar[bool] = True
+
         def certify(self, classifier, x, y, threat, stream):
             points = Optimal().perturb(classifier, x, y, threat, stream).points
             return Certificates(torch.zeros(len(x)), ["falsified"] * len(x), points=points)
