@@ -8,23 +8,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robench.numerics import gamma, round_up
+from robench.numerics import gamma, per_sample, round_up
 from robench.threat import NORMS, Norm, Threat
 
-__all__ = ["distance", "distances", "project"]
+__all__ = ["distance", "distances", "linf_box", "project"]
 
 
 def distance(points: Tensor, x: Tensor, norm: Norm) -> Tensor:
     """Return ‖points − x‖ in `norm`, float64 [B], rounded up (NaN where a coordinate is NaN)."""
-    a, b = points.detach().double().flatten(1), x.detach().double().flatten(1)
-    difference = a - b
-    # Knuth's TwoSum: the exact error of the subtraction. It is 0 for nearby float32 numbers.
-    virtual = difference - a
-    error = (a - (difference - virtual)) + (-b - virtual)
-    step = difference.abs()
-    step = torch.where(error * difference.sign() > 0, round_up(step), step)
-    if a.shape[1] == 0:
-        return step.new_zeros(len(a))
+    step = _apart(points.detach().flatten(1), x.detach().flatten(1))
+    if step.shape[1] == 0:
+        return step.new_zeros(len(step))
     largest = step.amax(1)
     if norm == "linf":
         return largest
@@ -50,32 +44,50 @@ def project(points: Tensor, x: Tensor, threat: Threat) -> Tensor:
     Clips to the domain; in linf clips to the ball, else shrinks towards `x`, until the distance rounded up
     is at most ε. A point that is within both already comes back unchanged.
     """
-    lower, upper = threat.domain.box(x)
-    if threat.eps is None:
-        return points.clamp(lower, upper)
     eps = threat.eps
-    if threat.norm == "linf":
-        lower, upper = torch.maximum(lower, _inward(x, -eps)), torch.minimum(upper, _inward(x, eps))
+    lower, upper = threat.domain.box(x) if eps is None or threat.norm != "linf" else linf_box(x, threat)
+    if eps is None:
+        return points.clamp(lower, upper)
     inside = points.clamp(lower, upper)
     unit = torch.finfo(x.dtype).eps
-    column = (-1, *[1] * (x.ndim - 1))
     slack = 0.0
     for _ in range(12):
         far = distance(inside, x, threat.norm)
         over = far > eps
         if not over.any():
             return inside
-        factor = (eps * (1 - slack) / far).to(x.dtype).reshape(column)
-        shrunk = (x + (inside - x) * factor).clamp(lower, upper)
-        inside = torch.where(over.reshape(column), shrunk, inside)
+        factor = (eps * (1 - slack) / far).to(x.dtype)
+        shrunk = (x + (inside - x) * per_sample(factor, x)).clamp(lower, upper)
+        inside = torch.where(per_sample(over, x), shrunk, inside)
         slack = max(2 * slack, unit)
     # Budgets below one rounding of x leave no other point.
-    return torch.where((distance(inside, x, threat.norm) > eps).reshape(column), x, inside)
+    return torch.where(per_sample(distance(inside, x, threat.norm) > eps, x), x, inside)
+
+
+def linf_box(x: Tensor, threat: Threat) -> tuple[Tensor, Tensor]:
+    """Return the sides (lower, upper) of the linf ball of radius `threat.eps` around `x` [B, ...] within the domain.
+
+    In x's dtype, each rounded towards `x`: the last numbers that are within ε. Raises ValueError without an ε.
+    """
+    if threat.eps is None:
+        raise ValueError("a ball needs a radius: the threat model has no ε")
+    lower, upper = threat.domain.box(x)
+    return torch.maximum(lower, _inward(x, -threat.eps)), torch.minimum(upper, _inward(x, threat.eps))
 
 
 def _inward(x: Tensor, shift: float) -> Tensor:
     """Return x + shift in x's dtype, rounded towards x: never further from x than |shift|."""
-    exact = x.double() + shift
-    bound = exact.to(x.dtype)
-    beyond = (bound.double() - x.double()).abs() > abs(shift)
-    return torch.where(beyond, torch.nextafter(bound, x), bound)
+    bound = (x.double() + shift).to(x.dtype)
+    # Rounded up to the next double, a distance is above |shift| exactly where the true one is.
+    return torch.where(_apart(bound, x) > abs(shift), torch.nextafter(bound, x), bound)
+
+
+def _apart(a: Tensor, b: Tensor) -> Tensor:
+    """Return |a − b| entry by entry in float64: the smallest double that is not below it."""
+    a, b = a.double(), b.double()
+    difference = a - b
+    # Knuth's TwoSum: the exact error of the subtraction. It is 0 for nearby float32 numbers.
+    virtual = difference - a
+    error = (a - (difference - virtual)) + (-b - virtual)
+    apart = difference.abs()
+    return torch.where(error * difference.sign() > 0, round_up(apart), apart)

@@ -1,4 +1,4 @@
-"""Directed rounding: the few helpers through which every bound in robench is rounded.
+"""Directed rounding: the few helpers through which every bound in robench is rounded, and `per_sample`.
 
 Round-to-nearest arithmetic (IEEE 754 binary64, unit roundoff u = 2**-53) errs by at most half a unit in
 the last place, so one step outward encloses the exact result of a single operation.
@@ -12,7 +12,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-__all__ = ["UNIT_ROUNDOFF", "gamma", "open_to_closed", "round_down", "round_up"]
+__all__ = ["UNIT_ROUNDOFF", "gamma", "open_to_closed", "per_sample", "round_down", "round_up"]
 
 UNIT_ROUNDOFF = 2.0**-53
 
@@ -44,3 +44,8 @@ def open_to_closed(radius: Tensor) -> Tensor:
     """Return radii (float64) of closed balls inside open ones: one double lower; 0 and +inf stay, NaN becomes 0."""
     lower = torch.where(radius == math.inf, radius, round_down(radius))
     return torch.nan_to_num(lower, nan=0.0, posinf=math.inf).clamp_min(0.0)
+
+
+def per_sample(values: Tensor, like: Tensor) -> Tensor:
+    """Return `values` [B] as [B, 1, …], to broadcast against `like` [B, ...]."""
+    return values.reshape(-1, *[1] * (like.ndim - 1))

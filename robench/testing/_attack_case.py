@@ -11,6 +11,7 @@ from torch import Tensor
 
 from robench.classifier import margins
 from robench.contracts import CompositeAttack, Outcome, Proposal
+from robench.numerics import per_sample
 from robench.streams import Stream
 from robench.testing._findings import NotApplicable, Violation
 from robench.testing._guard import Traces, watch
@@ -93,7 +94,7 @@ def _follow(attack: CompositeAttack, network: Any, x: Tensor, y: Tensor, threat:
                 left = margins(network.logits(made.to(x.dtype)), y[rows]).double()
             margin = torch.full((len(x),), torch.nan, dtype=torch.float64, device=x.device)
             margin[rows], broken[rows] = left, left <= 0
-            points[rows] = torch.where((left <= 0).reshape(-1, *[1] * (x.ndim - 1)), made.to(x.dtype), points[rows])
+            points[rows] = torch.where(per_sample(left <= 0, x), made.to(x.dtype), points[rows])
             passes = torch.zeros(len(x), dtype=torch.int64)
             outcome = Outcome(broken.clone(), margin, passes, passes, [None] * len(x))
             _, stage, mask = schedule.send(outcome)

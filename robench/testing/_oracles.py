@@ -12,6 +12,7 @@ from torch import Tensor
 
 from robench.classifier import Classifier, margins
 from robench.distances import distance
+from robench.numerics import per_sample
 from robench.threat import Domain, Norm
 
 __all__ = ["halfspace_radius", "linear_radius", "planar_radius"]
@@ -94,7 +95,7 @@ def planar_radius(classifier: Classifier, x: Tensor, y: Tensor, norm: Norm, side
             best = torch.full((), float("inf"), dtype=torch.float64)
             for _ in range(40):
                 middle = (near + far) / 2
-                points = here + (wrong - here) * middle.to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+                points = here + (wrong - here) * per_sample(middle.to(x.dtype), x)
                 broken = margins(classifier.logits(points), label.expand(len(points))) <= 0
                 far, near = torch.where(broken, middle, far), torch.where(broken, near, middle)
                 if broken.any():

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robench.distances import distance, distances, project
+from robench.distances import distance, distances, linf_box, project
 from robench.threat import NORMS, Domain, Threat
 
 numbers = st.floats(-4, 4, width=32)
@@ -88,3 +88,26 @@ def test_float32_steps_of_eps_do_not_overshoot():
 def test_without_a_budget_only_the_domain_holds():
     x = torch.full((2, 3), 0.5)
     assert torch.equal(project(x + 7, x, Threat("l2", None, Domain())), torch.ones(2, 3))
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.floats(-4, 4, width=32), min_size=1, max_size=6),
+    st.floats(1e-9, 3),
+    st.sampled_from([torch.float32, torch.float64]),
+    st.sampled_from([Domain(-4.0, 4.0), Domain(-4.0, 5.0), Domain.unbounded()]),
+)
+def test_linf_box_holds_the_last_numbers_within_the_ball(values, eps, dtype, domain):
+    x = torch.tensor([values], dtype=dtype)
+    lower, upper = linf_box(x, Threat("linf", eps, domain))
+    for bound, outward in ((lower, -torch.inf), (upper, torch.inf)):
+        beyond = torch.nextafter(bound, torch.full_like(bound, outward))
+        for here, side, next_one in zip(x[0].tolist(), bound[0].tolist(), beyond[0].tolist(), strict=True):
+            assert domain.lower <= side <= domain.upper
+            assert abs(Fraction(side) - Fraction(here)) <= Fraction(eps)
+            assert side in (domain.lower, domain.upper) or abs(Fraction(next_one) - Fraction(here)) > Fraction(eps)
+
+
+def test_linf_box_needs_a_radius():
+    with pytest.raises(ValueError, match="radius"):
+        linf_box(torch.zeros(1, 2), Threat("linf", None, Domain()))

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robench.numerics import gamma, open_to_closed, round_down, round_up
+from robench.numerics import gamma, open_to_closed, per_sample, round_down, round_up
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 
@@ -53,3 +53,13 @@ def test_a_closed_ball_lies_inside_the_open_one():
     radius = torch.tensor([0.0, 5e-324, 1.0, 1.7976931348623157e308, math.inf, math.nan], dtype=torch.float64)
     expected = [0.0, 0.0, math.nextafter(1.0, 0.0), math.nextafter(1.7976931348623157e308, 0.0), math.inf, 0.0]
     assert open_to_closed(radius).tolist() == expected
+
+
+def test_one_value_per_sample_meets_samples_of_any_shape():
+    values = torch.tensor([2.0, 3.0])
+    for shape in ((2,), (2, 4), (2, 1, 3, 3)):
+        scaled = torch.ones(shape) * per_sample(values, torch.ones(shape))
+        assert scaled.shape == shape
+        assert scaled.reshape(2, -1)[:, 0].tolist() == [2.0, 3.0]
+        assert scaled.flatten().unique().tolist() == [2.0, 3.0]
+    assert per_sample(torch.zeros(0), torch.zeros(0, 3)).shape == (0, 1)

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from robench import Passes, Proposal, param
+from robench.numerics import per_sample
 from robench_plugins.attacks import gradients
 from robench_plugins.attacks.losses import Loss
-from robench_plugins.attacks.regions import Region, per_row
+from robench_plugins.attacks.regions import Region
 from robench_plugins.attacks.steps import move
 
 if TYPE_CHECKING:
@@ -54,5 +55,5 @@ class FGSM:
             way = way.index_copy(0, stuck, noise)
         points = move(region, start, way, self.step) if self.random_start else region.maximise(way)
         # Already misclassified: moving away could only mend it.
-        points = torch.where(per_row(now.margin < 0, start), start, points)
+        points = torch.where(per_sample(now.margin < 0, start), start, points)
         return Proposal(points, passes=Passes(passes, passes.clone()))

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from robench.classifier import Classifier, margins
 from robench.errors import InputError
+from robench.numerics import per_sample
 from robench_plugins.attacks.losses import Loss, cotangent
-from robench_plugins.attacks.regions import per_row
 
 __all__ = ["Ascent", "applies", "ascent"]
 
@@ -52,7 +52,7 @@ def ascent(classifier: Classifier, x: Tensor, y: Tensor, loss: Loss, target: Ten
     margin, gradient = margins(seen, y), torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
     peak = gradient.flatten(1).abs().amax(1)
     flat = (peak == 0) | margin.isnan()
-    return Ascent(margin, seen.abs().amax(1), gradient / per_row(torch.where(flat, 1, peak), gradient), flat)
+    return Ascent(margin, seen.abs().amax(1), gradient / per_sample(torch.where(flat, 1, peak), gradient), flat)
 
 
 _NO_GRADIENT = "the classifier gives no gradients: use an attack that needs only its outputs"

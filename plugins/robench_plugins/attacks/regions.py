@@ -7,16 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from robench.distances import linf_box
 from robench.streams import Stream
 from robench.threat import Norm, Threat
 from robench_plugins.attacks import projections
 
-__all__ = ["Region", "per_row"]
-
-
-def per_row(values: Tensor, like: Tensor) -> Tensor:
-    """Return `values` [B] shaped [B, 1, …] to broadcast against `like` [B, ...]."""
-    return values.reshape(-1, *[1] * (like.ndim - 1))
+__all__ = ["Region"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,9 +33,7 @@ class Region:
         """Return the region that `threat` allows around `x` [B, ...]; `threat.eps` must be given."""
         if threat.eps is None:
             raise ValueError("this attack searches at a given ε: the threat model has none")
-        lower, upper = threat.domain.box(x)
-        if threat.norm == "linf":
-            lower, upper = torch.maximum(lower, _shifted(x, -threat.eps)), torch.minimum(upper, _shifted(x, threat.eps))
+        lower, upper = linf_box(x, threat) if threat.norm == "linf" else threat.domain.box(x)
         return cls(threat.norm, threat.eps, x, lower, upper)
 
     def select(self, rows: Tensor) -> Region:
@@ -85,10 +79,3 @@ class Region:
     def _place(self, delta: Tensor) -> Tensor:
         # x + (upper − x) may round to the other side of upper.
         return (self.x + delta.reshape(self.x.shape)).clamp(self.lower, self.upper)
-
-
-def _shifted(x: Tensor, shift: float) -> Tensor:
-    """Return x + shift in x's dtype, rounded towards x, so that the point is within |shift| of it."""
-    bound = (x.double() + shift).to(x.dtype)
-    beyond = (bound.double() - x.double()).abs() > abs(shift)
-    return torch.where(beyond, torch.nextafter(bound, x), bound)

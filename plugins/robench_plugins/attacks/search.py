@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from robench.classifier import Classifier, margins
+from robench.numerics import per_sample
 from robench_plugins.attacks.gradients import Ascent, ascent
 from robench_plugins.attacks.losses import Loss
-from robench_plugins.attacks.regions import Region, per_row
+from robench_plugins.attacks.regions import Region
 from robench_plugins.attacks.steps import move
 
 __all__ = ["Found", "Noise", "Plan", "rank_of", "search"]
@@ -84,7 +85,7 @@ class _Rows:
         """Keep the current points where they are the best so far."""
         rank = rank_of(margin)
         better = rank < self.rank
-        self.best = torch.where(per_row(better, self.best), self.point, self.best)
+        self.best = torch.where(per_sample(better, self.best), self.point, self.best)
         self.rank = torch.where(better, rank, self.rank)
         self.margin = torch.where(better, margin, self.margin)
         self.step = torch.where(better, step, self.step)
@@ -99,13 +100,13 @@ class _Rows:
 
     def advance(self, now: Ascent, plan: Plan, size: float) -> None:
         """Take a step; rows without a direction go their own random way, from x where logits are not finite."""
-        way, base = now.direction, torch.where(per_row(now.margin.isnan(), self.point), self.region.x, self.point)
+        way, base = now.direction, torch.where(per_sample(now.margin.isnan(), self.point), self.region.x, self.point)
         if self.velocity is not None:
             # MI-FGSM (Dong et al. 2018, eq. 6), with the mean of |∇| for its sum: only the unit differs.
             mean = way.abs().flatten(1).mean(1).clamp_min(torch.finfo(way.dtype).tiny)
-            self.velocity = way = plan.momentum * self.velocity + way / per_row(mean, way)
+            self.velocity = way = plan.momentum * self.velocity + way / per_sample(mean, way)
         if self.noise is not None:
-            way = torch.where(per_row(now.flat, way), self.noise, way)
+            way = torch.where(per_sample(now.flat, way), self.noise, way)
         self.point = move(self.region, base, way, size)
 
 

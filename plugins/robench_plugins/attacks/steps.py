@@ -8,7 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from robench_plugins.attacks.regions import Region, per_row
+from robench.numerics import per_sample
+from robench_plugins.attacks.regions import Region
 
 __all__ = ["Schedule", "move", "step_sizes"]
 
@@ -43,4 +44,4 @@ def move(region: Region, point: Tensor, gradient: Tensor, size: float) -> Tensor
     free = torch.where(gradient > 0, point < region.upper, point > region.lower)
     way = torch.where(free, gradient, 0)
     norm = way.flatten(1).norm(dim=1).clamp_min(torch.finfo(way.dtype).tiny)
-    return region.project(point + size * region.eps * (way / per_row(norm, way)))
+    return region.project(point + size * region.eps * (way / per_sample(norm, way)))

@@ -16,9 +16,9 @@ from robench.graph._ir import Graph
 from robench.graph.intervals._arithmetic import ieee_arithmetic
 from robench.graph.intervals._layers import Layer, layers
 from robench.graph.intervals._propagate import propagate, unsupported
-from robench.graph.intervals._sets import Ball, Box, columns, input_set, intersect, sane, widen
+from robench.graph.intervals._sets import Ball, Box, input_set, intersect, sane, widen
 from robench.graph.intervals._sums import Rows, apply_rows, rows_radius
-from robench.numerics import round_down, round_up
+from robench.numerics import per_sample, round_down, round_up
 from robench.threat import Domain, Norm
 
 __all__ = ["ball_margin_lower", "logit_bounds", "pairwise_margins", "point_margins"]
@@ -95,7 +95,7 @@ def _label_margins(prepared: tuple[Layer, ...], start: Box | Ball, y: Tensor, fi
         own = Box(box.lower.gather(1, y[:, None]), box.upper.gather(1, y[:, None]))
         margins = sane(round_down(own.lower - box.upper), round_up(own.upper - box.lower))
     # Sums that skip zeros could lose a NaN input on the way.
-    unknown = columns(~finite, margins.lower)
+    unknown = per_sample(~finite, margins.lower)
     lower, upper = margins.lower.masked_fill(unknown, -math.inf), margins.upper.masked_fill(unknown, math.inf)
     return lower.scatter(1, y[:, None], math.inf), upper.scatter(1, y[:, None], math.inf)
 
@@ -110,7 +110,7 @@ def _merged(last: Layer, inside: Box | Ball, y: Tensor) -> Box:
         rows = _rows(last, label)
         margins = apply_rows(rows, _select(box, members))
         if isinstance(inside, Ball):
-            reach = round_up(columns(inside.eps[members], margins.lower) * _reach(last, label, rows, inside))
+            reach = round_up(per_sample(inside.eps[members], margins.lower) * _reach(last, label, rows, inside))
             margins = intersect(margins, widen(apply_rows(rows, _select(inside.centre, members)), reach))
         lower[members], upper[members] = margins.lower, margins.upper
     return Box(lower, upper)

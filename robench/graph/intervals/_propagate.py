@@ -8,8 +8,8 @@ from robench.errors import GraphError
 from robench.graph._ir import Graph
 from robench.graph.intervals import _elementwise, _sums
 from robench.graph.intervals._layers import Layer
-from robench.graph.intervals._sets import Ball, Box, columns, intersect, widen
-from robench.numerics import round_up
+from robench.graph.intervals._sets import Ball, Box, intersect, widen
+from robench.numerics import per_sample, round_up
 
 __all__ = ["propagate", "unsupported"]
 
@@ -59,7 +59,7 @@ def _apply(layer: Layer, arguments: list[Box | Ball]) -> Box | Ball:
         return box
     unit = layer.once(("radius", first.norm), lambda: _sums.RADII[layer.op](layer, first.scale, first.norm))
     centre = rule(layer, first.centre)
-    return intersect(box, widen(centre, round_up(columns(first.eps, centre.lower) * unit)))
+    return intersect(box, widen(centre, round_up(per_sample(first.eps, centre.lower) * unit)))
 
 
 def _keeps_ball(layer: Layer, ball: Ball) -> bool:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robench.numerics import round_down, round_up
+from robench.numerics import per_sample, round_down, round_up
 from robench.threat import Domain, Norm
 
-__all__ = ["Ball", "Box", "columns", "input_set", "intersect", "sane", "widen"]
+__all__ = ["Ball", "Box", "input_set", "intersect", "sane", "widen"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,11 +56,6 @@ class Ball:
     norm: Norm
 
 
-def columns(values: Tensor, like: Tensor) -> Tensor:
-    """Reshape [B] so that it broadcasts against [B, ...]."""
-    return values.reshape(-1, *[1] * (like.ndim - 1))
-
-
 def sane(lower: Tensor, upper: Tensor) -> Box:
     """Return the box of freshly computed bounds (changed in place); one that is NaN or overflowed knows nothing."""
     inf = math.inf
@@ -88,7 +83,7 @@ def input_set(x: Tensor, norm: Norm, eps: float | Tensor, domain: Domain) -> Box
     radius = torch.as_tensor(eps, dtype=torch.float64, device=x.device).expand(len(x))
     if not (radius >= 0).all():
         raise ValueError(f"ε must be a number from 0 up, not {eps}")
-    step = columns(radius, x)
+    step = per_sample(radius, x)
     box = sane(round_down(x - step), round_up(x + step))
     box = Box(torch.maximum(box.lower, x.clamp_max(domain.lower)), torch.minimum(box.upper, x.clamp_min(domain.upper)))
     if norm == "linf":

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from robench import Attack, Classifier, Norm, Proposal, Stream, Threat, param
 from robench.classifier import margins
+from robench.distances import linf_box
+from robench.numerics import per_sample
 
 __all__ = ["Descent"]
 
@@ -32,8 +34,7 @@ class Descent(Attack):
         """Propose points for `x` [B, ...] with labels `y` [B]."""
         if threat.eps is None:
             raise ValueError("this attack searches at one budget at a time")
-        lower, upper = threat.domain.box(x)
-        lower, upper = lower.maximum(x - threat.eps), upper.minimum(x + threat.eps)
+        lower, upper = linf_box(x, threat)  # ball and domain, rounded towards x
         best, least = x.clone(), torch.full(y.shape, torch.inf, dtype=x.dtype, device=x.device)
         for start in range(self.starts):
             point = x
@@ -44,7 +45,7 @@ class Descent(Attack):
                 margin, gradient = _margin_and_gradient(classifier, point, y)
                 better = margin < least  # false for NaN: a point without an answer is no find
                 least = torch.where(better, margin, least)
-                best = torch.where(better.reshape(-1, *[1] * (x.ndim - 1)), point, best)
+                best = torch.where(per_sample(better, x), point, best)
                 size = threat.eps * (1 - step / self.steps)
                 point = (point - size * gradient.sign()).clamp(lower, upper)
         return Proposal(best)

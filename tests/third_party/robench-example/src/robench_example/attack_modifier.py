@@ -10,6 +10,7 @@ from torch import Tensor
 from robench import Attack, AttackModifier, Classifier, InputError, Norm, Proposal, Stream, Threat, param
 from robench.classifier import margins
 from robench.distances import distance
+from robench.numerics import per_sample
 
 __all__ = ["Again"]
 
@@ -52,5 +53,5 @@ class _Repeated(Attack):
                 score = torch.where(score <= 0, distance(points, x, threat.norm), torch.inf)
             better = score < least
             least = torch.where(better, score, least)
-            best = torch.where(better.reshape(-1, *[1] * (x.ndim - 1)), points, best)
+            best = torch.where(per_sample(better, x), points, best)
         return Proposal(best)
