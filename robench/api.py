@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from robench._replay import Replay, replay
 from robench.contracts import Attack, Certifier, CompositeAttack
-from robench.evaluation import Settings, execute, prepare
+from robench.evaluation import Settings, display, execute, prepare
 from robench.loading import samples_from
 from robench.metrics import summarise
-from robench.runs import Display, Run, load
+from robench.runs import Run, load
 from robench.threat import Epsilon
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def evaluate(
     out: str | Path = "results",
     resume: bool = False,
     name: str | None = None,
+    meta: str | Path | None = None,
     progress: Callable[[int, int, Mapping[str, int]], None] | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> Evaluation:
@@ -77,6 +78,7 @@ def evaluate(
         out: results folder.
         resume: go on with the newest equal run that was not finished.
         name: display name on boards.
+        meta: TOML file with more to show: paper, training_data, licence, and any other keys.
         progress: called with (samples done, samples, rows by status) after each chunk.
         warn: called with one line about anything that went wrong on some samples.
 
@@ -101,11 +103,14 @@ def evaluate(
         batch_size=batch_size,
         seed=seed,
         precision=precision,
-        display=Display(name=name),
+        display=display(name, meta),
     )
     prepared = prepare(settings)
     run = Run.find_resumable(out, prepared.manifest.request) if resume else None
     if run is None or not run.manifest.complete:
         with run or Run.create(out, prepared.manifest) as run:
-            execute(prepared, run, progress or (lambda done, total, counts: None), warn or (lambda line: None))
+            warn = warn or (lambda line: None)
+            for note in prepared.notes:
+                warn(note)
+            execute(prepared, run, progress or (lambda done, total, counts: None), warn)
     return Evaluation(run, summarise([run]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 from importlib import import_module
 from typing import Any
@@ -11,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from robench.errors import RobenchError
+from robench.text import safe
 
 __all__ = ["app"]
 
@@ -24,9 +24,9 @@ class _Group(TyperGroup):
         except RobenchError as error:
             _fail(ctx, error, str(error), error.exit_code)
         except KeyboardInterrupt as error:
-            _fail(ctx, error, "interrupted; what was measured is kept, go on with --resume", 130)
+            _fail(ctx, error, str(error) or "interrupted", 130)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOENT):
+            if error.errno is None:
                 raise
             where = f" ({error.filename})" if error.filename else ""
             _fail(ctx, error, f"{error.strerror}{where}; what was written before is kept", 2)
@@ -35,7 +35,7 @@ class _Group(TyperGroup):
 def _fail(ctx: Any, error: BaseException, line: str, code: int) -> None:
     if (ctx.obj or {}).get("debug"):
         raise error
-    print(f"robench: {' '.join(line.split())}", file=sys.stderr)
+    print(f"robench: {safe(line)}", file=sys.stderr)
     ctx.exit(code)
 
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
+from robench.text import safe
+
 __all__ = ["Progress"]
 
 
@@ -51,6 +53,7 @@ class Progress:
 
     def message(self, line: str) -> None:
         """Print a line above the bar."""
+        line = safe(line)
         if self._bar:
             self._bar.console.print(line, markup=False, highlight=False)
         else:

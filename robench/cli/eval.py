@@ -14,7 +14,7 @@ from robench.errors import InputError
 
 if TYPE_CHECKING:
     from robench.evaluation import Prepared
-    from robench.runs import Display, Run
+    from robench.runs import Run
 
 __all__ = ["evaluate"]
 
@@ -42,14 +42,16 @@ def evaluate(
             "-c",
             "--certifier",
             metavar="CERTIFIER",
-            help="Certifier spec, repeatable; auto, or none to switch the side off.",
+            help="Certifier spec, repeatable; auto takes all cheap ones, none switches the side off.",
         ),
     ] = None,
     norm: Annotated[str, typer.Option(metavar="NORM", help="linf, l2 or l1.")] = "linf",
     eps: Annotated[
         list[str] | None, typer.Option(metavar="EPS", help="Budget in the domain's units, like 8/255; repeatable.")
     ] = None,
-    samples: Annotated[str | None, typer.Option(metavar="A:B", help="Positions A to B − 1 after selection.")] = None,
+    samples: Annotated[
+        str | None, typer.Option(metavar="A:B", help="Only these of the dataset's samples, like 0:1000.")
+    ] = None,
     split: Annotated[str, typer.Option(metavar="SPLIT", help="Split of the dataset.")] = "test",
     device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:1.")] = "auto",
     batch_size: Annotated[str, typer.Option(metavar="N", help="Samples at a time, or auto.")] = "auto",
@@ -62,7 +64,12 @@ def evaluate(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and write nothing.")] = False,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="Display name on boards.")] = None,
     meta: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="TOML file: name, paper, training_data, licence, …")
+        Path | None,
+        typer.Option(metavar="FILE", help="TOML file with name, paper, training_data, licence and any other keys."),
+    ] = None,
+    files: Annotated[
+        list[Path] | None,
+        typer.Option("--files", metavar="FOLDER", help="Folder to look for files named by hash in; repeatable."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
@@ -73,7 +80,7 @@ def evaluate(
     cost. Exit codes: 0 fine, 2 bad input, 3 some samples ended in error, 130 interrupted.
     """
     from robench.cli._progress import Progress
-    from robench.evaluation import Settings, execute, prepare
+    from robench.evaluation import Settings, display, execute, prepare
     from robench.runs import Run
 
     with Progress("eval", quiet=quiet or as_json) as progress:
@@ -91,7 +98,8 @@ def evaluate(
                 batch_size=_batch_size(batch_size),
                 seed=seed,
                 precision=precision,
-                display=_display(name, meta),
+                display=display(name, meta),
+                search=[*(files or []), Path()],
             )
         )
         run = Run.find_resumable(out, prepared.manifest.request) if resume else None
@@ -103,7 +111,13 @@ def evaluate(
         else:
             with run or Run.create(out, prepared.manifest) as run:
                 progress.message(f"run {run.manifest.run}: {len(run.done())} of {run.manifest.dataset.n} samples done")
-                execute(prepared, run, progress.update, progress.message)
+                for note in prepared.notes:
+                    progress.message(f"robench: {note}")
+                try:
+                    execute(prepared, run, progress.update, progress.message)
+                except KeyboardInterrupt:
+                    kept = f"{len(run.done())} of {run.manifest.dataset.n} samples are kept in {run.location}"
+                    raise KeyboardInterrupt(f"interrupted; {kept}; go on with --resume") from None
     _finish(run, prepared, as_json)
 
 
@@ -121,30 +135,6 @@ def _batch_size(text: str) -> int | None:
     if not (text.isascii() and text.isdigit() and 0 < int(text) < 2**31):
         raise InputError(f"--batch-size {text!r}: give a whole number from 1, or auto")
     return int(text)
-
-
-def _display(name: str | None, meta: Path | None) -> Display:
-    import tomllib
-
-    from pydantic import ValidationError
-
-    from robench.runs import Display
-
-    fields: dict[str, Any] = {}
-    if meta is not None:
-        try:
-            fields = tomllib.loads(meta.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise InputError(f"--meta {meta}: {error}") from None
-    known = {key: fields.pop(key) for key in ("name", "paper", "training_data", "licence") if key in fields}
-    if name is not None:
-        known["name"] = name
-    try:
-        return Display(**known, more={key: str(value) for key, value in fields.items()})
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "name"
-        raise InputError(f"display metadata, {where}: {first['msg']}") from None
 
 
 def _show_plan(prepared: Prepared, run: Run | None, as_json: bool) -> None:

@@ -70,9 +70,10 @@ def _certifiers(
     chosen: list[Chosen] = []
     skipped: dict[str, str] = {}
     wanted: list[tuple[str | Certifier, bool]] = []
-    for one in settings.certifiers if settings.certifiers is not None else ("auto",):
-        if one == "auto":
-            wanted += [(entry.name, True) for entry in plugins.entries("certifiers") if entry.cost == "small"]
+    entries = plugins.entries("certifiers")
+    for one in settings.certifiers if settings.certifiers is not None else (None,):
+        if one is None or one == "auto":
+            wanted += [(e.name, True) for e in entries if e.cost == "small" or (e.default and one is None)]
         else:
             wanted.append((one, False))
     for given, automatic in wanted:

@@ -31,7 +31,7 @@ def execute(
     After each chunk `progress` gets (samples done, all samples, counts so far by status of this process's rows).
     An interrupt keeps every finished chunk.
     """
-    plan, hooks = prepared.plan, registry.load_plugins().run_hooks
+    plan, hooks = prepared.plan, registry.load_plugins().run_hooks.reporting(warn)
     name = run.manifest.run
     done = run.done()
     hooks.started(name, run.manifest.request.model_dump(mode="json"))

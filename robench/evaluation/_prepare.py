@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from pydantic import ValidationError
 
 from robench import registry
 from robench.errors import InputError
+from robench.evaluation._display import first_problem
 from robench.evaluation._evaluators import choose
 from robench.evaluation._manifest import first_manifest
 from robench.evaluation._settings import Settings
@@ -24,12 +26,16 @@ __all__ = ["Prepared", "prepare"]
 
 @dataclass(frozen=True)
 class Prepared:
-    """A checked plan and the manifest that its run will start with."""
+    """A checked plan and the manifest that its run will start with.
+
+    `skipped` says why cheap certifiers were left out; `notes` are lines that the user should see.
+    """
 
     plan: Plan
     manifest: Manifest
     batch_size: int
     skipped: Mapping[str, str]
+    notes: tuple[str, ...] = ()
 
 
 def prepare(settings: Settings) -> Prepared:
@@ -50,8 +56,13 @@ def prepare(settings: Settings) -> Prepared:
     evaluators = [one.evaluator for one in chosen]
     plan = Plan(subject.classifier, data.samples, norm, epsilons, evaluators, settings.seed)
     batch_size = settings.batch_size or automatic_batch_size(data.samples)
-    manifest = first_manifest(settings, plan, subject, data, chosen, batch_size)
-    return Prepared(plan, manifest, batch_size, skipped)
+    try:
+        manifest = first_manifest(settings, plan, subject, data, chosen, batch_size)
+    except ValidationError as error:
+        raise InputError(f"the run cannot be described: {first_problem(error)}") from None
+    why = getattr(subject.classifier, "why", "")
+    notes = (f"no graph of {subject.canonical} ({why}): evidence is about the map as executed",) if why else ()
+    return Prepared(plan, manifest, batch_size, skipped, notes)
 
 
 def _epsilons(given: Sequence[str | float | Epsilon]) -> tuple[Epsilon, ...]:

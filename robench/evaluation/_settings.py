@@ -22,6 +22,7 @@ class Settings:
     """What `robench eval` was asked for; the field names are its options.
 
     `attacks` and `certifiers`: None asks for the defaults, an empty sequence switches the side off.
+    `search`: folders in which files written as `name@sha256:…` are looked for.
     """
 
     model: str | torch.nn.Module | Model | Any
@@ -37,4 +38,4 @@ class Settings:
     seed: int = 0
     precision: str = "fp32"
     display: Display = field(default_factory=Display)
-    search: Sequence[Path] = ()
+    search: Sequence[Path] = (Path(),)

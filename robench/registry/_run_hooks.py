@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -29,7 +31,11 @@ class RunHooks:
         """Call the hooks of `manager`; `warn` gets one line per failure."""
         self._manager = manager
         self._disabled: set[int] = set()
-        self.warn = warn
+        self._warn = warn
+
+    def reporting(self, warn: Callable[[str], None]) -> RunHooks:
+        """Return the same hooks for one run, failures going to `warn`."""
+        return RunHooks(self._manager, warn)
 
     def started(self, run_id: str, request: Mapping[str, Any]) -> None:
         """A run begins or goes on."""
@@ -51,9 +57,10 @@ class RunHooks:
     def _call_one(self, name: str, implementation: HookImpl, arguments: Mapping[str, Any]) -> None:
         try:
             # Copies: a hook that edits its arguments must not edit the run's own.
-            implementation.function(*[copy.deepcopy(arguments[key]) for key in implementation.argnames])
+            with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
+                implementation.function(*[copy.deepcopy(arguments[key]) for key in implementation.argnames])
         except KeyboardInterrupt:
             raise
         except BaseException as error:
             self._disabled.add(id(implementation))
-            self.warn(f"{name} of {implementation.plugin_name} raised {one_line(error)}; it is not called again")
+            self._warn(f"{name} of {implementation.plugin_name} raised {one_line(error)}; it is not called again")
