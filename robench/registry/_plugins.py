@@ -60,7 +60,7 @@ class Resolved:
     @cached_property
     def value(self) -> Any:
         """The plugin with its chain applied: a Dataset, a Model, an Attack."""
-        return compose(self.parts[0].kind, [part.value for part in self.parts])
+        return compose(self.parts)
 
 
 class Plugins:
@@ -132,7 +132,8 @@ class Plugins:
             raise
         except BaseException as error:
             raise PluginError(who, f"failed on '{spec}': {one_line(error)}") from error
-        if not isinstance(value, kind.protocols):
+        # By shape: flags with a default may be left out, and a newer flag must not disown older plugins.
+        if not any(callable(getattr(value, method, None)) for method in kind.methods):
             raise PluginError(who, _misfit(kind, value))
         return Part(kind.name, entry.name, value, canonical, full, entry.distribution, entry.version, entry)
 
@@ -191,10 +192,7 @@ def _import(entry: Entry, who: str) -> Any:
 
 def _misfit(kind: Kind, value: Any) -> str:
     article = "an" if kind.noun[0] in "aeiou" else "a"
-    needed = " or ".join(kind.methods)
-    found = [name for name in kind.methods if callable(getattr(value, name, None))]
-    reason = f"it has no {needed}" if not found else f"derive it from robench.{kind.protocols[0].__name__}"
-    return f"{type(value).__name__} is not {article} {kind.noun}: {reason}"
+    return f"{type(value).__name__} is not {article} {kind.noun}: it has no {' or '.join(kind.methods)}"
 
 
 @lru_cache(maxsize=1)
