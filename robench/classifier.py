@@ -7,16 +7,18 @@ one that draws at inference. `Counted` puts a pass counter around either.
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
+
+from robench.errors import InputError, PluginError
 
 if TYPE_CHECKING:
     from robench.graph import Graph
     from robench.streams import Stream
 
-__all__ = ["Classifier", "Counted", "RandomizedClassifier", "margins", "wrapped_fingerprint"]
+__all__ = ["Classifier", "Counted", "RandomizedClassifier", "deterministic", "margins", "wrapped_fingerprint"]
 
 
 class _Described(Protocol):
@@ -64,6 +66,17 @@ class RandomizedClassifier(_Described, Protocol):
 
     def sample(self, x: Tensor, stream: Stream) -> Tensor:
         """Return the logits [B, classes] of one draw."""
+
+
+def deterministic(classifier: object, name: str) -> Classifier:
+    """Return `classifier` if it maps inputs to logits; raises InputError for one that draws at inference."""
+    if hasattr(classifier, "logits"):
+        return cast(Classifier, classifier)
+    if hasattr(classifier, "sample"):
+        raise InputError(
+            f"{name} draws at inference: r* is not defined for it, and no evaluator here takes it; evaluate its base"
+        )
+    raise PluginError(name, f"{type(classifier).__name__} has no logits")
 
 
 def margins(logits: Tensor, y: Tensor) -> Tensor:

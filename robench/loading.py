@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -11,15 +10,26 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from robench.classifier import Classifier
-from robench.contracts import Dataset, Model, Transform, Wrapper
-from robench.errors import InputError, PluginError
+from robench.classifier import Classifier, deterministic
+from robench.contracts import Dataset, Model
+from robench.errors import InputError
 from robench.registry import Part, Resolved
 from robench.runs import samples_hash
 from robench.samples import Samples
 from robench.threat import Domain
 
-__all__ = ["PRECISIONS", "Data", "Subject", "load_data", "load_subject", "parse_device", "parse_rows", "samples_from"]
+__all__ = [
+    "PRECISIONS",
+    "Data",
+    "Subject",
+    "deterministic",
+    "load_data",
+    "load_given",
+    "load_subject",
+    "parse_device",
+    "parse_rows",
+    "samples_from",
+]
 
 PRECISIONS = {"fp32": torch.float32, "fp64": torch.float64}
 
@@ -91,13 +101,11 @@ def parse_rows(text: str | None, count: int) -> slice:
 
 def load_data(resolved: Resolved, split: str, rows: str | None = None) -> Data:
     """Load a dataset chain: the whole split for its identity, the selected rows for the run."""
-    base = cast(Dataset, resolved.parts[0].value)
-    changing = [part for part in resolved.parts[1:] if not getattr(part.value, "selects", False)]
     choosing = [part for part in resolved.parts[1:] if getattr(part.value, "selects", False)]
-    whole = _chain(base, changing).load(split)
-    samples = _chain(base, resolved.parts[1:]).load(split) if choosing else whole
-    identity = (resolved.parts[0], *changing)
-    names = " | ".join(part.canonical for part in identity), " | ".join(part.full for part in identity)
+    identity = Resolved(tuple(part for part in resolved.parts if part not in choosing))
+    whole = cast(Dataset, identity.value).load(split)
+    samples = cast(Dataset, resolved.value).load(split) if choosing else whole
+    names = identity.canonical, identity.full
     return _select(samples, whole, split, names, [part.canonical for part in choosing], rows, resolved.parts)
 
 
@@ -123,34 +131,10 @@ def _select(
     return Data(samples, whole, split, *names, " | ".join(steps), parts)
 
 
-def _chain(dataset: Dataset, transforms: Sequence[Part]) -> Dataset:
-    for part in transforms:
-        dataset = cast(Transform, part.value).apply(dataset)
-    return dataset
-
-
 def load_subject(resolved: Resolved, device: torch.device, precision: str) -> Subject:
-    """Load a model chain on `device`: the model, then its wrappers in order."""
-    first, *wrappers = resolved.parts
-    classifier = cast(Model, first.value).load(device, PRECISIONS[precision])
-    for part in wrappers:
-        classifier = deterministic(classifier, first.canonical)
-        wrapped = cast(Wrapper, part.value).wrap(classifier)
-        if wrapped.fingerprint == classifier.fingerprint:
-            raise PluginError(part.name, "gives the base's own fingerprint: use robench.wrapped_fingerprint")
-        classifier = wrapped
+    """Load a model chain on `device`; raises InputError for a classifier that draws at inference."""
+    classifier = cast(Model, resolved.value).load(device, PRECISIONS[precision])
     return Subject(deterministic(classifier, resolved.canonical), resolved.canonical, resolved.full, resolved.parts)
-
-
-def deterministic(classifier: object, name: str) -> Classifier:
-    """Return `classifier` if it maps inputs to logits; raises InputError for one that draws at inference."""
-    if hasattr(classifier, "logits"):
-        return cast(Classifier, classifier)
-    if hasattr(classifier, "sample"):
-        raise InputError(
-            f"{name} draws at inference: r* is not defined for it, and no evaluator here takes it; evaluate its base"
-        )
-    raise PluginError(name, f"{type(classifier).__name__} has no logits")
 
 
 def samples_from(x: Any, y: Any, domain: tuple[float, float] = (0.0, 1.0)) -> Samples:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from robench.errors import PluginError, SpecError
+from robench.errors import InputError, PluginError, SpecError
 from robench.registry import KINDS, Plugins, PluginWarning, Source, find_sources
 
 EXAMPLE = {
@@ -386,6 +386,88 @@ def test_a_nested_spec_is_resolved_and_published_canonically(site):
         plugins.resolve("attacks", "outer:source=(onx)")
     with pytest.raises(SpecError, match="parameter 'first': descent: no parameter 'stps'"):
         plugins.resolve("attacks", "outer:first=(descent:stps=3)")
+
+
+WRAPPERS = """
+from dataclasses import dataclass
+from robench import Model, Wrapper, hookimpl, wrapped_fingerprint
+from robench_t_base import Base
+robench_api = 1
+
+@hookimpl
+def robench_register_models(register):
+    register("base", "robench_t_wrappers:Source")
+
+@hookimpl
+def robench_register_wrappers(register):
+    for name in ("Same", "Other", "Noisy"):
+        register(name.lower(), f"robench_t_wrappers:{name}")
+
+@dataclass(frozen=True)
+class Source(Model):
+    def load(self, device, dtype):
+        return Base("0" * 64, dtype)
+
+@dataclass(frozen=True)
+class Same(Wrapper):
+    def wrap(self, classifier):
+        return Base(classifier.fingerprint, classifier.dtype)
+
+@dataclass(frozen=True)
+class Other(Wrapper):
+    def wrap(self, classifier):
+        return Base(wrapped_fingerprint(classifier, "other"), classifier.dtype)
+
+@dataclass(frozen=True)
+class Noisy(Wrapper):
+    def wrap(self, classifier):
+        noisy = Base(wrapped_fingerprint(classifier, "noisy"), classifier.dtype)
+        noisy.sample, noisy.logits = noisy.logits, None
+        del noisy.logits
+        return noisy
+"""
+BASE = """
+class Base:
+    input_shape, classes, device, graph = (2,), 2, "cpu", None
+    def __init__(self, fingerprint, dtype):
+        self.fingerprint, self.dtype = fingerprint, dtype
+        self.logits = lambda x: x
+"""
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["chain", "parameter"])
+def test_wrapped_models_are_checked_wherever_they_are_loaded(site, nested):
+    (site.folder / "robench_t_base.py").write_text(BASE)
+    site.write("robench-t-wrappers", WRAPPERS)
+    outer = attack('register("outer", "robench_t_outer:Outer")') + textwrap.dedent(
+        """
+        from robench import Model
+
+        @dataclass(frozen=True)
+        class Outer(Idle):
+            source: Model | None = param(None, "a model")
+        """
+    )
+    site.write("robench-t-outer", outer)
+    plugins = site.load()
+
+    def load(spec):
+        if nested:
+            model = plugins.resolve("attacks", f"outer:source=({spec})").value.source
+        else:
+            model = plugins.resolve("models", spec).value
+        return model.load("cpu", "float64")
+
+    assert load("base").fingerprint == "0" * 64
+    one, two = load("base | other"), load("base | other | other")
+    assert len({"0" * 64, one.fingerprint, two.fingerprint}) == 3
+    assert two.dtype == "float64"
+    assert hasattr(load("base | other | noisy"), "sample")
+    for spec in ("base | same", "base | other | same", "base | same | other"):
+        with pytest.raises(PluginError, match=r"^same: gives the base's own fingerprint"):
+            load(spec)
+    with pytest.raises(InputError, match=r"^base \| other \| noisy draws at inference"):
+        load("base | other | noisy | other")
 
 
 # --------------------------------------------------------------------- run hooks
