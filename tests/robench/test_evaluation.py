@@ -203,6 +203,11 @@ def test_memory_mapped_data_is_read_a_batch_at_a_time(tmp_path):
         ({"norm": "l7"}, "norm"),
         ({"precision": "fp8"}, "precision"),
         ({"device": "tpu"}, "device"),
+        ({"device": "cuda:99"}, "not there"),
+        ({"seed": 2**63}, "seed"),
+        ({"name": "n" * 600}, "name"),
+        ({"name": "escape \x1b[31m"}, "name"),
+        ({"meta": "nowhere.toml"}, "nowhere.toml"),
         ({"batch_size": 0}, "batch size"),
         ({"samples": "60:"}, "selects nothing"),
         ({"samples": "a:b"}, "positions"),
@@ -273,6 +278,73 @@ def test_no_space_left_in_the_middle_keeps_what_was_done(tmp_path, monkeypatch):
     resumed = evaluate(trained(()), blobs(), eps="0.1", batch_size=8, out=tmp_path, resume=True)
     assert resumed.run.manifest.run == run.manifest.run
     equal(evaluate(trained(()), blobs(), eps="0.1", batch_size=8, out=tmp_path / "other"), resumed)
+
+
+def test_the_command_in_the_manifest_can_be_run_again(tmp_path, monkeypatch):
+    import shlex
+
+    from typer.testing import CliRunner
+
+    from robench.cli import app
+
+    monkeypatch.chdir(tmp_path)
+    save_checkpoint(tmp_path / "net")
+    np.savez("data.npz", x=np.asarray(blobs().x), y=blobs().y)
+    first = evaluate("checkpoint:net", "npz:data.npz | subset:n=20", eps="0.05", out="results", meta=_meta(tmp_path))
+    command = first.run.manifest.command
+    assert "@sha256:" in command
+    again = CliRunner().invoke(app, [*shlex.split(command)[1:], "--json"])
+    assert again.exit_code == 0, again.output
+    assert json.loads(again.stdout)["results"][0]["fingerprint"] == first.run.manifest.classifier.fingerprint
+    one, other = find_runs(["results"])
+    assert one.manifest.request == other.manifest.request
+    assert first.run.manifest.display.paper == "A paper"
+    assert first.run.manifest.display.more == {"code": "https://example.org"}
+
+
+def _meta(folder):
+    (folder / "meta.toml").write_text('paper = "A paper"\ncode = "https://example.org"\n')
+    return folder / "meta.toml"
+
+
+def test_an_interrupt_keeps_finished_chunks_and_exits_130(tmp_path, monkeypatch):
+    import sys
+
+    from robench.cli import main
+    from robench.runner import Judge
+
+    monkeypatch.chdir(tmp_path)
+    np.savez("data.npz", x=np.asarray(blobs().x), y=blobs().y)
+    save_checkpoint(tmp_path / "net")
+    real, count = Judge.clean, iter(range(100))
+
+    def interrupted(self, x, y):
+        if next(count) == 3:
+            raise KeyboardInterrupt
+        return real(self, x, y)
+
+    monkeypatch.setattr(Judge, "clean", interrupted)
+    words = ["robench", "eval", "-m", "checkpoint:net", "-d", "npz:data.npz", "--eps", "0.05", "--batch-size", "8"]
+    monkeypatch.setattr(sys, "argv", [*words, "--out", "results"])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 130
+    (run,) = find_runs(["results"])
+    assert not run.manifest.complete
+    assert run.evidence()["sample"].unique().to_pylist() == list(range(24))
+    monkeypatch.setattr(Judge, "clean", real)
+    monkeypatch.setattr(sys, "argv", [*words, "--out", "results", "--resume"])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 0
+    (run,) = find_runs(["results"])
+    assert run.manifest.complete
+
+
+def save_checkpoint(folder):
+    from robench.graph import from_torch, save
+
+    save(from_torch(trained(), (6,)), folder, {})
 
 
 def test_the_manifest_names_no_path_user_or_host(tmp_path):
