@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+from robench.text import one_line
+
 __all__ = ["Line", "diagnose"]
 
 LIBRARIES = (
@@ -49,7 +51,7 @@ def diagnose() -> Iterator[Line]:
         try:
             yield from look()
         except Exception as error:
-            yield Line(topic, topic, "wrong", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+            yield Line(topic, topic, "wrong", one_line(error))
 
 
 def _version(name: str) -> str | None:

@@ -29,6 +29,7 @@ from robench.runs import (
     Trust,
     samples_hash,
 )
+from robench.text import one_line
 from robench.threat import Norm
 
 if TYPE_CHECKING:
@@ -180,8 +181,7 @@ class ImportedRun:
                 display=self.display,
             )
         except ValueError as error:
-            why = " ".join(str(error).split())[:300]
-            raise DataError(f"{self.classifier[:80]!r} cannot be imported: {why}") from None
+            raise DataError(f"{one_line(self.classifier, 80)} cannot be imported: {one_line(str(error))}") from None
 
     def evidence(self, run: str) -> pa.Table:
         """Return the rows as evidence of `run`. Raises DataError for values that do not fit."""
@@ -195,7 +195,7 @@ class ImportedRun:
         )
         place = {int(sample): position for position, sample in enumerate(self.sample)}
         if len(place) != len(self.sample):
-            raise DataError(f"{self.classifier[:80]}: sample indices repeat")
+            raise DataError(f"{one_line(self.classifier, 80)}: sample indices repeat")
         try:
             for rows in self.rows:
                 at = np.array([place[int(sample)] for sample in rows.sample], dtype=np.int64)
@@ -217,7 +217,7 @@ class ImportedRun:
                     detail=rows.detail,
                 )
         except (KeyError, ValueError) as error:
-            raise DataError(f"{self.classifier[:80]}: {' '.join(str(error).split())[:300]}") from None
+            raise DataError(f"{one_line(self.classifier, 80)}: {one_line(str(error))}") from None
         return builder.table()
 
     def _content(self) -> str:

@@ -13,7 +13,10 @@ def safe(text: object) -> str:
 
 def one_line(error: object, longest: int = 300) -> str:
     """Return an exception as `Name: message`, or any other text, on one safe line of at most `longest` characters."""
-    text = safe(error)
+    try:
+        text = safe(error)
+    except Exception:  # a plugin's error may have a broken __str__
+        text = ""
     if isinstance(error, BaseException):
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return text if len(text) <= longest else text[: longest - 1] + "…"

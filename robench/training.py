@@ -20,6 +20,7 @@ from robench.graph import GraphClassifier, check_folder, from_torch, save
 from robench.loading import load_data, parse_device
 from robench.registry import Part, Resolved, load_plugins
 from robench.samples import Samples
+from robench.text import one_line
 from robench.threat import Norm
 
 __all__ = ["Training", "accuracy", "train"]
@@ -123,8 +124,7 @@ def _trained(part: Part, samples: Samples, context: TrainContext) -> Trained:
     except (MemoryError, torch.OutOfMemoryError):
         raise InputError(f"{part.name} ran out of memory: train with a smaller batch or network") from None
     except Exception as error:
-        message = " ".join(str(error).split())
-        raise PluginError(part.name, f"failed while training: {type(error).__name__}: {message[:300]}") from error
+        raise PluginError(part.name, f"failed while training: {one_line(error)}") from error
     if not (isinstance(trained, Trained) and isinstance(trained.module, torch.nn.Module)):
         raise PluginError(part.name, f"train returned {type(trained).__name__}, not robench.Trained with a module")
     return trained

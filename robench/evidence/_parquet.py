@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from robench.errors import DataError
 from robench.evidence._checks import check_evidence, check_nulls, check_witnesses
 from robench.evidence._schema import EVIDENCE, SCHEMA_VERSION, WITNESSES
+from robench.text import one_line
 
 __all__ = ["MIGRATIONS", "from_parquet", "to_parquet"]
 
@@ -71,7 +72,7 @@ def from_parquet(
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise DataError(f"{where}: not a readable Parquet file ({' '.join(str(error).split())[:120]})") from None
+        raise DataError(f"{where}: not a readable Parquet file ({one_line(str(error), 120)})") from None
     return table
 
 

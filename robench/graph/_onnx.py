@@ -16,6 +16,7 @@ from robench.graph._onnx_file import as_tensor, quoted, read_model
 from robench.graph._onnx_fold import FOLDERS, TYPES
 from robench.graph._onnx_ops import IMPORTERS
 from robench.graph.operators._base import MAX_ELEMENTS
+from robench.text import one_line
 
 __all__ = ["from_onnx"]
 
@@ -113,8 +114,8 @@ class _Import:
         except RobenchError:
             raise
         except (ValueError, TypeError, IndexError, KeyError, RuntimeError, OverflowError, ZeroDivisionError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise DataError(f"{self.path}: {call.op} {quoted(node.name)} is inconsistent ({reason:.100})") from None
+            reason = one_line(error, 120)
+            raise DataError(f"{self.path}: {call.op} {quoted(node.name)} is inconsistent ({reason})") from None
         return out if isinstance(out, list | tuple) else [out]  # type: ignore[list-item]
 
     def _call(self, node: Any) -> Call:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from robench.errors import DataError, GraphError, InputError
+from robench.text import one_line
 
 if TYPE_CHECKING:
     import onnx
@@ -144,4 +145,4 @@ def as_tensor(proto: Any, path: Path) -> Tensor:
 
 def quoted(name: str) -> str:
     """Return a name from the file for a one-line message."""
-    return repr(name if len(name) <= 60 else name[:57] + "...")
+    return repr(one_line(name, 60))

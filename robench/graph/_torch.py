@@ -17,6 +17,7 @@ from robench.graph._builder import Builder
 from robench.graph._ir import Graph
 from robench.graph._torch_ops import HANDLERS
 from robench.graph._trace import Traced, Tracer
+from robench.text import one_line
 
 __all__ = ["from_torch", "kept_random_state", "refuse_training"]
 
@@ -42,8 +43,8 @@ def from_torch(module: nn.Module, input_shape: Sequence[int]) -> Graph:
         except RobenchError:
             raise
         except Exception as error:  # whatever the user's code does with a tensor without numbers
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise GraphError(f"{type(module).__name__} cannot be traced: {reason}{tracer.where()}") from error
+            reason = f"{one_line(error, 200)}{tracer.where()}"
+            raise GraphError(f"{type(module).__name__} cannot be traced: {reason}") from error
         if drawn():
             raise GraphError("random numbers are drawn in the forward pass: remove them, or call module.eval()")
     if not isinstance(out, Traced):

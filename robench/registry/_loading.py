@@ -16,6 +16,7 @@ from robench import hookspecs
 from robench.params import suggest
 from robench.registry._kinds import KINDS
 from robench.registry._sources import Source
+from robench.text import one_line, safe
 
 __all__ = ["Entry", "Loaded", "PluginRow", "load_all", "one_line"]
 
@@ -77,21 +78,6 @@ class _Refused(Exception):
     def __init__(self, state: State, why: str) -> None:
         super().__init__(why)
         self.state = state
-
-
-def one_line(error: BaseException) -> str:
-    """Name and message of an error, on one line of at most 300 characters."""
-    try:
-        text = _shown(str(error))
-    except Exception:  # also an error's own __str__ may be broken
-        text = ""
-    shown = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return shown if len(shown) <= 300 else shown[:299] + "…"
-
-
-def _shown(text: str) -> str:
-    """`text` on one line, without characters that steer a terminal."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))
 
 
 def load_all(sources: Iterable[Source]) -> Loaded:
@@ -183,7 +169,7 @@ def _explained(message: str) -> str:
         takes = ", ".join(inspect.signature(getattr(hookspecs, wrong[1])).parameters)
         given = ", ".join(re.findall(r"'(\w+)'", message.partition("Argument(s)")[2]))
         return f"hook {wrong[1]!r} has no argument {given}: it is given {takes}"
-    return _shown(message)
+    return safe(message)
 
 
 class _Collector:
@@ -207,7 +193,7 @@ class _Collector:
             raise ValueError(f"{name!r} is registered twice")
         source = self._source
         self._entries[name] = Entry(
-            self._kind, name, target, _shown(summary), default, cost, source.distribution, source.version
+            self._kind, name, target, safe(summary), default, cost, source.distribution, source.version
         )
 
     def close(self) -> list[Entry]:

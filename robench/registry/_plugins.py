@@ -16,10 +16,11 @@ from robench.errors import PluginError, RobenchError, SpecError
 from robench.params import Context, Written, build, check_factory, suggest
 from robench.registry._compose import compose
 from robench.registry._kinds import KINDS, Kind
-from robench.registry._loading import Entry, Loaded, PluginRow, load_all, one_line
+from robench.registry._loading import Entry, Loaded, PluginRow, load_all
 from robench.registry._run_hooks import RunHooks
 from robench.registry._sources import BUILT_IN, Source, find_sources, normalized
 from robench.spec import Chain, Spec, parse
+from robench.text import one_line
 
 __all__ = ["Part", "Plugins", "Resolved", "load_plugins"]
 

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from robench.errors import DataError, InputError
 from robench.runs._layout import RUN_ID, new_run_id
+from robench.text import one_line
 from robench.threat import Epsilon, Norm
 
 __all__ = [
@@ -244,5 +245,4 @@ def _first(error: ValidationError) -> str:
     details = error.errors(include_url=False, include_input=False, include_context=False)
     at = ".".join(str(step)[:40] for step in details[0]["loc"][:6])
     more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-    line = " ".join(f"{at + ': ' if at else ''}{details[0]['msg']}{more}".split())
-    return "".join(character if character.isprintable() else "?" for character in line)[:400]
+    return one_line(f"{at + ': ' if at else ''}{details[0]['msg']}{more}", 400)

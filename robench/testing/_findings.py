@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
+from robench.text import one_line
+
 __all__ = [
     "ALL",
     "Check",
@@ -124,8 +126,7 @@ def _look(check: Check[CaseT], case: CaseT) -> tuple[Literal["passed", "failed",
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # SystemExit included: a plugin must not end the process
-        text = " ".join(str(error).split())[:300]
-        return "failed", f"it raised {type(error).__name__}: {text}"
+        return "failed", f"it raised {one_line(error)}"
 
 
 def raise_for(findings: Sequence[Finding]) -> list[Finding]:

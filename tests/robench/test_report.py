@@ -81,7 +81,7 @@ def test_age_in_its_largest_unit():
 
 
 def test_control_characters_never_reach_the_terminal():
-    assert safe("a\x1b[31m\u202eb\nc") == "a�[31m�b�c"
+    assert safe("a\x1b[31m\u202eb\nc") == "a�[31m�b c"
     run = two_sided()
     object.__setattr__(run.manifest, "flags", (Flag.model_construct(code="x", text="\x1b]0;owned\x07"),))
     assert all(character.isprintable() for line in result_lines(results([run])) for character in line)

@@ -183,7 +183,7 @@ UNSUPPORTED = {
     "an image": (lambda m, x: m.conv(x), "one axis"),
     "the batch as output": (lambda m, x: x.size(0), "not a tensor of logits"),
     "several outputs": (lambda m, x: (m.wide(x.flatten(1)), x), "returns tuple"),
-    "its own exception": (lambda m, x: {}["missing"], "cannot be traced: 'missing'"),
+    "its own exception": (lambda m, x: {}["missing"], "cannot be traced: KeyError: 'missing'"),
     "write into a view": (
         lambda m, x: m.wide(F.relu_(x.flatten(1)) + x.flatten(1)),
         "in place on a tensor that has views",
