@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from robench.metrics import Result, Share
+from robench.text import safe
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -27,11 +28,6 @@ __all__ = [
     "run_rows",
     "safe",
 ]
-
-
-def safe(text: object) -> str:
-    """Return `text` on one line without control, bidi or escape characters: names come from strangers' files."""
-    return "".join(character if character.isprintable() else "�" for character in str(text))
 
 
 def percent(share: Share | None) -> str:
