@@ -78,7 +78,7 @@ def result_lines(results: Sequence[Result]) -> list[str]:
         lines.append(f"  clean      {percent(mine[0].clean):>15}  95 % {interval(mine[0].clean.interval)}")
         for result in mine:
             where = f"{result.norm} {safe(result.eps)}"
-            lines.append(f"  {where:<10} {bracket(result):>15}  95 % {interval(result.bracket)}  {cost(result)}")
+            lines.append(f"  {where:<10} {bracket(result):>15}  95 % {interval(result.joint_interval)}  {cost(result)}")
             lines += [f"    {safe(flag.code)}: {safe(flag.text)}" for flag in result.flags if flag not in shared]
     return lines
 
@@ -160,7 +160,7 @@ def _result_table(results: Sequence[Result]) -> Table:
                 *(row if first else [""] * 4),
                 f"{result.norm} {safe(result.eps)}",
                 bracket(result),
-                interval(result.bracket),
+                interval(result.joint_interval),
                 cost(result),
                 "\n".join(f"{safe(flag.code)}: {safe(flag.text)}" for flag in result.flags),
             ],

@@ -55,7 +55,7 @@ def bar_of(result: Result) -> Bar:
     clean = 100 * (result.clean.value or 0.0)
     certified = None if result.certified is None else 100 * (result.certified.value or 0.0)
     empirical = None if result.empirical is None else 100 * (result.empirical.value or 0.0)
-    low, high = (100 * end for end in result.bracket)
+    low, high = (100 * end for end in result.joint_interval)
     words = [
         f"{certified:.1f} % certified" if certified is not None else "no certificates",
         f"{empirical:.1f} % empirical" if empirical is not None else "no attacks",

@@ -187,7 +187,7 @@ def _row(result: Result, rank: str) -> Row:
         clean=percent(result.clean),
         clean_interval=interval(result.clean.interval),
         bracket=bracket(result),
-        interval=interval(result.bracket),
+        interval=interval(result.joint_interval),
         bar=bar_of(result),
         cost=cost(result),
         origin=_trust(result),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from robench.check._findings import Finding
-from robench.metrics import Subject, certified_at, expected_failures, falsified_at
+from robench.metrics import Subject, certified_at, contradictions_by_chance, falsified_at
 from robench.threat import NORMS, Norm
 
 if TYPE_CHECKING:
@@ -74,34 +74,30 @@ def _by_chance(subject: Subject) -> tuple[list[Finding], list[str]]:
     stated = {norm for norm in NORMS if (subject.rows.loc[certifiers, "norm"] == norm).any()}
     counted: set[int] = set()
     for norm in sorted(NORMS, key=lambda norm: norm not in stated):  # where certificates were stated first
-        radii = subject.radii(norm)
-        hit = radii.chance_contradictions() & ~np.isin(radii.sample, list(counted))
-        counted |= set(map(int, radii.sample[hit]))
-        observed = int(hit.sum())
-        if not observed:
+        found = contradictions_by_chance(subject.radii(norm), counted)
+        if not found.observed:
             continue
-        trust = np.concatenate([radii.lower_confidence, radii.upper_confidence])
-        alpha = None if np.isnan(trust).any() else float(1 - trust.min())
-        expected = None if alpha is None else expected_failures(len(radii.sample), alpha)
-        samples = ", ".join(map(str, radii.sample[hit][:20])) + (", …" if observed > 20 else "")
-        text = f"{subject.title}: {observed} contradictions in {norm} with statistical bounds (samples {samples})"
-        if expected is None:
+        counted |= set(map(int, found.samples))
+        samples = ", ".join(map(str, found.samples[:20])) + (", …" if found.observed > 20 else "")
+        text = f"{subject.title}: {found.observed} contradictions in {norm} with statistical bounds (samples {samples})"
+        expected = f"{found.expected} of {found.n} are expected at α = {found.alpha or 0:.3g}"
+        if found.expected is None:
             notes.append(f"{text}; their confidence is not told, so nothing can be concluded")
-        elif observed <= expected:
-            notes.append(f"{text}; up to {expected} of {len(radii.sample)} are expected at α = {alpha:.3g}")
+        elif not found.too_many:
+            notes.append(f"{text}; up to {expected}")
         else:
             rows = subject.bounds(norm)
-            rows = rows[rows["sample"].isin(radii.sample[hit])]
+            rows = rows[rows["sample"].isin(found.samples)]
             findings.append(
                 Finding(
                     code="chance",
-                    text=f"{text}; no more than {expected} of {len(radii.sample)} are expected at α = {alpha:.3g}",
+                    text=f"{text}; no more than {expected}",
                     classifier=subject.classifier,
                     fingerprint=subject.fingerprint,
                     norm=norm,
                     evaluators=tuple(sorted({str(name) for name in rows["evaluator"] if name != "clean"})),
                     runs=tuple(sorted(set(map(str, rows["run"])))),
-                    values={"observed": observed, "expected": expected, "alpha": alpha},
+                    values={"observed": found.observed, "expected": found.expected, "alpha": found.alpha},
                 )
             )
     return findings, notes

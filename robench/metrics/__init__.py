@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from robench.metrics._chance import LEAST_CONFIDENCE, claims, expected_failures
+from robench.metrics._chance import LEAST_CONFIDENCE, ByChance, claims, contradictions_by_chance, expected_failures
 from robench.metrics._compare import certified_at, contradicts, falsified_at, searched_at, within
 from robench.metrics._curves import Curve, curve
 from robench.metrics._evaluators import EvaluatorCounts, attribution, evaluator_table
@@ -18,6 +18,7 @@ __all__ = [
     "BLOCKING",
     "LEAST_CONFIDENCE",
     "LEVEL",
+    "ByChance",
     "Comparison",
     "Curve",
     "EvaluatorCounts",
@@ -33,6 +34,7 @@ __all__ = [
     "certified_at",
     "claims",
     "clopper_pearson",
+    "contradictions_by_chance",
     "contradicts",
     "curve",
     "evaluator_table",

@@ -7,12 +7,16 @@ too little, or a source does not tell its α, the weakest row speaks: it holds w
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Collection
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["LEAST_CONFIDENCE", "Claims", "claims", "expected_failures"]
+if TYPE_CHECKING:
+    from robench.metrics._radii import Radii
+
+__all__ = ["LEAST_CONFIDENCE", "ByChance", "Claims", "claims", "contradictions_by_chance", "expected_failures"]
 
 LEAST_CONFIDENCE = 0.95
 
@@ -64,3 +68,46 @@ def expected_failures(n: int, alpha: float, rho: float = 1e-3) -> int:
     from scipy.stats import binom
 
     return int(binom.ppf(1 - rho, n, alpha)) if n and alpha > 0 else 0
+
+
+class ByChance(NamedTuple):
+    """Samples whose bounds contradict each other although one is only probable, beside the number chance explains.
+
+    Attributes:
+        samples: their original indices.
+        n: number of samples with a statistical statement.
+        alpha: the largest probability that a sample's statements are wrong; None where it is not told.
+        expected: how many may contradict each other; None where α is not told.
+    """
+
+    samples: Ints
+    n: int
+    alpha: float | None
+    expected: int | None
+
+    @property
+    def observed(self) -> int:
+        """Number of such samples."""
+        return len(self.samples)
+
+    @property
+    def too_many(self) -> bool:
+        """Whether there are more of them than chance explains; False where that cannot be told."""
+        return self.expected is not None and self.observed > self.expected
+
+
+def contradictions_by_chance(radii: Radii, ignored: Collection[int] = ()) -> ByChance:
+    """Return the statistical contradictions in `radii`, over all ε, but for the samples `ignored`.
+
+    A sample's lower and upper claim are wrong together with probability at most the sum of their α, whatever they
+    say: statements that came out empty count as made. Samples whose source does not tell its α are left out where the
+    others alone are too many; otherwise nothing can be concluded about them.
+    """
+    alpha = (1.0 - radii.lower_confidence) + (1.0 - radii.upper_confidence)  # NaN where a source does not tell
+    hit = radii.chance_contradictions() & ~np.isin(radii.sample, np.fromiter(ignored, np.int64, len(ignored)))
+    told, made = ~np.isnan(alpha), ~(alpha == 0)
+    n, largest = int((told & made).sum()), min(1.0, float(alpha[told].max(initial=0.0)))
+    known = ByChance(radii.sample[hit & told], n, largest, expected_failures(n, largest))
+    if known.too_many or not (hit & ~told).any():
+        return known
+    return ByChance(radii.sample[hit], int(made.sum()), None, None)

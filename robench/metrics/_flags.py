@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from robench.metrics._chance import expected_failures
+from robench.metrics._chance import contradictions_by_chance
 from robench.metrics._compare import certified_at, falsified_at
 from robench.metrics._evaluators import relevant
 from robench.threat import Norm
@@ -109,13 +109,16 @@ def _chance_flags(subject: Subject, norm: Norm, eps: float) -> Iterator[Flag]:
         yield Flag("confidence-unknown", "rests on statistical evidence whose confidence the source does not tell")
     elif confidence < 1:
         yield Flag("probabilistic", f"each sample's statement holds with confidence {confidence:.6g}, not surely")
-    observed = int(radii.chance_contradictions().sum())
-    if observed:
-        alpha = 0.0 if confidence is None else 1 - confidence
-        expected = expected_failures(len(radii.sample), alpha)
-        code = "chance-contradictions" if observed > expected else "probabilistic"
-        text = f"{_samples(observed)} with statistical bounds that contradict each other; up to {expected} are expected"
-        yield Flag(code, text)
+    found = contradictions_by_chance(radii)
+    if not found.observed:
+        return
+    text = f"{_samples(found.observed)} with statistical bounds that contradict each other"
+    if found.expected is None:
+        yield Flag("confidence-unknown", f"{text}: nothing can be concluded, their source tells no confidence")
+    elif found.too_many:
+        yield Flag("chance-contradictions", f"{text}; no more than {found.expected} of {found.n} are expected")
+    else:
+        yield Flag("probabilistic", f"{text}; up to {found.expected} of {found.n} are expected")
 
 
 def _distinct(rows: pd.DataFrame) -> int:

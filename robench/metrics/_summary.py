@@ -73,8 +73,8 @@ class Result:
     evaluators: tuple[EvaluatorCounts, ...]
 
     @property
-    def bracket(self) -> Interval:
-        """The joint interval: it covers the true robust accuracy of the population at the level of the shares.
+    def joint_interval(self) -> Interval:
+        """The bracket's confidence interval: it covers the population's robust accuracy at the level of the shares.
 
         Half of the error on each side: the lower end of the certified accuracy's interval, less the rate at which
         statistical certificates may be wrong, and the upper end of the empirical one's. An open side is 0 or the
@@ -124,7 +124,7 @@ class Result:
             "n": self.n,
             **{name: share.value if share else None for name, share in shares.items()},
             "ceiling": None,
-            "intervals": {"level": LEVEL, "method": "clopper-pearson", **intervals, "bracket": list(self.bracket)},
+            "intervals": {"level": LEVEL, "method": "clopper-pearson", **intervals, "joint": list(self.joint_interval)},
             "contradictions": self.contradictions,
             "errors": self.errors,
             "flags": [asdict(flag) for flag in self.flags],

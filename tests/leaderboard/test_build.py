@@ -83,7 +83,7 @@ def test_every_figure_of_the_results_is_on_the_board(toy):
     for name in NETS:
         assert name[1] in page.text
     for result in results(find_runs(folder / "results")):
-        low, high = result.bracket
+        low, high = result.joint_interval
         assert f"{100 * result.certified.value:.1f} – {100 * result.empirical.value:.1f} %" in page.text
         assert f"[{100 * low:.1f}, {100 * high:.1f}]" in page.text
         assert f"{100 * result.clean.value:.1f} %" in page.text

@@ -4,7 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from robench.metrics import LEAST_CONFIDENCE, claims, expected_failures
+from robench.metrics import LEAST_CONFIDENCE, Radii, claims, contradictions_by_chance, expected_failures
+
+INF = np.inf
 
 confidences = st.sampled_from([0.999, 0.99, 0.96, 0.5, None])
 rows = st.lists(
@@ -60,3 +62,41 @@ def test_expected_failures_is_the_binomial_quantile():
         assert binom.sf(k, n, alpha) <= 1e-3
         assert k == 0 or binom.sf(k - 1, n, alpha) > 1e-3
     assert expected_failures(0, 0.1) == expected_failures(10, 0.0) == 0
+
+
+def claimed(n, broken, *, below=0.999, above=1.0, unknown=()):
+    """Radii of n samples with the claim r* ≥ 1; misclassified points at 0.5 of the first `broken` ones."""
+    upper = np.where(np.arange(n) < broken, 0.5, INF)
+    confidence = np.full(n, below)
+    confidence[list(unknown)] = np.nan
+    return Radii(
+        norm="l2", sample=10 + np.arange(n), correct=np.ones(n, bool), lower=np.zeros(n), upper=upper,
+        claimed_lower=np.ones(n), lower_confidence=confidence, claimed_upper=np.full(n, INF),
+        upper_confidence=np.full(n, above), failed=np.full(n, INF),
+    )  # fmt: skip
+
+
+def test_contradictions_are_compared_with_the_quantile_whatever_the_budget():
+    for broken in (0, 1, 5, 6):
+        found = contradictions_by_chance(claimed(1000, broken))
+        assert list(found.samples) == list(range(10, 10 + broken))
+        assert (found.observed, found.n, found.expected) == (broken, 1000, binom.ppf(0.999, 1000, 0.001))
+        assert found.alpha == pytest.approx(0.001)
+        assert found.too_many == (broken > 5)
+    assert contradictions_by_chance(claimed(1000, 6), {10, 999}).observed == 5
+    # Both sides can be wrong: their α add up.
+    assert contradictions_by_chance(claimed(1000, 6, above=0.999)).alpha == pytest.approx(0.002)
+    assert not contradictions_by_chance(claimed(1000, 6, above=0.999)).too_many
+    # Proofs on both sides are no matter of chance.
+    assert contradictions_by_chance(claimed(1000, 0, below=1.0)).expected == 0
+
+
+def test_nothing_is_concluded_where_no_confidence_is_told():
+    silent = contradictions_by_chance(claimed(1000, 6, unknown=range(1000)))
+    assert (silent.observed, silent.alpha, silent.expected, silent.too_many) == (6, None, None, False)
+    some = contradictions_by_chance(claimed(1000, 6, unknown=[0]))
+    assert (some.observed, some.expected, some.too_many) == (6, None, False)
+    # Silence about other samples excuses nothing.
+    assert contradictions_by_chance(claimed(1000, 6, unknown=range(6, 500))).too_many
+    enough = contradictions_by_chance(claimed(1000, 7, unknown=[0]))
+    assert (list(enough.samples), enough.n, enough.too_many) == (list(range(11, 17)), 999, True)

@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oracles.evidence import fake_run
+from robench.check import check
 from robench.metrics import attribution, curve, results, subjects, summarise
+from robench.runs import find_runs
 
 INF = math.inf
 EPS = ("0.1", "1/4", "0.5")
@@ -69,7 +71,7 @@ def test_figures_are_those_of_the_rows(drawn):
         # The chain of DESIGN 1, with the true robust accuracy in the middle.
         robust = sum(truth[i] > eps for i in correct)
         assert result.certified.count <= robust <= result.empirical.count <= result.clean.count
-        assert result.bracket.lower <= robust / len(truth) <= result.bracket.upper
+        assert result.joint_interval.lower <= robust / len(truth) <= result.joint_interval.upper
         for counts in result.evaluators:
             assert counts.n == sum(r["evaluator"] == counts.evaluator and r["eps"] in (None, eps) for r in rows)
             outcomes = (counts.certified, counts.falsified, counts.open, counts.abstain, counts.timeout, counts.error)
@@ -144,7 +146,7 @@ def test_the_document_has_exactly_the_fields_of_the_design():
     assert result["clean_accuracy"] == result["certified_accuracy"] == result["empirical_accuracy"] == 0.5
     intervals = result["intervals"]
     assert (intervals["level"], intervals["method"]) == (0.95, "clopper-pearson")
-    assert intervals["bracket"] == [intervals["certified_accuracy"][0], intervals["empirical_accuracy"][1]]
+    assert intervals["joint"] == [intervals["certified_accuracy"][0], intervals["empirical_accuracy"][1]]
     assert set(result["evaluators"][0]) == {
         *("evaluator", "kind", "n", "certified", "falsified", "open", "abstain", "timeout", "error"),
         *("forwards", "backwards", "seconds"),
@@ -262,7 +264,7 @@ def test_probabilistic_rows_say_so_and_the_joint_interval_pays_for_them():
     run.add("smoothing", "certificate", "l2", None, dict.fromkeys(range(4), ("certified", 0.2, INF)), confidence=0.99)
     (result,) = results([run])
     assert result.confidence == pytest.approx(0.99)
-    assert result.bracket.lower == pytest.approx(result.certified.interval.lower - 0.01)
+    assert result.joint_interval.lower == pytest.approx(result.certified.interval.lower - 0.01)
     assert {flag.code for flag in result.flags} == {"probabilistic"}
 
     again = fake_run(1, n=4, norm="l2", evaluators=(("smoothing", "certificate"),)).clean({0: True})
@@ -293,6 +295,30 @@ def test_contradictions_between_probable_statements_are_held_against_the_expecte
     (many,) = results([run(5)])
     assert (many.contradictions, many.rankable) == (0, False)
     assert "chance-contradictions" in {flag.code for flag in many.flags}
+
+
+@pytest.mark.parametrize(
+    ("confidence", "broken", "code"),
+    [(0.999, 1, "probabilistic"), (0.999, 6, "chance-contradictions"), (None, 6, "confidence-unknown")],
+)
+def test_chance_is_judged_alike_at_every_budget_and_by_check(tmp_path, confidence, broken, code):
+    made = fake_run(n=1000, norm="l2", eps=("0.5", "2"), evaluators=(("smoothing", "certificate"), ("pgd", "attack")))
+    made.clean(dict.fromkeys(range(1000), True))
+    proven = dict.fromkeys(range(1000), ("certified", 1.0, INF))
+    made.add("smoothing", "certificate", "l2", None, proven, confidence=confidence)
+    for eps in (0.5, 2.0):
+        found = {i: ("falsified", 0, 0.5) if i < broken else ("open", 0, INF) for i in range(1000)}
+        made.add("pgd", "attack", "l2", eps, found)
+        for i in range(broken):
+            made.witness("pgd", "l2", eps, i, [0.5, 0, 0, 0], l2=0.5)
+    for result in results([made]):
+        about = [flag for flag in result.flags if "contradict each other" in flag.text]
+        assert [flag.code for flag in about] == [code], result.eps
+        assert result.rankable == (code != "chance-contradictions")
+    made.save(tmp_path)
+    outcome = check(find_runs(tmp_path))
+    assert [finding.code for finding in outcome.findings] == ["chance"] * (code == "chance-contradictions")
+    assert len(outcome.notes) == (code != "chance-contradictions")
 
 
 def test_nothing_is_no_error():
