@@ -19,8 +19,9 @@ from robench.contracts import Certifier
 from robench.distances import distances
 from robench.errors import DataError, InputError
 from robench.evidence import decode_points
+from robench.graph import full_precision
 from robench.loading import Data, Subject, load_data, load_subject, parse_device
-from robench.runner import Judge, automatic_batch_size, full_precision
+from robench.runner import Judge, automatic_batch_size
 from robench.runs import Manifest, Run
 from robench.streams import Stream
 from robench.threat import NORMS, Domain, Threat

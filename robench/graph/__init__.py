@@ -13,8 +13,7 @@ from robench.graph._ir import Graph, Node
 from robench.graph._module import GraphModule, GroupSort
 from robench.graph._onnx import from_onnx
 from robench.graph._opaque import ModuleClassifier
-from robench.graph._precision import in_precision
-from robench.graph._rounding import forward_error
+from robench.graph._precision import full_precision, in_precision
 from robench.graph._torch import from_torch
 from robench.graph.operators import OPERATORS, Operator, group_sort, validate
 
@@ -30,10 +29,10 @@ __all__ = [
     "check_folder",
     "describe",
     "fingerprint",
-    "forward_error",
     "from_module",
     "from_onnx",
     "from_torch",
+    "full_precision",
     "group_sort",
     "in_precision",
     "is_affine",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from robench.errors import GraphError
@@ -44,20 +44,25 @@ class Builder:
         validate(graph)
         return graph
 
-    def constant_arithmetic(self, op: str, node: int, other: Tensor | float, reverse: bool = False) -> int:
-        """Append add, sub, mul or div of a node and a constant (which may carry a batch dimension of 1)."""
-        if reverse and op == "div":
+    def arithmetic(self, op: str, left: int | Tensor, right: int | Tensor) -> int:
+        """Append add, sub, mul or div of two nodes, or of a node and a constant (batch dimension 1, or none)."""
+        attributes: dict[str, Any] = {"reverse": int(not isinstance(left, int))} if op == "sub" else {}
+        if isinstance(left, int) and isinstance(right, int):
+            if op not in ("add", "sub"):
+                raise GraphError(f"{op} of two activations is not supported")
+            return self.add(op, left, right, **attributes)
+        node, other = (left, right) if isinstance(left, int) else (right, left)
+        assert isinstance(node, int) and isinstance(other, Tensor)
+        if op == "div" and node is right:
             raise GraphError("a constant divided by an activation is not supported")
-        tensor = torch.as_tensor(other, dtype=torch.float64) if not isinstance(other, Tensor) else other
-        tensor = tensor if tensor.is_floating_point() else tensor.double()
         rank = len(self.shape(node))
-        if tensor.dim() == rank + 1 and tensor.shape[0] == 1:
-            tensor = tensor[0]
-        if tensor.dim() > rank:
-            raise GraphError(f"{op}: a constant of shape {list(tensor.shape)} does not fit every batch")
-        tensor = tensor.reshape((1,) * (rank - tensor.dim()) + tuple(tensor.shape))
-        attributes = {"reverse": int(reverse)} if op == "sub" else {}
-        return self.add(op, node, constants={"other": tensor}, **attributes)
+        if other.dim() == rank + 1 and other.shape[0] == 1:
+            other = other[0]
+        if other.dim() > rank:
+            raise GraphError(f"{op}: a constant of shape {list(other.shape)} does not fit every batch")
+        other = other.reshape((1,) * (rank - other.dim()) + tuple(other.shape))
+        other = other if other.is_floating_point() else other.double()
+        return self.add(op, node, constants={"other": other}, **attributes)
 
     def linear(self, node: int, weight: Tensor, bias: Tensor | None = None) -> int:
         """Append a linear layer on the last axis, which must be the only one larger than 1."""

@@ -10,11 +10,19 @@ from torch import Tensor
 from robench.errors import GraphError, InputError
 from robench.graph._fingerprint import fingerprint
 from robench.graph._ir import Graph
-from robench.graph._module import last_uses
 from robench.graph._precision import in_precision
 from robench.graph.operators import OPERATORS, validate
 
-__all__ = ["GraphClassifier"]
+__all__ = ["GraphClassifier", "check_input"]
+
+
+def check_input(x: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    """Raise InputError unless `x` is a batch [B, *shape] of `dtype`."""
+    if x.shape[1:] != shape or x.dtype != dtype:
+        raise InputError(
+            f"inputs are {list(x.shape)} of {x.dtype}; the classifier takes "
+            f"[{', '.join(('batch', *map(str, shape)))}] of {dtype}"
+        )
 
 
 class GraphClassifier:
@@ -36,7 +44,7 @@ class GraphClassifier:
         self._fingerprint = fingerprint(graph, dtype)
         validate(self._graph)  # a cast can overflow a weight or round a divisor to zero
         self._steps: list[tuple[Callable[..., Tensor], tuple[int, ...], tuple[int, ...]]] = []
-        last = last_uses(graph)
+        last = graph.last_uses()
         for position, node in enumerate(self._graph.nodes[1:], 1):
             constants = {name: tensor.to(self._device) for name, tensor in node.constants.items()}
             self._steps.append((OPERATORS[node.op].bind(node.attributes, constants), node.inputs, last[position]))
@@ -73,11 +81,7 @@ class GraphClassifier:
 
     def logits(self, x: Tensor) -> Tensor:
         """Return logits [B, classes] for `x` [B, ...]. Raises InputError for another shape or dtype."""
-        if x.shape[1:] != self._graph.nodes[0].shape or x.dtype != self._dtype:
-            raise InputError(
-                f"inputs are {list(x.shape)} of {x.dtype}; the classifier takes [batch, "
-                f"{', '.join(map(str, self.input_shape))}] of {self._dtype}"
-            )
+        check_input(x, self._graph.input_shape, self._dtype)
         values: list[Tensor | None] = [x]
         for run, inputs, done in self._steps:
             values.append(run(values[inputs[0]]) if len(inputs) == 1 else run(*(values[i] for i in inputs)))

@@ -6,7 +6,7 @@ operator to earlier nodes. Shapes leave the batch dimension out: a graph runs on
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -50,3 +50,11 @@ class Graph:
     def classes(self) -> int:
         """Number of logits."""
         return self.nodes[-1].shape[0]
+
+    def last_uses(self) -> Sequence[tuple[int, ...]]:
+        """Return for each node the nodes that it is the last to read: their values can be freed after it."""
+        last = {source: position for position, node in enumerate(self.nodes) for source in node.inputs}
+        done: list[list[int]] = [[] for _ in self.nodes]
+        for source, position in last.items():
+            done[position].append(source)
+        return [tuple(sources) for sources in done]

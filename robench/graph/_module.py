@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
@@ -11,7 +9,7 @@ from robench.graph._ir import Graph
 from robench.graph._precision import in_precision
 from robench.graph.operators import OPERATORS, group_sort
 
-__all__ = ["GraphModule", "GroupSort", "last_uses"]
+__all__ = ["GraphModule", "GroupSort"]
 
 
 class GraphModule(nn.Module):
@@ -22,7 +20,7 @@ class GraphModule(nn.Module):
         super().__init__()
         graph = in_precision(graph, dtype)
         self.network = graph  # `graph` means something else to the TorchScript exporter
-        self._last = last_uses(graph)
+        self._last = graph.last_uses()
         for position, node in enumerate(graph.nodes):
             for name, tensor in node.constants.items():
                 self.register_buffer(f"node{position}_{name}", tensor.clone())
@@ -60,15 +58,3 @@ class GroupSort(nn.Module):
     def extra_repr(self) -> str:
         """Name the group in the module's representation."""
         return f"group={self.group}"
-
-
-def last_uses(graph: Graph) -> Sequence[tuple[int, ...]]:
-    """Return for each node the nodes whose values nothing after it reads."""
-    last = dict.fromkeys(range(len(graph.nodes)), 0)
-    for position, node in enumerate(graph.nodes):
-        last.update(dict.fromkeys(node.inputs, position))
-    done: list[list[int]] = [[] for _ in graph.nodes]
-    for node_position, position in last.items():
-        if node_position != len(graph.nodes) - 1:
-            done[position].append(node_position)
-    return [tuple(positions) for positions in done]

@@ -67,6 +67,13 @@ class Call:
         """Return an input, None where it is left out."""
         return self.inputs[position] if position < len(self.inputs) else None
 
+    def operand(self, position: int) -> Value:
+        """Return an input that must be given."""
+        value = self.value(position)
+        if value is None:
+            raise refuse(f"{self.op}: input {position} is missing")
+        return value
+
     def node(self, position: int = 0) -> int:
         """Return an input that must be an activation."""
         value = self.value(position)

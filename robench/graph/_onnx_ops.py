@@ -38,19 +38,7 @@ def _clip(call: Call) -> Value:
 
 
 def _arithmetic(op: str) -> Callable[[Call], Value]:
-    def importer(call: Call) -> Value:
-        left, right = call.value(0), call.value(1)
-        if isinstance(left, int) and isinstance(right, int):
-            if op not in ("add", "sub"):
-                raise refuse(f"{call.op} of two activations is not supported")
-            return (
-                call.builder.add("add", left, right) if op == "add" else call.builder.add("sub", left, right, reverse=0)
-            )
-        if isinstance(left, int):
-            return call.builder.constant_arithmetic(op, left, call.constant(1))
-        return call.builder.constant_arithmetic(op, call.node(1), call.constant(0), reverse=op in ("sub", "div"))
-
-    return importer
+    return lambda call: call.builder.arithmetic(op, call.operand(0), call.operand(1))
 
 
 def _sum(call: Call) -> Value:
@@ -77,9 +65,9 @@ def _gemm(call: Call) -> Value:
     if addend is None or beta == 0.0:
         return out
     if isinstance(addend, Tensor):
-        return call.builder.constant_arithmetic("add", out, _scaled(addend, beta))
+        return call.builder.arithmetic("add", out, _scaled(addend, beta))
     if beta != 1.0:
-        addend = call.builder.constant_arithmetic("mul", addend, beta)
+        addend = call.builder.arithmetic("mul", addend, torch.tensor(beta, dtype=torch.float64))
     return call.builder.add("add", out, addend)
 
 

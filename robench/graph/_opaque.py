@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from robench.errors import InputError
+from robench.graph._classifier import check_input
 from robench.graph._fingerprint import tensor_digest
 
 __all__ = ["ModuleClassifier", "module_fingerprint"]
@@ -22,7 +23,7 @@ _OWN = frozenset(vars(nn.Module()))
 
 
 class ModuleClassifier:
-    """Runs a copy of a module: logits [B, classes]. Opaque: `graph` is None."""
+    """Runs a copy of a module: logits [B, classes]. Opaque: `graph` is None, and `why` says in one line what for."""
 
     def __init__(
         self,
@@ -31,6 +32,7 @@ class ModuleClassifier:
         classes: int,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        why: str = "",
     ) -> None:
         """Copy `module` to `device` in `dtype`; the copy's parameters take no gradients."""
         try:
@@ -43,15 +45,12 @@ class ModuleClassifier:
         self.dtype = dtype
         self.device = torch.device(device)
         self.graph = None
+        self.why = why
         self.fingerprint = module_fingerprint(module, dtype)
 
     def logits(self, x: Tensor) -> Tensor:
         """Return logits [B, classes] for `x` [B, ...]. Raises InputError for another shape or dtype."""
-        if tuple(x.shape[1:]) != self.input_shape or x.dtype != self.dtype:
-            raise InputError(
-                f"inputs are {list(x.shape)} of {x.dtype}; the classifier takes [batch, "
-                f"{', '.join(map(str, self.input_shape))}] of {self.dtype}"
-            )
+        check_input(x, self.input_shape, self.dtype)
         out: Tensor = self._module(x)
         return out
 

@@ -65,20 +65,19 @@ def _group_sort(t: Tracer, x: Traced, group: int) -> Traced:
     return t.emit("group_sort", x, group=group)
 
 
+def _operand(value: object) -> int | Tensor:
+    """Return the node of an activation, or a constant as a tensor; Python numbers are doubles."""
+    if isinstance(value, Traced):
+        return value.node
+    return value if isinstance(value, Tensor) else torch.as_tensor(cast(Any, value), dtype=torch.float64)
+
+
 def _arithmetic(op: str, swap: bool = False, in_place: bool = False) -> Handler:
     def handler(t: Tracer, left: object, right: object, *, alpha: float = 1, rounding_mode: None = None) -> Traced:
         if alpha != 1 or rounding_mode is not None:
             raise GraphError(f"{op} with alpha or rounding_mode is not supported")
         first, second = (right, left) if swap else (left, right)
-        if isinstance(first, Traced) and isinstance(second, Traced):
-            if op not in ("add", "sub"):
-                raise GraphError(f"{op} of two activations is not supported")
-            out = t.emit("add", first, second) if op == "add" else t.emit("sub", first, second, reverse=0)
-        else:
-            x, other = (first, second) if isinstance(first, Traced) else (second, first)
-            assert isinstance(x, Traced)
-            node = t.builder.constant_arithmetic(op, x.node, cast(Any, other), reverse=x is second and op != "add")
-            out = t.made(node)
+        out = t.made(t.builder.arithmetic(op, _operand(first), _operand(second)))
         return t.update(left, out) if in_place else out
 
     return handler
@@ -99,7 +98,7 @@ def _addmm(t: Tracer, bias: Tensor, x: Traced, weight: Tensor, *, beta: float = 
     if (alpha, beta) != (1, 1) or isinstance(bias, Traced):
         raise GraphError("addmm is supported for a constant bias, alpha = 1 and beta = 1")
     product = _matmul(t, x, weight)
-    return t.made(t.builder.constant_arithmetic("add", product.node, bias))
+    return t.made(t.builder.arithmetic("add", product.node, bias))
 
 
 def _weights(**tensors: Tensor | None) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ from robench.runner._chunk import ChunkResult
 from robench.runner._judge import Judge, Verdict
 from robench.runner._plan import Evaluator, Plan, automatic_batch_size
 from robench.runner._rows import Block, WitnessBlock
-from robench.runner._run import chunks, evaluate_chunk, full_precision, refuse_undeclared_randomness
+from robench.runner._run import chunks, evaluate_chunk, refuse_undeclared_randomness
 
 __all__ = [
     "Block",
@@ -17,6 +17,5 @@ __all__ = [
     "automatic_batch_size",
     "chunks",
     "evaluate_chunk",
-    "full_precision",
     "refuse_undeclared_randomness",
 ]

@@ -1,20 +1,20 @@
-"""The chunks of a run, the precision that they are evaluated in, and a guard against undeclared randomness."""
+"""The chunks of a run, and a guard against undeclared randomness."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import torch
 
 from robench.classifier import Classifier
 from robench.errors import InputError
+from robench.graph import full_precision
 from robench.runner._chunk import Chunk, ChunkResult
 from robench.runner._plan import Plan
 from robench.samples import Samples
 
-__all__ = ["chunks", "evaluate_chunk", "full_precision", "refuse_undeclared_randomness"]
+__all__ = ["chunks", "evaluate_chunk", "refuse_undeclared_randomness"]
 
 
 def chunks(plan: Plan, done: Collection[int], size: int) -> Iterator[tuple[int, int]]:
@@ -37,18 +37,6 @@ def evaluate_chunk(plan: Plan, start: int, stop: int, limit: int, warn: Callable
     y = torch.from_numpy(plan.samples.y[start:stop]).to(classifier.device)
     with full_precision():
         return Chunk(plan, x, y, plan.samples.index[start:stop].tolist(), limit, warn).run()
-
-
-@contextmanager
-def full_precision() -> Iterator[None]:
-    """Keep reduced-precision shortcuts (TF32) out of every verdict, and put the settings back afterwards."""
-    matmul, conv = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, conv.allow_tf32
-    matmul.allow_tf32 = conv.allow_tf32 = False
-    try:
-        yield
-    finally:
-        matmul.allow_tf32, conv.allow_tf32 = before
 
 
 def refuse_undeclared_randomness(classifier: Classifier, samples: Samples) -> None:

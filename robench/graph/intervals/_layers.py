@@ -28,7 +28,7 @@ class Layer:
         attributes: the operator's settings.
         constants: float64, on the device.
         shape: shape of the output without the batch dimension.
-        last: position of the last node that reads this one.
+        last: positions of the nodes that this one is the last to read.
         finite: whether every constant is; otherwise nothing is known about the output.
         memo: what was computed from the constants alone.
     """
@@ -38,7 +38,7 @@ class Layer:
     attributes: Mapping[str, Attribute]
     constants: Mapping[str, Tensor]
     shape: tuple[int, ...]
-    last: int
+    last: tuple[int, ...]
     finite: bool
     memo: dict[object, Any] = field(default_factory=dict)
 
@@ -72,15 +72,12 @@ def layers(graph: Graph, device: torch.device) -> tuple[Layer, ...]:
     """Return the layers of `graph` with their constants, exact in float64 on `device`; kept with the graph."""
     kept = _PREPARED.setdefault(graph, {})
     if device not in kept:
-        last = list(range(len(graph.nodes)))
-        for position, node in enumerate(graph.nodes):
-            for source in node.inputs:
-                last[source] = max(last[source], position)
-        kept[device] = tuple(_layer(node, last[position], device) for position, node in enumerate(graph.nodes))
+        pairs = zip(graph.nodes, graph.last_uses(), strict=True)
+        kept[device] = tuple(_layer(node, last, device) for node, last in pairs)
     return kept[device]
 
 
-def _layer(node: Node, last: int, device: torch.device) -> Layer:
+def _layer(node: Node, last: tuple[int, ...], device: torch.device) -> Layer:
     constants = {name: value.detach().to(device, torch.float64) for name, value in node.constants.items()}
     finite = all(bool(value.isfinite().all()) for value in constants.values())
     return Layer(node.op, node.inputs, node.attributes, constants, node.shape, last, finite)

@@ -32,9 +32,8 @@ def propagate(layers: tuple[Layer, ...], start: Box | Ball, stop: int) -> Box | 
     for position in range(1, stop + 1):
         layer = layers[position]
         values[position] = _apply(layer, [values[source] for source in layer.inputs])
-        for source in set(layer.inputs):
-            if layers[source].last == position and source != stop:
-                del values[source]
+        for source in layer.last:
+            del values[source]
     return values[stop]
 
 

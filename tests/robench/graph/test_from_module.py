@@ -71,10 +71,120 @@ def test_what_graphs_cannot_express_stays_opaque(dtype):
         classifier.logits(torch.rand(5, 3, dtype=dtype))
 
 
-def test_a_trace_that_is_not_the_function_is_not_believed():
-    # The trace sees the first call; later ones do something else.
-    liar = Net(lambda m, x: m.fc(x) * (1.0 if type(x) is not torch.Tensor else 2.0))
-    assert isinstance(from_module(liar, (4,)), ModuleClassifier)
+class TwoFaced(nn.Module):
+    """A small convolutional net with one setting that is another while it is traced."""
+
+    def __init__(self, setting, traced, run, spread=1.0):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.bn, self.fc = nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Linear(16, 3)
+        self.bn.running_mean.normal_()
+        self.bn.running_var.uniform_(0.5, 2.0).mul_(spread)
+        self.settings = {"eps": (1e-5, 1e-5), "padding": (0, 0), "slope": (0.01, 0.01), "scale": (1.0, 1.0)}
+        self.settings[setting] = (traced, run)
+        self.eval()
+
+    def forward(self, x):
+        eps, padding, slope, scale = (pair[type(x) is torch.Tensor] for pair in self.settings.values())
+        z = F.conv2d(x, self.conv.weight, self.conv.bias, padding=1 + padding, stride=1 + padding)
+        bn = self.bn
+        z = F.batch_norm(z, bn.running_mean, bn.running_var, bn.weight, bn.bias, False, 0.0, eps)
+        return self.fc(F.adaptive_avg_pool2d(F.leaky_relu(z, slope), 2).flatten(1)) * scale
+
+
+DIFFERENCES = {
+    "eps of batch normalisation": ("eps", 1e-5, 1e-3),
+    "eps beside a large variance": ("eps", 1e-5, 1e-3, 1e3),
+    "eps in its last digits": ("eps", 1e-5, 1.01e-5),
+    "padding and stride": ("padding", 0, 1),
+    "slope": ("slope", 0.01, 0.011),
+    "last digits of float32": ("scale", 1.0, 1.0 + 2e-8),
+}
+
+
+@pytest.mark.parametrize("case", DIFFERENCES)
+def test_a_trace_that_is_not_the_function_is_not_believed(case):
+    setting, traced, run, *spread = DIFFERENCES[case]
+    assert isinstance(from_module(TwoFaced(setting, traced, traced, *spread), (2, 6, 6)), GraphClassifier)
+    liar = from_module(TwoFaced(setting, traced, run, *spread), (2, 6, 6))
+    assert isinstance(liar, ModuleClassifier)
+    assert "the trace is not the module" in liar.why
+    assert "\n" not in liar.why
+
+
+def test_a_trace_with_another_number_of_logits_is_not_believed():
+    liar = from_module(Net(lambda m, x: m.fc(x) if type(x) is torch.Tensor else m.fc(x)[:, :2]), (4,))
+    assert liar.why == "the trace gives 2 logits, the module 3"
+
+
+def test_the_reason_for_being_opaque_is_kept():
+    assert from_module(Curved(), (4,)).why == "gelu is not supported"
+
+
+class Unregistered(nn.Module):
+    """Its weights do not follow `double()`."""
+
+    def __init__(self, slope=0.01):
+        super().__init__()
+        self.weight, self.slope = torch.eye(4), slope
+
+    def forward(self, x):
+        return F.leaky_relu(F.linear(x - 0.5, self.weight), self.slope if type(x) is torch.Tensor else 0.01)
+
+
+class Uncopied(Unregistered):
+    def __deepcopy__(self, memo):
+        raise TypeError("no copies")
+
+
+def weight_norm():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 8)), nn.ReLU(), nn.Linear(8, 3))
+
+
+OF_ITS_OWN_PRECISION = {
+    "weights computed on the fly": weight_norm,
+    "spectral norm": lambda: nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(4, 3))),
+    "logits cast to float32": lambda: Net(lambda m, x: m.fc(x).float()),
+    "input cast to float32": lambda: Net(lambda m, x: m.fc(x.float())),
+    "weights that stay float32": Unregistered,
+    "no copies": Uncopied,
+    "bfloat16": lambda: weight_norm().bfloat16(),
+}
+
+
+@pytest.mark.parametrize("case", OF_ITS_OWN_PRECISION)
+def test_what_rounds_otherwise_in_float64_is_a_graph_all_the_same(case):
+    classifier = from_module(OF_ITS_OWN_PRECISION[case]().eval(), (4,))
+    assert isinstance(classifier, GraphClassifier), classifier.why
+
+
+def test_without_a_float64_copy_half_of_the_digits_must_agree():
+    assert isinstance(from_module(Unregistered(0.011).eval(), (4,)), ModuleClassifier)
+
+
+class Residual(nn.Module):
+    def __init__(self, depth):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.ModuleList([nn.Linear(16, 16) for _ in range(depth)])
+        self.norms = nn.ModuleList([nn.BatchNorm1d(16) for _ in range(depth)])
+        self.fc = nn.Linear(16, 3)
+
+    def forward(self, x):
+        for layer, norm in zip(self.layers, self.norms, strict=True):
+            x = x + F.relu(norm(layer(x)))
+        return self.fc(x)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e4])
+def test_deep_nets_are_graphs_whatever_their_scale(scale):
+    net = Residual(60)
+    for _ in range(3):  # statistics as training leaves them
+        net(torch.rand(200, 16))
+    net.fc.weight.data *= scale
+    net.fc.bias.data *= scale
+    assert isinstance(from_module(net.eval(), (16,)), GraphClassifier)
 
 
 def test_a_trace_of_a_deep_net_is_not_believed_either():

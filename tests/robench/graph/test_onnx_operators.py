@@ -223,7 +223,7 @@ UNSUPPORTED = {
     "control flow": (lambda n: flat(n, n("Loop", "x")), "operator 'Loop' is not supported"),
     "softmax inside": (lambda n: n("Relu", n_softmax(n, "Softmax")), "only as the last operator"),
     "softmax over pixels": (lambda n: n("Softmax", n("Reshape", "x", ints(1, 60)), axis=0), "is the batch"),
-    "product of activations": (lambda n: flat(n, n("Mul", "x", "x")), "Mul of two activations"),
+    "product of activations": (lambda n: flat(n, n("Mul", "x", "x")), "mul of two activations"),
     "constant over activation": (lambda n: flat(n, n("Div", weight(6), "x")), "a constant divided by"),
     "transA": (lambda n: n("Gemm", flat(n, "x"), weight(1, 3), transA=1), "transA"),
     "mixing reshape": (lambda n: n("Reshape", "x", ints(2, 30)), "does not keep the batch"),
