@@ -20,7 +20,7 @@ from typing import Protocol, runtime_checkable
 
 from robench.errors import DataError, LockedError
 
-__all__ = ["LocalStorage", "Storage", "check_key", "is_temporary"]
+__all__ = ["LocalStorage", "Storage", "check_key", "is_temporary", "sync_folder"]
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
 _LONGEST = 200  # bytes in one name: a temporary adds 18, and file systems stop at 255
@@ -121,7 +121,7 @@ class LocalStorage:
             if isinstance(error, OSError):
                 error.filename, error.filename2 = str(path), None
             raise
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
     def open(self, key: str) -> BufferedReader:
         """Open a regular file; anything else (a folder, a pipe) is refused without waiting for it."""
@@ -229,10 +229,11 @@ def _make_folder(folder: Path) -> None:
         return
     _make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
-    _sync_folder(folder.parent)
+    sync_folder(folder.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in `folder` are on disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -24,6 +24,6 @@ def build(runs: Sequence[Run], site: Path | str) -> Path:
 
 def is_site(folder: Path) -> bool:
     """Whether `folder` is a site that `build` made."""
-    from robench.runs import is_ours
+    from robench.folders import is_ours
 
     return is_ours(folder, "site")

@@ -8,9 +8,6 @@ FOLDER/checkpoint.json      format version and metadata of the user
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from robench.errors import DataError, GraphError, InputError
+from robench.folders import recover, replace_folder
 from robench.graph._ir import Graph
 from robench.graph._json import from_json, to_json
 from robench.graph.operators import validate
@@ -40,6 +38,7 @@ def check_folder(folder: str | Path) -> Path:
     Raises InputError otherwise. Ask before the work whose result is to be saved.
     """
     folder = Path(folder)
+    recover(folder)
     if folder.exists() and not (folder.is_dir() and {path.name for path in folder.iterdir()} <= set(_FILES)):
         raise InputError(f"{folder} exists and is no checkpoint: choose another folder")
     return folder
@@ -62,31 +61,16 @@ def save(graph: Graph, folder: str | Path, metadata: Mapping[str, Any]) -> None:
         for name, tensor in node.constants.items()
     }
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        replace_folder(
+            folder,
+            {
+                "graph.json": json.dumps(to_json(graph), indent=1, allow_nan=False).encode(),
+                "weights.safetensors": safetensors.torch.save(tensors),
+                "checkpoint.json": head.encode(),
+            },
+        )
     except OSError as error:
         raise InputError(f"{folder} cannot be written: {error.strerror}") from None
-    try:
-        (work / "new").mkdir()
-        _write(work / "new" / "graph.json", json.dumps(to_json(graph), indent=1, allow_nan=False).encode())
-        _write(work / "new" / "weights.safetensors", safetensors.torch.save(tensors))
-        _write(work / "new" / "checkpoint.json", head.encode())
-        if folder.exists():
-            folder.rename(work / "old")
-        (work / "new").rename(folder)
-    except OSError as error:
-        if (work / "old").exists() and not folder.exists():
-            (work / "old").rename(folder)
-        raise InputError(f"{folder} cannot be written: {error.strerror}") from None
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-def _write(path: Path, data: bytes) -> None:
-    with path.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
 
 
 def load(folder: str | Path) -> tuple[Graph, dict[str, Any]]:

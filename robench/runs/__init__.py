@@ -2,7 +2,7 @@
 
 from robench.runs._find import find_runs
 from robench.runs._git import git_state
-from robench.runs._layout import claim_folder, folder_name, is_ours, new_run_id, open_results, slug
+from robench.runs._layout import folder_name, new_run_id, open_results, slug
 from robench.runs._load import load
 from robench.runs._manifest import (
     MANIFEST_VERSION,
@@ -34,11 +34,9 @@ __all__ = [
     "Request",
     "Run",
     "Trust",
-    "claim_folder",
     "find_runs",
     "folder_name",
     "git_state",
-    "is_ours",
     "load",
     "new_run_id",
     "open_results",

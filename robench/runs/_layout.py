@@ -1,30 +1,18 @@
-"""Where a run lies: run ids, folder names, and the marker of a results folder."""
+"""Where a run lies: run ids, folder names, the results folder."""
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 import unicodedata
 from datetime import UTC, datetime
 from pathlib import Path
 
-from robench.errors import DataError, InputError
-from robench.storage import LocalStorage, is_temporary
+from robench.folders import claim
+from robench.storage import LocalStorage
 
-__all__ = [
-    "MARKER",
-    "RESERVED",
-    "RUN_ID",
-    "claim_folder",
-    "folder_name",
-    "is_ours",
-    "new_run_id",
-    "open_results",
-    "slug",
-]
+__all__ = ["RESERVED", "RUN_ID", "folder_name", "new_run_id", "open_results", "slug"]
 
-MARKER = "robench.json"
 RESERVED = ("_aggregates", "_bounds", "_scale", "_studies")
 RUN_ID = r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}"
 _LONGEST = 60
@@ -48,35 +36,6 @@ def folder_name(name: str, digest: str) -> str:
     return f"{slug(name, _LONGEST - 9)}-{digest.removeprefix('import:')[:8]}"
 
 
-def is_ours(folder: Path, kind: str = "results") -> bool:
-    """Whether `folder` carries the marker of robench folders of this kind (`results`, `site`, …)."""
-    try:
-        marker = json.loads(LocalStorage(folder).read(MARKER, 4096))
-    except (DataError, OSError, ValueError, RecursionError):
-        return False
-    return isinstance(marker, dict) and marker.get("robench") == kind
-
-
-def claim_folder(folder: Path | str, kind: str) -> LocalStorage:
-    """Return `folder` as a storage of ours, created and marked if it is new or empty.
-
-    Raises InputError where it holds something that is not ours.
-    """
-    folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file: choose a folder for --out")
-    storage = LocalStorage(folder)
-    if is_ours(folder, kind):
-        return storage
-    if folder.exists() and any(not is_temporary(path.name) for path in folder.iterdir()):
-        # Another process may have put its marker since.
-        if is_ours(folder, kind):
-            return storage
-        raise InputError(f"{folder} is not empty and not a robench {kind} folder: choose another --out")
-    storage.put(MARKER, json.dumps({"robench": kind, "schema": 1}).encode() + b"\n")
-    return storage
-
-
 def open_results(folder: Path | str) -> LocalStorage:
     """Return the results folder `folder`, created and marked if it is new or empty. Raises InputError if foreign."""
-    return claim_folder(folder, "results")
+    return claim(folder, "results")

@@ -13,11 +13,12 @@ import pytest
 from typer.testing import CliRunner
 
 from oracles.evidence import NETS, fake_run, toy_runs
+from robench import folders
 from robench.cli import app
 from robench.errors import InputError
 from robench.metrics import results
 from robench.runs import Display, Flag, find_runs
-from robench_leaderboard import _build, build, is_site
+from robench_leaderboard import build, is_site
 from robench_leaderboard._text import bdi, web_address
 
 INF = float("inf")
@@ -307,7 +308,7 @@ def test_a_folder_that_is_not_ours_is_refused(tmp_path):
 @pytest.mark.parametrize("exchange", [True, False])
 def test_an_older_site_is_replaced_in_one_step(tmp_path, monkeypatch, exchange):
     if not exchange:
-        monkeypatch.setattr(_build.ctypes, "CDLL", lambda *_, **__: object())
+        monkeypatch.setattr(folders.ctypes, "CDLL", lambda *_, **__: object())
     (tmp_path / "site").mkdir()
     build([], tmp_path / "site")
     (tmp_path / "site" / "old.html").write_text("of an older version")
@@ -320,7 +321,7 @@ def test_an_older_site_is_replaced_in_one_step(tmp_path, monkeypatch, exchange):
 def test_a_failure_leaves_the_older_site_alone(tmp_path, monkeypatch):
     build([], tmp_path / "site")
     before = (tmp_path / "site" / "index.html").read_bytes()
-    monkeypatch.setattr(_build.os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="No space left"):
         build([], tmp_path / "site")
     assert (tmp_path / "site" / "index.html").read_bytes() == before

@@ -1,8 +1,7 @@
-"""Run ids, folder names that hostile names cannot bend, and the marker of our folders."""
+"""Run ids, and folder names that hostile names cannot bend."""
 
 from __future__ import annotations
 
-import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robench.errors import InputError
-from robench.runs import claim_folder, folder_name, is_ours, new_run_id, open_results, slug
-from robench.runs._layout import MARKER, RESERVED, RUN_ID
+from robench.folders import is_ours
+from robench.runs import folder_name, new_run_id, open_results, slug
+from robench.runs._layout import RESERVED, RUN_ID
 from robench.storage import check_key
 
 
@@ -54,46 +54,10 @@ def test_folder_names_are_safe(text: str) -> None:
     assert check_key(name) == name
 
 
-def test_a_new_or_empty_folder_becomes_ours(tmp_path: Path) -> None:
-    for folder in (tmp_path / "a" / "b", tmp_path / "empty"):
-        (tmp_path / "empty").mkdir(exist_ok=True)
-        assert not is_ours(folder)
-        assert open_results(folder).root == folder
-        assert is_ours(folder)
-        assert not is_ours(folder, "site")
-        (folder / "more").write_text("x")
-        open_results(folder)
-
-
-def test_an_unfinished_claim_of_another_process_is_no_obstacle(tmp_path: Path) -> None:
-    (tmp_path / f".{MARKER}.0123456789ab.tmp").write_bytes(b"{")
-    open_results(tmp_path)
-    assert is_ours(tmp_path)
-
-
-@pytest.mark.parametrize(
-    "content", [None, b"", b"{}", b'{"robench": "site"}', b"[" * 4000, b'["robench"]', b"x" * 9999]
-)
-def test_foreign_folders_are_refused(tmp_path: Path, content: bytes | None) -> None:
-    (tmp_path / "thesis.tex").write_text("years of work")
-    if content is not None:
-        (tmp_path / MARKER).write_bytes(content)
-    with pytest.raises(InputError, match="not empty and not a robench results folder: choose another --out") as caught:
-        open_results(tmp_path)
-    assert "\n" not in str(caught.value)
-    if content is None:
-        assert sorted(os.listdir(tmp_path)) == ["thesis.tex"]  # noqa: PTH208
-
-
-def test_a_file_is_no_folder(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(InputError, match="is a file"):
-        open_results(tmp_path / "file")
-
-
-def test_kinds_of_folder(tmp_path: Path) -> None:
-    claim_folder(tmp_path / "site", "site")
-    (tmp_path / "site" / "index.html").write_text("x")
-    claim_folder(tmp_path / "site", "site")
-    with pytest.raises(InputError, match="not a robench results folder"):
-        open_results(tmp_path / "site")
+def test_a_results_folder_is_claimed_and_others_are_refused(tmp_path: Path) -> None:
+    assert open_results(tmp_path / "results").root == tmp_path / "results"
+    assert is_ours(tmp_path / "results", "results")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match="not empty and not a robench results folder"):
+        open_results(tmp_path / "mine")
