@@ -19,7 +19,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from robench import contracts
 from robench._values import (
     Boolean,
     Budget,
@@ -37,36 +36,23 @@ from robench._values import (
     Written,
 )
 from robench.errors import DataError, InputError, PluginError, SpecError
-from robench.files import FileRef, find_file
+from robench.kinds import KINDS
 from robench.spec import Chain, Item, Spec
 from robench.threat import Epsilon
 
 __all__ = [
     "Context",
-    "FileRef",
     "Parameter",
     "Written",
     "build",
     "check_factory",
     "describe",
-    "find_file",
     "param",
     "suggest",
 ]
 
 _MISSING: Any = dataclasses.MISSING
-_PROTOCOLS: Mapping[Any, tuple[str, str]] = {
-    contracts.Dataset: ("datasets", "dataset"),
-    contracts.Transform: ("transforms", "transform"),
-    contracts.Model: ("models", "model"),
-    contracts.Wrapper: ("wrappers", "wrapper"),
-    contracts.Attack: ("attacks", "attack"),
-    contracts.CompositeAttack: ("attacks", "attack"),
-    contracts.AttackModifier: ("attack_modifiers", "attack modifier"),
-    contracts.Certifier: ("certifiers", "certifier"),
-    contracts.Recipe: ("recipes", "recipe"),
-    contracts.Importer: ("importers", "importer"),
-}
+_PROTOCOLS = {protocol: kind for kind in KINDS.values() for protocol in kind.protocols}
 # Names that annotations may use although the module imports them for type checkers alone.
 _NAMES = {protocol.__name__: protocol for protocol in _PROTOCOLS} | {"Epsilon": Epsilon, "Path": Path}
 
@@ -265,7 +251,7 @@ def _type_of(annotation: Any, limits: Range) -> Type | None:
     if isinstance(annotation, type) and annotation in plain:
         return plain[annotation]
     if annotation in _PROTOCOLS:
-        return Nested(*_PROTOCOLS[annotation])
+        return Nested(_PROTOCOLS[annotation].name, _PROTOCOLS[annotation].noun)
     arguments = typing.get_args(annotation)
     origin = typing.get_origin(annotation)
     if origin is Literal and all(isinstance(a, str | int) and not isinstance(a, bool) for a in arguments):

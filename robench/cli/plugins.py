@@ -26,19 +26,6 @@ KindOption = Annotated[
     typer.Option("--kind", help="Kind, where plugins of several kinds share the name: attacks, certifiers, …"),
 ]
 
-# How a spec of each kind is used on the command line.
-_USE = {
-    "datasets": "robench eval -d '{spec}' …",
-    "transforms": "robench eval -d 'DATASET | {spec}' …",
-    "models": "robench eval -m '{spec}' …",
-    "wrappers": "robench eval -m 'MODEL | {spec}' …",
-    "attacks": "robench eval -a '{spec}' …",
-    "attack_modifiers": "robench eval -a 'ATTACK | {spec}' …",
-    "certifiers": "robench eval -c '{spec}' …",
-    "recipes": "robench train '{spec}' -d DATASET --out FOLDER",
-    "importers": "robench import '{spec}' PATH --out RESULTS",
-}
-
 
 @plugins_app.callback(invoke_without_command=True)
 def list_plugins(context: typer.Context, as_json: Json = False) -> None:
@@ -151,12 +138,10 @@ def _left_out(row: PluginRow) -> str:
 
 def _find(plugins: Plugins, name: str, kind: str | None) -> list[Entry]:
     """The entries called `name`, of every kind or of one; raises PluginError for a plugin that was left out."""
+    from robench.kinds import KINDS, find_kind
     from robench.params import suggest
-    from robench.registry import KINDS
 
-    kinds = [KINDS[kind]] if kind in KINDS else [one for one in KINDS.values() if kind in (None, one.noun)]
-    if not kinds:
-        raise SpecError(f"no kind of plugin is called {kind!r}{suggest(str(kind), KINDS)}: {', '.join(KINDS)}")
+    kinds = list(KINDS.values()) if kind is None else [find_kind(kind)]
     found = [entry for one in kinds if (entry := _entry(plugins, one, name))]
     if found:
         return found
@@ -181,6 +166,7 @@ def _document(plugins: Plugins, entry: Entry) -> dict[str, Any]:
     import inspect
 
     from robench.params import describe
+    from robench.registry import KINDS
 
     factory = plugins.factory(entry)
     text = inspect.getdoc(factory) or ""
@@ -192,7 +178,7 @@ def _document(plugins: Plugins, entry: Entry) -> dict[str, Any]:
         **dataclasses.asdict(entry),
         "doc": text,
         "parameters": parameters,
-        "example": _USE[entry.kind].format(spec=example),
+        "example": KINDS[entry.kind].usage.format(spec=example),
     }
 
 

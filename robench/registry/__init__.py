@@ -1,6 +1,6 @@
 """Plugins: found by entry point, loaded one by one, looked up by name, built from specs."""
 
-from robench.registry._kinds import KINDS, Kind
+from robench.kinds import KINDS, Kind
 from robench.registry._loading import Entry, PluginRow
 from robench.registry._plugins import Part, Plugins, Resolved, load_plugins
 from robench.registry._run_hooks import PluginWarning, RunHooks

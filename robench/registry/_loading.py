@@ -13,8 +13,8 @@ from typing import Any, Literal, NamedTuple
 from pluggy import PluginManager, PluginValidationError
 
 from robench import hookspecs
+from robench.kinds import KINDS
 from robench.params import suggest
-from robench.registry._kinds import KINDS
 from robench.registry._sources import Source
 from robench.text import one_line, safe
 

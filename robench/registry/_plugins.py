@@ -13,9 +13,9 @@ from types import MappingProxyType
 from typing import Any
 
 from robench.errors import PluginError, RobenchError, SpecError
+from robench.kinds import KINDS, Kind
 from robench.params import Context, Written, build, check_factory, suggest
 from robench.registry._compose import compose
-from robench.registry._kinds import KINDS, Kind
 from robench.registry._loading import Entry, Loaded, PluginRow, load_all
 from robench.registry._run_hooks import RunHooks
 from robench.registry._sources import BUILT_IN, Source, find_sources, normalized
@@ -192,8 +192,7 @@ def _import(entry: Entry, who: str) -> Any:
 
 
 def _misfit(kind: Kind, value: Any) -> str:
-    article = "an" if kind.noun[0] in "aeiou" else "a"
-    return f"{type(value).__name__} is not {article} {kind.noun}: it has no {' or '.join(kind.methods)}"
+    return f"{type(value).__name__} is not {kind.article} {kind.noun}: it has no {' or '.join(kind.methods)}"
 
 
 @lru_cache(maxsize=1)

@@ -9,30 +9,18 @@ from pathlib import Path
 from string import Template
 
 import robench
-from robench.errors import InputError, SpecError
-from robench.params import suggest
-from robench.registry import KINDS, Kind
+from robench.errors import InputError
+from robench.kinds import Kind, find_kind
 
 __all__ = ["render", "write_distribution"]
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _TAKEN = ("robench", "plugins", "leaderboard")  # packages of robench's own
-_SUMMARIES = {
-    "attacks": "signed gradient descent on the margin",
-    "attack_modifiers": "run an attack several times, keep the best points",
-    "certifiers": "exact dual-norm radius of an affine classifier",
-    "datasets": "uniform points on two sides of a hyperplane",
-    "importers": "radii from a comma-separated file",
-    "models": "which side of a hyperplane",
-    "recipes": "logistic regression by gradient descent",
-    "transforms": "keep every k-th sample",
-    "wrappers": "multiply the logits",
-}
 
 
 def render(kind: str, name: str, class_name: str) -> str:
     """Return the source of a small, correct plugin of `kind`."""
-    return _template(f"{KINDS[kind].noun.replace(' ', '_')}.py").substitute(name=name, Class=class_name)
+    return _template(f"{find_kind(kind).module}.py").substitute(name=name, Class=class_name)
 
 
 def write_distribution(name: str, kind: str = "attack", folder: Path | None = None) -> Path:
@@ -40,7 +28,7 @@ def write_distribution(name: str, kind: str = "attack", folder: Path | None = No
 
     Raises InputError for a name that cannot be a package's, an unknown kind, or a folder that holds something.
     """
-    chosen = _kind(kind)
+    chosen = find_kind(kind)
     if len(name) > 60 or _NAME.fullmatch(name) is None:
         raise InputError(f"{name!r} cannot name a plugin: use small letters, digits and single '-', a letter first")
     short = name.removeprefix("robench-")
@@ -50,19 +38,18 @@ def write_distribution(name: str, kind: str = "attack", folder: Path | None = No
     if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
         raise InputError(f"{str(folder)!r} is there already and is not empty: give another --out")
     package = f"robench_{short.replace('-', '_')}"
-    module = chosen.noun.replace(" ", "_")
     names = {
         "name": short,
         "kind": chosen.name,
         "noun": chosen.noun,
-        "article": "an" if chosen.noun[0] in "aeiou" else "a",
+        "article": chosen.article,
         "hook": chosen.hook,
-        "check": f"check_{module}",
+        "check": f"check_{chosen.module}",
         "distribution": f"robench-{short}",
         "package": package,
-        "module": module,
+        "module": chosen.module,
         "Class": _class_name(short, chosen),
-        "summary": _SUMMARIES[chosen.name],
+        "summary": chosen.example,
         "version": ".".join(robench.__version__.split(".")[:2]),
     }
     test = "test_importer.py" if chosen.name == "importers" else "test_conformance.py"
@@ -70,23 +57,13 @@ def write_distribution(name: str, kind: str = "attack", folder: Path | None = No
         "pyproject.toml": _template("pyproject.toml").substitute(names),
         "README.md": _template("README.md").substitute(names),
         f"src/{package}/__init__.py": _template("init.py").substitute(names),
-        f"src/{package}/{module}.py": render(chosen.name, short, names["Class"]),
+        f"src/{package}/{chosen.module}.py": render(chosen.name, short, names["Class"]),
         "tests/test_conformance.py": _template(test).substitute(names),
     }
     for path, text in written.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text, encoding="utf-8")
     return folder
-
-
-def _kind(text: str) -> Kind:
-    """Find a kind by its plural or its noun: `attacks`, `attack`, `attack-modifier`."""
-    wanted = text.replace("-", "_").replace(" ", "_")
-    nouns = {kind.noun.replace(" ", "_"): kind for kind in KINDS.values()}
-    found = KINDS.get(wanted) or nouns.get(wanted)
-    if found is None:
-        raise SpecError(f"no kind of plugin is called {text!r}{suggest(wanted, nouns)}: {', '.join(nouns)}")
-    return found
 
 
 def _class_name(name: str, kind: Kind) -> str:

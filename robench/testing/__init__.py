@@ -28,6 +28,7 @@ from robench.contracts import (
     Transform,
     Wrapper,
 )
+from robench.kinds import find_kind
 from robench.testing._findings import Choice, ConformanceError, Finding, raise_for
 
 __all__ = [
@@ -54,14 +55,14 @@ def check_plugin(
     only: Iterable[str] | None = None,
     path: Path | None = None,
 ) -> list[Finding]:
-    """Return every finding about `plugin`, an object or a spec, of a kind (`attacks`, `certifiers`, …).
+    """Return every finding about `plugin`, an object or a spec, of a kind (`attack`, `certifier`, …).
 
     `skip` leaves checks out, `only` all others. Importers need `path`, a file or folder that they read.
-    Raises ValueError for an unknown kind or check.
+    Raises SpecError for an unknown kind, ValueError for an unknown check.
     """
     from robench.testing import _attacks, _certifiers, _data, _importers, _models, _modifiers, _training
 
-    choice = Choice.of(skip, only)
+    choice, kind = Choice.of(skip, only), find_kind(kind).name
     if kind == "importers":
         return _importers.importer_findings(_value(kind, plugin), path, choice)
     by_kind: dict[str, Callable[[Any, Choice], list[Finding]]] = {
@@ -74,8 +75,6 @@ def check_plugin(
         "transforms": _data.transform_findings,
         "wrappers": _models.wrapper_findings,
     }
-    if kind not in by_kind:
-        raise ValueError(f"no kind of plugin is called {kind!r}: choose one of importers, {', '.join(by_kind)}")
     return by_kind[kind](_value(kind, plugin), choice)
 
 

@@ -113,7 +113,7 @@ def test_show_refuses_what_is_not_there(site):
     site.load()
     assert refused("show", "pgdd").startswith("no plugin is called 'pgdd'; did you mean 'pgd'?")
     assert "no attack is called 'ibp'" in refused("show", "ibp", "--kind", "attack")
-    assert "no kind of plugin is called 'atack'; did you mean 'attacks'?" in refused("show", "pgd", "--kind", "atack")
+    assert "no kind of plugin is called 'atack'; did you mean 'attack'?" in refused("show", "pgd", "--kind", "atack")
     assert "No module named 'robench_a_module" in refused("show", "robench-bad-import")
     assert "cannot load robench_bad_factory.broken:Attack: OSError" in refused("show", "bad-module")
 

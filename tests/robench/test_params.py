@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from robench.contracts import Attack, CompositeAttack, Model
 from robench.errors import DataError, InputError, PluginError, SpecError
-from robench.params import Context, FileRef, Written, build, check_factory, describe, find_file, param
+from robench.files import FileRef, find_file
+from robench.params import Context, Written, build, check_factory, describe, param
 from robench.spec import parse
 from robench.threat import Epsilon
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from robench.errors import InputError, PluginError, SpecError
+from robench.kinds import find_kind
 from robench.registry import KINDS, Plugins, PluginWarning, Source, find_sources
 
 EXAMPLE = {
@@ -468,6 +469,14 @@ def test_wrapped_models_are_checked_wherever_they_are_loaded(site, nested):
             load(spec)
     with pytest.raises(InputError, match=r"^base \| other \| noisy draws at inference"):
         load("base | other | noisy | other")
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.name)
+def test_a_kind_is_found_by_plural_and_noun(kind):
+    for text in (kind.name, kind.noun, kind.module, kind.name.replace("_", "-"), kind.noun.replace(" ", "-")):
+        assert find_kind(text) is kind
+    with pytest.raises(SpecError, match=f"did you mean '{kind.module}'"):
+        find_kind(f"{kind.noun[:-1]}{kind.noun[-1] * 3}")
 
 
 # --------------------------------------------------------------------- run hooks

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from robench.contracts import Attack, Proposal
+from robench.errors import SpecError
 from robench.testing import ConformanceError, check_attack, check_plugin
 from robench.testing._modifiers import OneStep
 
@@ -131,8 +132,8 @@ def test_an_unknown_check_cannot_be_skipped() -> None:
 
 
 def test_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(ValueError, match="no kind of plugin is called 'attack'"):
-        check_plugin("attack", OneStep())
+    with pytest.raises(SpecError, match="no kind of plugin is called 'atack'; did you mean 'attack'"):
+        check_plugin("atack", OneStep())
 
 
 def test_an_attack_that_applies_nowhere_is_not_said_to_pass() -> None:
