@@ -6,7 +6,6 @@ user's module, whatever is in it. `robench.graph.operators` lists the vocabulary
 
 from robench.graph._checkpoint import check_folder, load, save
 from robench.graph._classifier import GraphClassifier
-from robench.graph._describe import describe, is_affine, parameters, successors
 from robench.graph._fingerprint import fingerprint
 from robench.graph._from_module import from_module
 from robench.graph._ir import Graph, Node
@@ -27,7 +26,6 @@ __all__ = [
     "Node",
     "Operator",
     "check_folder",
-    "describe",
     "fingerprint",
     "from_module",
     "from_onnx",
@@ -35,10 +33,7 @@ __all__ = [
     "full_precision",
     "group_sort",
     "in_precision",
-    "is_affine",
     "load",
-    "parameters",
     "save",
-    "successors",
     "validate",
 ]

@@ -51,6 +51,11 @@ class Graph:
         """Number of logits."""
         return self.nodes[-1].shape[0]
 
+    @property
+    def parameters(self) -> int:
+        """How many numbers the constants hold."""
+        return sum(tensor.numel() for node in self.nodes for tensor in node.constants.values())
+
     def last_uses(self) -> Sequence[tuple[int, ...]]:
         """Return for each node the nodes that it is the last to read: their values can be freed after it."""
         last = {source: position for position, node in enumerate(self.nodes) for source in node.inputs}

@@ -12,18 +12,13 @@ from torch import Tensor
 from robench.errors import GraphError
 from robench.graph._builder import Builder
 
-__all__ = ["BATCH", "Call", "Value", "refuse", "vector"]
+__all__ = ["BATCH", "Call", "Value", "vector"]
 
 # A value is a node of the graph under construction, or a constant.
 Value = int | Tensor
 
 # Stands for the batch size in shape vectors; no size can be this number.
 BATCH = -(2**62)
-
-
-def refuse(message: str) -> GraphError:
-    """Return the error of something that a graph cannot express."""
-    return GraphError(message)
 
 
 @dataclass
@@ -71,21 +66,21 @@ class Call:
         """Return an input that must be given."""
         value = self.value(position)
         if value is None:
-            raise refuse(f"{self.op}: input {position} is missing")
+            raise GraphError(f"{self.op}: input {position} is missing")
         return value
 
     def node(self, position: int = 0) -> int:
         """Return an input that must be an activation."""
         value = self.value(position)
         if not isinstance(value, int):
-            raise refuse(f"{self.op}: input {position} must be an activation")
+            raise GraphError(f"{self.op}: input {position} must be an activation")
         return value
 
     def constant(self, position: int) -> Tensor:
         """Return an input that must be a constant."""
         value = self.value(position)
         if not isinstance(value, Tensor):
-            raise refuse(f"{self.op}: input {position} must be a constant")
+            raise GraphError(f"{self.op}: input {position} must be a constant")
         return value
 
     def optional(self, position: int) -> Tensor | None:
@@ -99,7 +94,7 @@ class Call:
         if tensor is None:
             return None if old is None else [int(item) for item in old]
         if tensor.is_floating_point() or tensor.dim() > 1:
-            raise refuse(f"{self.op}: {name} must be a list of integers")
+            raise GraphError(f"{self.op}: {name} must be a list of integers")
         return [int(item) for item in tensor.reshape(-1).tolist()]
 
     def scalar(self, position: int, name: str, default: float) -> float:
@@ -109,7 +104,7 @@ class Call:
         if tensor is None:
             return default if old is None else float(old)
         if tensor.numel() != 1:
-            raise refuse(f"{self.op}: {name} must be one number")
+            raise GraphError(f"{self.op}: {name} must be one number")
         return float(tensor)
 
     def shape(self, node: int) -> tuple[int, ...]:
@@ -125,7 +120,7 @@ class Call:
         offset = int(self.batched)
         rank = len(self.shape(node)) + offset
         if not -rank <= dim < rank or dim % rank < offset:
-            raise refuse(f"{self.op}: dimension {dim} is the batch, or outside the {rank} dimensions")
+            raise GraphError(f"{self.op}: dimension {dim} is the batch, or outside the {rank} dimensions")
         return dim % rank - offset
 
     def is_batch(self, size: int) -> bool:
@@ -136,7 +131,7 @@ class Call:
         """Refuse attributes that nothing has read: their meaning would be lost."""
         unread = sorted(set(self.attributes) - self.read)
         if unread:
-            raise refuse(f"{self.op}: attribute {unread[0]!r} is not supported")
+            raise GraphError(f"{self.op}: attribute {unread[0]!r} is not supported")
 
 
 def vector(items: Sequence[int]) -> Tensor:

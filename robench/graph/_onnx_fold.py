@@ -9,7 +9,8 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from robench.graph._onnx_call import BATCH, Call, refuse
+from robench.errors import GraphError
+from robench.graph._onnx_call import BATCH, Call
 
 __all__ = ["FOLDERS", "TYPES"]
 
@@ -34,7 +35,7 @@ TYPES: Mapping[int, torch.dtype] = MappingProxyType(
 
 def _limited(op: str, shape: Sequence[int]) -> None:
     if any(size < 0 for size in shape) or math.prod(shape) > _MAX_ELEMENTS:
-        raise refuse(f"{op}: a constant of shape {list(shape)} is too large")
+        raise GraphError(f"{op}: a constant of shape {list(shape)} is too large")
 
 
 def _identity(call: Call) -> Tensor:
@@ -45,7 +46,7 @@ def _cast(call: Call) -> Tensor:
     dtype = TYPES.get(call.attribute("to", 0))
     call.attribute("saturate")
     if dtype is None:
-        raise refuse(f"Cast to type {call.attribute('to')} is not supported")
+        raise GraphError(f"Cast to type {call.attribute('to')} is not supported")
     return call.constant(0).to(dtype)
 
 
@@ -59,10 +60,10 @@ def _constant_of_shape(call: Call) -> Tensor:
 def _gather(call: Call) -> Tensor:
     data, index, axis = call.constant(0), call.constant(1), call.attribute("axis", 0)
     if data.dim() == 0:
-        raise refuse("Gather from a scalar")
+        raise GraphError("Gather from a scalar")
     size = data.shape[axis]
     if index.is_floating_point() or bool(((index < -size) | (index >= size)).any()):
-        raise refuse("Gather: an index is outside the constant")
+        raise GraphError("Gather: an index is outside the constant")
     axis %= data.dim()
     _limited(call.op, [*data.shape[:axis], *index.shape, *data.shape[axis + 1 :]])
     picked = data.index_select(axis, (index % size).reshape(-1))
@@ -122,7 +123,7 @@ def _arithmetic(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Call]
     def fold(call: Call) -> Tensor:
         left, right = call.constant(0), call.constant(1)
         if any(not x.is_floating_point() and bool((x == BATCH).any()) for x in (left, right)):
-            raise refuse(f"{call.op} computes with the batch size: the net must treat every batch alike")
+            raise GraphError(f"{call.op} computes with the batch size: the net must treat every batch alike")
         _limited(call.op, torch.broadcast_shapes(left.shape, right.shape))  # type: ignore[no-untyped-call]
         return function(left, right)
 
@@ -145,7 +146,7 @@ def _constant(call: Call) -> Tensor:
             return torch.tensor(number, dtype=dtype)
     tensor = call.attribute("value")
     if not isinstance(tensor, Tensor):
-        raise refuse("Constant without a numeric value")
+        raise GraphError("Constant without a numeric value")
     return tensor
 
 

@@ -9,7 +9,8 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from robench.graph._onnx_call import Call, Value, refuse
+from robench.errors import GraphError
+from robench.graph._onnx_call import Call, Value
 from robench.graph._onnx_fold import TYPES
 from robench.graph._onnx_shapes import SHAPE_IMPORTERS
 from robench.graph.operators._windows import extents
@@ -28,7 +29,7 @@ def _leaky(call: Call) -> Value:
 def _prelu(call: Call) -> Value:
     slope = call.constant(1)
     if slope.numel() != 1:
-        raise refuse("PRelu with a slope per channel is not supported")
+        raise GraphError("PRelu with a slope per channel is not supported")
     return call.builder.add("leaky_relu", call.node(), slope=float(slope))
 
 
@@ -55,10 +56,10 @@ def _scaled(tensor: Tensor, factor: float) -> Tensor:
 
 def _gemm(call: Call) -> Value:
     if call.attribute("transA", 0):
-        raise refuse("Gemm with transA on an activation would mix the batch")
+        raise GraphError("Gemm with transA on an activation would mix the batch")
     weight = call.constant(1)
     if weight.dim() != 2:
-        raise refuse(f"Gemm: the weight has {weight.dim()} axes, not 2")
+        raise GraphError(f"Gemm: the weight has {weight.dim()} axes, not 2")
     weight = _scaled(weight if call.attribute("transB", 0) else weight.t(), float(call.attribute("alpha", 1.0)))
     out = call.builder.linear(call.node(), weight)
     beta, addend = float(call.attribute("beta", 1.0)), call.value(2)
@@ -80,7 +81,7 @@ def _matmul(call: Call) -> Value:
         if shape[1:] == (1,) or (not call.batched and len(shape) == 1):
             out = call.builder.linear(call.builder.reshape(right, shape[:1]), left)
             return call.builder.reshape(out, (left.shape[0], *shape[1:]))
-    raise refuse("MatMul is supported between activation vectors and a constant matrix")
+    raise GraphError("MatMul is supported between activation vectors and a constant matrix")
 
 
 def _window(call: Call, spatial: Sequence[int], kernel: Sequence[int]) -> tuple[tuple[int, ...], ...]:
@@ -92,7 +93,7 @@ def _window(call: Call, spatial: Sequence[int], kernel: Sequence[int]) -> tuple[
         padding = (0,) * 2 * rank
     elif auto in ("SAME_UPPER", "SAME_LOWER"):
         if not len(stride) == len(dilation) == len(spatial) == rank or min(stride) < 1:
-            raise refuse(f"{call.op}: strides {list(stride)} and kernel {list(kernel)} do not fit")
+            raise GraphError(f"{call.op}: strides {list(stride)} and kernel {list(kernel)} do not fit")
         reach = extents(kernel, dilation)
         total = [
             max(0, (-(-size // step) - 1) * step + r - size)
@@ -101,7 +102,7 @@ def _window(call: Call, spatial: Sequence[int], kernel: Sequence[int]) -> tuple[
         less, more = tuple(t // 2 for t in total), tuple(t - t // 2 for t in total)
         padding = less + more if auto == "SAME_UPPER" else more + less
     elif auto != "NOTSET":
-        raise refuse(f"{call.op}: auto_pad {auto!r} is not supported")
+        raise GraphError(f"{call.op}: auto_pad {auto!r} is not supported")
     return stride, padding, dilation
 
 
@@ -110,7 +111,7 @@ def _conv(call: Call) -> Value:
     rank = weight.dim() - 2
     kernel = tuple(weight.shape[2:])
     if rank not in (1, 2) or call.ints("kernel_shape", kernel) != kernel:
-        raise refuse(f"Conv over {rank} axes with weight {list(weight.shape)} is not supported")
+        raise GraphError(f"Conv over {rank} axes with weight {list(weight.shape)} is not supported")
     stride, padding, dilation = _window(call, call.shape(node)[1:], kernel)
     constants = {"weight": weight} | ({} if bias is None else {"bias": bias})
     groups = int(call.attribute("group", 1))
@@ -122,7 +123,9 @@ def _conv(call: Call) -> Value:
 def _batch_norm(call: Call) -> Value:
     call.attribute("momentum")
     if call.attribute("training_mode", 0) or not call.attribute("spatial", 1):
-        raise refuse("BatchNormalization in training mode (or not per channel) is not supported: export in eval mode")
+        raise GraphError(
+            "BatchNormalization in training mode (or not per channel) is not supported: export in eval mode"
+        )
     names = ("weight", "bias", "mean", "var")
     constants = {name: call.constant(position) for position, name in enumerate(names, 1)}
     return call.builder.add("batch_norm", call.node(), constants=constants, eps=float(call.attribute("epsilon", 1e-5)))
@@ -131,7 +134,7 @@ def _batch_norm(call: Call) -> Value:
 def _pool_kernel(call: Call) -> tuple[int, ...]:
     kernel = call.ints("kernel_shape", ())
     if len(kernel) != 2:
-        raise refuse(f"{call.op} over {len(kernel)} axes is not supported: only 2")
+        raise GraphError(f"{call.op} over {len(kernel)} axes is not supported: only 2")
     return kernel
 
 
@@ -146,7 +149,7 @@ def _average_pool(call: Call) -> Value:
     node, kernel = call.node(), _pool_kernel(call)
     stride, padding, dilation = _window(call, call.shape(node)[1:], kernel)
     if any(step != 1 for step in dilation):
-        raise refuse("AveragePool with dilations is not supported")
+        raise GraphError("AveragePool with dilations is not supported")
     include = bool(call.attribute("count_include_pad", 0))
     return call.builder.avg_pool(node, kernel, stride, padding, bool(call.attribute("ceil_mode", 0)), include)
 
@@ -159,7 +162,7 @@ def _reduce_mean(call: Call) -> Value:
     node, axes = call.node(), call.listed(1, "axes")
     call.attribute("noop_with_empty_axes")
     if not axes:
-        raise refuse("ReduceMean over all dimensions would mix the batch")
+        raise GraphError("ReduceMean over all dimensions would mix the batch")
     return call.builder.mean(node, [call.axis(node, axis) for axis in axes], bool(call.attribute("keepdims", 1)))
 
 
@@ -168,14 +171,14 @@ def _dropout(call: Call) -> Value:
         call.attribute(name)
     mode = call.optional(2)
     if mode is not None and bool(mode.any()):
-        raise refuse("Dropout in training mode is random: export in eval mode")
+        raise GraphError("Dropout in training mode is random: export in eval mode")
     return call.node()
 
 
 def _cast(call: Call) -> Value:
     call.attribute("saturate")
     if TYPES.get(call.attribute("to")) not in (torch.float32, torch.float64):
-        raise refuse(f"Cast of an activation to type {call.attribute('to')} is not supported")
+        raise GraphError(f"Cast of an activation to type {call.attribute('to')} is not supported")
     return call.node()
 
 
@@ -184,7 +187,7 @@ def _softmax(call: Call) -> Value:
     node = call.node()
     axis = call.axis(node, call.attribute("axis", -1 if call.opset >= 13 else 1))
     if not call.last or len(call.shape(node)) != 1 or axis != 0:
-        raise refuse(f"{call.op} is supported only as the last operator, over the classes")
+        raise GraphError(f"{call.op} is supported only as the last operator, over the classes")
     return node
 
 
