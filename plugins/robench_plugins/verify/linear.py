@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from robench import param
 from robench.classifier import Classifier
 from robench.contracts import Certificates
 from robench.graph import OPERATORS, Graph
@@ -21,7 +22,7 @@ from robench.graph.intervals import pairwise_margins, unsupported
 from robench.numerics import open_to_closed, round_down
 from robench.streams import Stream
 from robench.threat import Domain, Norm, Threat
-from robench_plugins.verify._collapse import Collapsed, collapse
+from robench_plugins.verify._collapse import Collapsed, collapse, seconds
 
 __all__ = ["Linear"]
 
@@ -32,21 +33,31 @@ _COLLAPSED: WeakKeyDictionary[Graph, dict[torch.device, Collapsed]] = WeakKeyDic
 class Linear:
     """Gives the radius of classifiers whose graph is affine: exact without a box, a lower bound with one.
 
-    The graph is collapsed to one matrix by rigorous interval arithmetic; margins are rounded down, norms up.
+    The graph is collapsed to one matrix by rigorous interval arithmetic; margins are rounded down, norms up. That takes
+    milliseconds for one linear layer, normalised or not, and one pass per input dimension through deeper graphs.
     """
+
+    minutes: float = param(
+        1.0, "refuse classifiers whose collapse would take longer, as estimated for one core", above=0
+    )
 
     per_eps: ClassVar[bool] = False
     deterministic: ClassVar[bool] = True
 
     def applies(self, classifier: Classifier, norm: Norm) -> str | None:
-        """Return None, or what stands in the way: no graph, or an operator that is not affine."""
+        """Return None, or what stands in the way: no graph, an operator that is not affine, the time."""
         graph = classifier.graph
         if graph is None:
             return "linear reads the network's graph, and this classifier has none"
         for position, node in enumerate(graph.nodes[1:], 1):
             if not OPERATORS[node.op].affine:
                 return f"node {position}: {node.op} is not affine"
-        return unsupported(graph)
+        reason, estimate = unsupported(graph), seconds(graph) / 60
+        if reason is None and estimate > self.minutes:
+            return (
+                f"the graph's matrix would take about {math.ceil(estimate)} minutes (linear:minutes={self.minutes:g})"
+            )
+        return reason
 
     def certify(self, classifier: Classifier, x: Tensor, y: Tensor, threat: Threat, stream: Stream) -> Certificates:
         """Return a radius for each of `x` [B, ...] with labels `y` [B], in `threat.norm`."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from robench.errors import GraphError
 from robench.graph._ir import Graph
 from robench.graph.intervals._arithmetic import ieee_arithmetic
+from robench.graph.intervals._elementwise import UNARY
 from robench.graph.intervals._layers import Layer, layers
 from robench.graph.intervals._propagate import propagate, unsupported
 from robench.graph.intervals._sets import Ball, Box, input_set, intersect, sane, widen
@@ -85,10 +86,15 @@ def _check(graph: Graph) -> None:
 
 
 def _label_margins(prepared: tuple[Layer, ...], start: Box | Ball, y: Tensor, finite: Tensor) -> tuple[Tensor, Tensor]:
-    last = prepared[-1]
+    last, after = prepared[-1], []
+    while _is_uniform(last):
+        after.append(last)
+        last = prepared[last.inputs[0]]
     if last.op == "linear" and last.finite:
         inside = propagate(prepared, start, last.inputs[0])
         margins = _merged(last, inside, y)
+        for layer in reversed(after):
+            margins = _on_margins(layer, margins)
     else:
         logits = propagate(prepared, start, len(prepared) - 1)
         box = logits.box if isinstance(logits, Ball) else logits
@@ -98,6 +104,20 @@ def _label_margins(prepared: tuple[Layer, ...], start: Box | Ball, y: Tensor, fi
     unknown = per_sample(~finite, margins.lower)
     lower, upper = margins.lower.masked_fill(unknown, -math.inf), margins.upper.masked_fill(unknown, math.inf)
     return lower.scatter(1, y[:, None], math.inf), upper.scatter(1, y[:, None], math.inf)
+
+
+def _is_uniform(layer: Layer) -> bool:
+    """Whether a layer does the same to every logit, like a temperature: arithmetic with one number."""
+    if layer.op in ("add", "sub", "mul", "div"):
+        return len(layer.inputs) == 1 and layer.finite and layer.constants["other"].numel() == 1
+    return layer.op == "neg"
+
+
+def _on_margins(layer: Layer, margins: Box) -> Box:
+    """Do to differences of logits what a uniform layer does to the logits: shifts cancel."""
+    if layer.op in ("add", "sub"):
+        return Box(-margins.upper, -margins.lower) if layer.attributes.get("reverse") else margins
+    return UNARY[layer.op](layer, margins)
 
 
 def _merged(last: Layer, inside: Box | Ball, y: Tensor) -> Box:

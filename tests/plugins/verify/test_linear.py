@@ -1,6 +1,7 @@
 """`linear`: the closed form of SOURCES 000-2 from below, and never above the exact radius."""
 
 import math
+import re
 from fractions import Fraction
 
 import numpy as np
@@ -15,6 +16,7 @@ from oracles.rational import rational_logits
 from robench.graph import OPERATORS, GraphClassifier
 from robench.streams import Stream
 from robench.threat import NORMS, Domain, Threat
+from robench_plugins.verify import _collapse
 from robench_plugins.verify.linear import Linear
 
 DUAL = {"linf": 1, "l2": 2, "l1": math.inf}
@@ -32,9 +34,13 @@ def classifier_of(weight, bias=None, dtype=torch.float64):
     return GraphClassifier(draft.add("linear", constants=constants).graph(), dtype=dtype)
 
 
+def _fractions(values) -> np.ndarray:
+    return np.vectorize(Fraction, otypes=[object])(np.asarray(values))
+
+
 def is_at_most(lower: float, weight, bias, x, y: int, norm: str) -> bool:
     """Whether lower < min_j margin_j / ‖w_y − w_j‖_q, decided in exact arithmetic."""
-    w, b, point = (np.vectorize(Fraction, otypes=[object])(np.asarray(v, dtype=np.float64)) for v in (weight, bias, x))
+    w, b, point = (_fractions(v) for v in (weight, bias, x))
     for j in range(len(w)):
         row, margin = w[y] - w[j], (w[y] - w[j]) @ point + b[y] - b[j]
         if j == y or lower == 0:
@@ -131,6 +137,52 @@ def test_any_affine_graph_is_collapsed(steps, seed, norm):
             else:
                 reach = sum(map(abs, difference)) if norm == "linf" else max(map(abs, difference))
                 assert Fraction(lower) * reach < margin
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_normalised_linear_layer_is_scaled_exactly(norm, dtype, monkeypatch):
+    """Its matrix W diag(−1/σ) is known in fractions, and is what unit vectors give."""
+    rng = np.random.default_rng(5)
+    sigma, weight = rng.uniform(0.1, 3.0, 3), rng.normal(size=(4, 12)) * (rng.random((4, 12)) > 0.2)
+    draft = Draft((3, 2, 2), rng)
+    draft.add("sub", constants={"other": torch.tensor(rng.normal(size=(3, 1, 1)))}, reverse=1)
+    draft.add("div", constants={"other": torch.tensor(sigma)[:, None, None]}).flatten()
+    graph = draft.add("linear", constants={"weight": torch.tensor(weight)}).graph()
+    classifier = GraphClassifier(graph, dtype=dtype)
+    x = torch.tensor(rng.random((20, 3, 2, 2)), dtype=dtype)
+    y = classifier.logits(x).argmax(1)
+    found = certify(classifier, x, y, norm).lower
+    stored = [next(iter(node.constants.values())) for node in classifier.graph.nodes if node.constants]
+    offset, deviation, rows = (_fractions(value.double()) for value in stored)
+    matrix = -rows / np.repeat(deviation.flatten(), 4)
+    bias = -matrix @ np.repeat(offset.flatten(), 4)
+    assert (found > 0).all()
+    for row in range(20):
+        assert is_at_most(found[row].item(), matrix, bias, x[row].flatten().double(), int(y[row]), norm)
+    monkeypatch.setattr(_collapse, "_is_scaled", lambda graph: False)
+    torch.testing.assert_close(
+        certify(GraphClassifier(graph, dtype=dtype), x, y, norm).lower, found, rtol=1e-12, atol=0
+    )
+
+
+def test_what_would_take_too_long_is_refused_before():
+    def of(channels, size, head):
+        draft = Draft((3, size, size), np.random.default_rng(0))
+        if channels:
+            constants = {"weight": torch.zeros(channels, 3, 3, 3)}
+            draft.add("conv2d", constants=constants, stride=(4, 4), padding=(1, 1, 1, 1), dilation=(1, 1), groups=1)
+        draft.flatten()
+        return GraphClassifier(draft.add("linear", constants={"weight": torch.zeros(head, draft.shape[0])}).graph())
+
+    for quick in (of(0, 224, 10), of(16, 32, 10)):
+        assert Linear().applies(quick, "l2") is None
+    slow = of(16, 160, 10)
+    assert re.fullmatch(
+        r"the graph's matrix would take about \d+ minutes \(linear:minutes=1\)", Linear().applies(slow, "l2")
+    )
+    assert Linear(minutes=1000).applies(slow, "l2") is None
+    assert Linear().applies(of(0, 224, 300), "l2") is not None  # every label's differences are as large
 
 
 def test_the_ball_is_closed_and_the_boundary_is_an_error():

@@ -124,6 +124,29 @@ def test_merging_the_last_layer_is_never_looser():
     assert gained > 20
 
 
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_temperature_behind_the_last_layer_scales_the_merged_bound(norm):
+    """Margins of −(c − s·f)/t are s/t times those of f: no looser than merged, in whatever order."""
+    rng = np.random.default_rng(7)
+    plain = Draft((6,), rng).linear(8).add("relu").linear(4)
+    scaled = Draft((6,), rng)
+    scaled.nodes[:] = plain.nodes
+    number = {name: {"other": torch.tensor([value])} for name, value in (("s", 3.0), ("c", 0.7), ("t", 10.0))}
+    scaled.add("mul", constants=number["s"]).add("sub", constants=number["c"], reverse=1)
+    scaled.add("add", constants=number["c"]).add("div", constants=number["t"]).add("neg")
+    x, y = batch(plain.graph(), rng, 20)
+    before = ball_margin_lower(plain.graph(), x, y, norm, 0.1, Domain())
+    after = ball_margin_lower(scaled.graph(), x, y, norm, 0.1, Domain())
+    torch.testing.assert_close(after, before * 0.3, rtol=1e-12, atol=1e-12)
+    for row in range(20):
+        generator = torch.Generator().manual_seed(row)
+        assert excluded_in_ball(scaled.graph(), x[row], int(y[row]), norm, 0.1, Domain(), generator) is None
+    logits = evaluate(scaled.graph(), x.double())
+    lower, upper = point_margins(scaled.graph(), x, y)
+    margin = logits.gather(1, y[:, None])[:, 0] - logits.scatter(1, y[:, None], -math.inf).amax(1)
+    assert ((lower <= margin + 1e-14) & (margin - 1e-14 <= upper)).all()
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_linear_networks_lose_only_rounding(seed):
     """Over an unbounded linf ball the merged bound is the exact minimum, which fractions give."""
