@@ -22,7 +22,6 @@ __all__ = [
     "PRECISIONS",
     "Data",
     "Subject",
-    "deterministic",
     "load_data",
     "load_given",
     "load_subject",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import shlex
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -68,7 +67,7 @@ def first_manifest(
             opaque=classifier.graph is None,
             classes=classifier.classes,
             input_shape=tuple(classifier.input_shape),
-            parameters=_parameters(classifier),
+            parameters=None if classifier.graph is None else classifier.graph.parameters,
         ),
         dataset=DatasetInfo(
             canonical=data.canonical,
@@ -132,12 +131,6 @@ def _command(words: list[str], settings: Settings, plan: Plan, chosen: Sequence[
 
 def _plugins(parts: Sequence[Part]) -> tuple[PluginInfo, ...]:
     return tuple(PluginInfo(name=part.name, distribution=part.distribution, version=part.version) for part in parts)
-
-
-def _parameters(classifier: Any) -> int | None:
-    if classifier.graph is None:
-        return None
-    return sum(int(tensor.numel()) for node in classifier.graph.nodes for tensor in node.constants.values())
 
 
 def _device_name(device: torch.device) -> str:

@@ -9,12 +9,13 @@ import torch
 from pydantic import ValidationError
 
 from robench import registry
+from robench.classifier import deterministic
 from robench.errors import InputError
 from robench.evaluation._display import first_problem
 from robench.evaluation._evaluators import choose
 from robench.evaluation._manifest import first_manifest
 from robench.evaluation._settings import Settings
-from robench.loading import PRECISIONS, Data, Subject, deterministic, load_data, load_given, load_subject, parse_device
+from robench.loading import PRECISIONS, Data, Subject, load_data, load_given, load_subject, parse_device
 from robench.registry import Plugins
 from robench.runner import Plan, automatic_batch_size, refuse_undeclared_randomness
 from robench.runs import Manifest

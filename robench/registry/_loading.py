@@ -18,7 +18,7 @@ from robench.params import suggest
 from robench.registry._sources import Source
 from robench.text import one_line, safe
 
-__all__ = ["Entry", "Loaded", "PluginRow", "load_all", "one_line"]
+__all__ = ["Entry", "Loaded", "PluginRow", "load_all"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _IDENTIFIERS = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*"

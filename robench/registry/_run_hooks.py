@@ -11,7 +11,7 @@ from typing import Any
 
 from pluggy import HookImpl, PluginManager
 
-from robench.registry._loading import one_line
+from robench.text import one_line
 
 __all__ = ["PluginWarning", "RunHooks"]
 

@@ -23,6 +23,7 @@ from robench.runner._judge import Judge, Verdict
 from robench.runner._plan import Evaluator, Plan
 from robench.runner._rows import Block, WitnessBlock, encode_detail
 from robench.streams import Stream
+from robench.text import one_line
 from robench.threat import Threat
 
 __all__ = ["Chunk", "ChunkResult"]
@@ -311,7 +312,7 @@ class Chunk:
         )
 
     def _failed(self, work: _Work, error: PluginError) -> None:
-        reason = " ".join(str(error).split())[:500]
+        reason = one_line(str(error), 500)
         count = len(work.rows)
         self.warn(f"{count} samples end in error: {reason}")
         if count:

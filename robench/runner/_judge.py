@@ -16,6 +16,7 @@ from torch import Tensor
 
 from robench.classifier import Classifier, Counted, margins
 from robench.distances import distances, project
+from robench.numerics import per_sample
 from robench.threat import Norm, Threat
 
 __all__ = ["Judge", "Verdict"]
@@ -89,7 +90,7 @@ class Judge:
         """Judge proposed `points` [B, ...] for correctly classified samples `x` with labels `y`."""
         points = points.detach().to(dtype=x.dtype, device=x.device)
         finite = points.flatten(1).isfinite().all(1)
-        points = project(torch.where(_column(finite, x), points, x), x, threat)
+        points = project(torch.where(per_sample(finite, x), points, x), x, threat)
         margin, prediction = self._ask(points, y)
         error = ~finite | margin.isnan()
         claimed = (margin <= 0) & ~error
@@ -127,9 +128,9 @@ class Judge:
         best = points
         for _ in range(BISECTIONS):
             middle = (near + far) / 2
-            candidate = project(x + (points - x) * _column(middle, x), x, threat)
+            candidate = project(x + (points - x) * per_sample(middle, x), x, threat)
             wrong = self._ask(candidate, y)[0] <= 0
-            best = torch.where(_column(wrong, x), candidate, best)
+            best = torch.where(per_sample(wrong, x), candidate, best)
             near, far = torch.where(wrong, near, middle), torch.where(wrong, middle, far)
         return best
 
@@ -164,8 +165,3 @@ class Judge:
         sign = torch.where(lower > 0, 1, torch.where(upper <= 0, -1, guess))
         other = logits.scatter(1, y[:, None], -torch.inf).argmax(1)
         return sign, margin, torch.where(sign > 0, y, other), proven
-
-
-def _column(values: Tensor, like: Tensor) -> Tensor:
-    """Reshape [B] so that it broadcasts against [B, ...]."""
-    return values.reshape(-1, *[1] * (like.ndim - 1))

@@ -83,7 +83,7 @@ def test_run_hooks_are_called_with_what_is_documented(site, capsys):
     hooks = site.load().run_hooks
     hooks.started("r1", {"evaluators": ["clean", "pgd"]})
     hooks.finished("r1", {"samples": 3, "errors": 0})
-    assert capsys.readouterr().out == "r1 begins: clean, pgd\nr1 is done, 0 errors\n"
+    assert capsys.readouterr().err == "r1 begins: clean, pgd\nr1 is done, 0 errors\n"
 
 
 # ---------------------------------------------------------------------- tutorial
