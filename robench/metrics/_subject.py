@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -39,8 +39,8 @@ class RunLike(Protocol):
     def manifest(self) -> Manifest:
         """What was asked for, of what."""
 
-    def evidence(self) -> pa.Table:
-        """All rows."""
+    def iter_evidence(self) -> Iterator[pa.Table]:
+        """All rows, part by part."""
 
     def iter_witnesses(self) -> Iterator[pa.Table]:
         """All witnesses, part by part."""
@@ -141,14 +141,17 @@ def subjects(runs: Sequence[RunLike]) -> list[Subject]:
     if not manifests:
         return []
     ordered = [run for _, run in sorted({run.manifest.run: run for run in runs}.items())]
-    table = pa.concat_tables([run.evidence() for run in ordered]).unify_dictionaries()
+    frame = _frame([_slim(table) for run in ordered for table in run.iter_evidence()])
+    if frame.empty:
+        return []
     parts = [_distances(table) for run in ordered for table in run.iter_witnesses()]
-    witnesses = pa.concat_tables(parts).to_pandas() if parts else pd.DataFrame(columns=[*_ROW, *NORMS])
-    frame = _rows(table, witnesses)
+    _add_distances(frame, pa.concat_tables(parts).to_pandas() if parts else pd.DataFrame(columns=[*_ROW, *NORMS]))
 
     shapes = {name: manifest.classifier.input_shape for name, manifest in manifests.items()}
     out = []
-    for key, rows in frame.groupby(_SUBJECT, observed=True, sort=True):
+    for key, positions in frame.groupby(_SUBJECT, observed=True, sort=False).indices.items():
+        fingerprint, dataset_hash, split = cast("tuple[str, str, str]", key)
+        rows = _ordered(frame, np.asarray(positions, dtype=np.int64))
         names = sorted(map(str, rows["run"].unique()))
         about = tuple(manifests[name] for name in names)
         newest = rows[rows["run"] == names[-1]]
@@ -156,13 +159,13 @@ def subjects(runs: Sequence[RunLike]) -> list[Subject]:
         out.append(
             Subject(
                 classifier=min(map(str, newest["classifier"].unique())),
-                fingerprint=str(key[0]),
+                fingerprint=fingerprint,
                 dataset=min(map(str, newest["dataset"].unique())),
-                dataset_hash=str(key[1]),
-                split=str(key[2]),
+                dataset_hash=dataset_hash,
+                split=split,
                 runs=about,
                 silent=_silent(rows, about),
-                rows=rows.reset_index(drop=True),
+                rows=rows,
                 dimension=sizes.pop() if len(sizes) == 1 else None,
             )
         )
@@ -176,33 +179,50 @@ def _silent(rows: pd.DataFrame, manifests: tuple[Manifest, ...]) -> tuple[Evalua
     return tuple(info for info in infos if (info.kind, info.canonical) not in spoke and info.kind not in stages)
 
 
-def _rows(table: pa.Table, witnesses: pd.DataFrame) -> pd.DataFrame:
-    """Evidence as a frame in canonical order, with each row's witness distances."""
-    frame = table.select(_COLUMNS).to_pandas()
-    frame["numerical"] = pc.fill_null(
-        pc.and_(
-            pc.equal(pc.cast(table["status"], pa.string()), "open"),
-            pc.match_substring_regex(table["detail"], r'"reason":\s*"numerical"'),
-        ),
-        False,
-    ).to_numpy(zero_copy_only=False)
+def _slim(table: pa.Table) -> pa.Table:
+    """What the metrics use of a part; of the details, which are most of its bytes, only `numerical`."""
+    numerical = pc.and_(
+        pc.equal(pc.cast(table["status"], pa.string()), "open"),
+        pc.match_substring_regex(table["detail"], r'"reason":\s*"numerical"'),
+    )
+    return table.select(_COLUMNS).append_column("numerical", pc.fill_null(numerical, False))
+
+
+def _frame(parts: list[pa.Table]) -> pd.DataFrame:
+    """The parts, which are used up, as one frame."""
+    if not parts:
+        return pd.DataFrame()
+    table = pa.concat_tables(parts).unify_dictionaries()
+    parts.clear()
+    frame: pd.DataFrame = table.to_pandas(split_blocks=True, self_destruct=True)
+    for column in ("run", "kind", "evaluator", "norm", "status"):
+        frame[column] = frame[column].cat.reorder_categories(sorted(frame[column].cat.categories))
+    return frame
+
+
+def _add_distances(frame: pd.DataFrame, witnesses: pd.DataFrame) -> None:
+    """Add each row's witness distances."""
     for column in _DISTANCES:
         frame[column] = np.inf
     found = (frame["upper"] > 0) & (frame["upper"] < math.inf)
-    if len(witnesses) and found.any():
-        # Merged on text: the two tables' dictionaries differ. A repeated witness counts once, the nearest.
-        nearest = witnesses.groupby(_ROW, dropna=False, sort=False, observed=True)[list(NORMS)].min().reset_index()
-        left = frame.loc[found, _ROW].astype(dict.fromkeys(("run", "evaluator", "norm"), "object"))
-        joined = left.merge(nearest, how="left", on=_ROW)
-        for column, norm in _DISTANCES.items():
-            frame.loc[found, column] = joined[norm].fillna(math.inf).to_numpy()
-    for column in ("run", "kind", "evaluator", "norm", "status"):
-        frame[column] = frame[column].cat.reorder_categories(sorted(frame[column].cat.categories))
-    # Sorted by everything that tells rows apart, so that no result depends on the order of parts and runs.
-    ordered: pd.DataFrame = frame.sort_values(
-        ["sample", "run", "kind", "evaluator", "norm", "eps", "lower", "upper"], kind="stable"
-    )
-    return ordered
+    if witnesses.empty or not found.any():
+        return
+    # Merged on text: the two tables' dictionaries differ. A repeated witness counts once, the nearest.
+    nearest = witnesses.groupby(_ROW, dropna=False, sort=False, observed=True)[list(NORMS)].min().reset_index()
+    left = frame.loc[found, _ROW].astype(dict.fromkeys(("run", "evaluator", "norm"), "object"))
+    joined = left.merge(nearest, how="left", on=_ROW)
+    for column, norm in _DISTANCES.items():
+        frame.loc[found, column] = joined[norm].fillna(math.inf).to_numpy()
+
+
+def _ordered(frame: pd.DataFrame, positions: npt.NDArray[np.int64]) -> pd.DataFrame:
+    """The rows at `positions`, sorted by all that tells them apart: the order of parts and runs must not matter."""
+    keys = []
+    for name in ("sample", "run", "kind", "evaluator", "norm", "eps", "lower", "upper"):
+        column = frame[name]
+        values = column.cat.codes if isinstance(column.dtype, pd.CategoricalDtype) else column
+        keys.append(values.to_numpy()[positions])
+    return frame.iloc[positions[np.lexsort(keys[::-1])]].reset_index(drop=True)
 
 
 def _distances(table: pa.Table) -> pa.Table:

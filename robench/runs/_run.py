@@ -164,7 +164,11 @@ class Run:
 
     def evidence(self) -> pa.Table:
         """Return all committed rows, validated. Raises DataError. Works while the run is being written."""
-        tables = []
+        tables = list(self.iter_evidence())
+        return pa.concat_tables(tables).unify_dictionaries() if tables else EVIDENCE.empty_table()
+
+    def iter_evidence(self) -> Iterator[pa.Table]:
+        """Yield the committed rows part by part, validated, so that what is not needed need not fit into memory."""
         owner: set[int] = set()
         for key in self._parts("evidence"):
             table = self._read(key, "evidence")
@@ -174,8 +178,7 @@ class Run:
                 where = f"sample {min(owner & samples)}" if owner & samples else f"{repeated}"
                 raise DataError(f"{self.storage.locate(key)}: rows of {where} are there twice")
             owner |= samples
-            tables.append(table)
-        return pa.concat_tables(tables).unify_dictionaries() if tables else EVIDENCE.empty_table()
+            yield table
 
     def witnesses(self) -> pa.Table:
         """Return all committed witnesses, validated, read when called. Raises DataError."""

@@ -98,6 +98,9 @@ class FakeRun:
             self.table = self.builder.table()
         return self.table
 
+    def iter_evidence(self):
+        yield self.evidence()
+
     def witnesses(self) -> pa.Table:
         if self.found is None:
             self.found = self.points.table()
