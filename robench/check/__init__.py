@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+
+from robench.check._asked import asked_of_run
 from robench.check._chain import chain
 from robench.check._findings import CODES, Checked, Finding, gathered
 from robench.check._rows import rows_of_run
 from robench.check._witnesses import witnesses_of_run
 from robench.errors import DataError
+from robench.evidence import EVIDENCE
 from robench.metrics import subjects
 
 if TYPE_CHECKING:
     from robench.runs import Manifest, Run
 
 __all__ = ["CODES", "Checked", "Finding", "check"]
+
+_COLUMNS = [
+    *("sample", "label", "prediction", "evaluator", "kind", "norm", "eps", "lower", "upper", "confidence", "status"),
+]
 
 
 def check(runs: Sequence[Run]) -> Checked:
@@ -29,16 +37,15 @@ def check(runs: Sequence[Run]) -> Checked:
     witnesses = 0
     for run in runs:
         manifest = run.manifest
-        findings += (_of_run(manifest, "edited", problem) for problem in run.verify_parts())
+        findings += (_of_run(manifest, "edited", problem) for problem in _edits(run))
         try:
-            rows = run.evidence().to_pandas()
-            more, count = witnesses_of_run(manifest, rows, run.iter_witnesses())
+            more, count = _inside(run)
         except DataError as error:
             findings.append(_of_run(manifest, "schema", str(error)))
             continue
         readable.append(run)
         witnesses += count
-        findings += [*rows_of_run(manifest, rows), *more]
+        findings += more
         if not manifest.complete:
             notes.append(f"run {manifest.run} of {manifest.classifier.canonical} is not complete")
     about = subjects(readable)
@@ -54,6 +61,22 @@ def check(runs: Sequence[Run]) -> Checked:
         "witnesses": witnesses,
     }
     return Checked(gathered(findings), tuple(notes), counts)
+
+
+def _edits(run: Run) -> Iterator[str]:
+    yield from run.verify_parts()
+    if run.manifest.parts and not run.manifest.complete:
+        yield "not complete, but its manifest lists the hashes of its parts, as only a complete run's does"
+
+
+def _inside(run: Run) -> tuple[list[Finding], int]:
+    """What cannot be right within one run, and the number of its witnesses."""
+    tables = [part.select(_COLUMNS) for part in run.iter_evidence()]
+    table = pa.concat_tables(tables or [EVIDENCE.empty_table().select(_COLUMNS)]).unify_dictionaries()
+    tables.clear()
+    rows = table.to_pandas(split_blocks=True, self_destruct=True)
+    findings, count = witnesses_of_run(run.manifest, rows, run.iter_witnesses())
+    return [*rows_of_run(run.manifest, rows), *asked_of_run(run.manifest, rows), *findings], count
 
 
 def _of_run(manifest: Manifest, code: str, what: str) -> Finding:

@@ -67,10 +67,12 @@ def rows_of_run(manifest: Manifest, rows: pd.DataFrame) -> Iterator[Finding]:
 
 
 def _samples(manifest: Manifest, samples: np.ndarray) -> Iterator[Finding]:
-    found, promised = np.unique(samples), manifest.dataset.samples_hash
-    if not manifest.complete:
+    found, promised = np.unique(samples), manifest.dataset.samples_hash or manifest.request.samples_hash
+    if promised != (manifest.request.samples_hash or promised):
+        what = "a manifest whose request and dataset name different samples"
+    elif not manifest.complete:
         return
-    if len(found) != manifest.dataset.n:
+    elif len(found) != manifest.dataset.n:
         what = f"rows about {len(found)} samples instead of {manifest.dataset.n}"
     elif promised is not None and samples_hash(found) != promised:
         what = "rows about other samples than it was asked for"

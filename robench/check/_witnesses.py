@@ -92,8 +92,17 @@ def _point(
     outside = int(((point < low) | (point > high)).sum())
     if outside:
         yield "point", f"{outside} of the witness's {point.size} coordinates lie outside the domain {list(bounds)}"
+    yield from _norms(witness, point.size)
     if clean is not None:
         yield from _distances(witness, np.abs(point.astype(np.longdouble) - clean.astype(np.longdouble)).ravel())
+
+
+def _norms(witness: Mapping[str, Any], d: int) -> Iterator[tuple[str, str]]:
+    """The three recorded distances against each other: linf ≤ l2 ≤ l1 and l1 ≤ √d l2, l2 ≤ √d linf."""
+    linf, l2, l1 = (float(witness[norm]) for norm in ("linf", "l2", "l1"))
+    most = math.sqrt(d) * (1 + _ABOVE)
+    if not (linf <= l2 * (1 + _ABOVE) and l2 <= l1 * (1 + _ABOVE) and l1 <= most * l2 and l2 <= most * linf):
+        yield "distance", f"no point has the distances linf {linf:.9g}, l2 {l2:.9g} and l1 {l1:.9g} at once"
 
 
 def _distances(witness: Mapping[str, Any], step: npt.NDArray[np.longdouble]) -> Iterator[tuple[str, str]]:

@@ -13,6 +13,7 @@ from robench.runs import find_runs
 
 INF = math.inf
 F32 = float(np.float32(0.05))
+OPEN = dict.fromkeys(range(3), ("open", 0, INF))
 
 
 def honest(number=0, **more):
@@ -54,7 +55,7 @@ def test_a_certificate_above_a_witness_is_named(tmp_path):
 @pytest.mark.parametrize(("radius", "contradicts"), [(math.nextafter(F32, 0), False), (F32, True)])
 def test_closed_balls_touch_at_equality(tmp_path, radius, contradicts):
     other = fake_run(1, n=4, evaluators=(("lip", "certificate"),)).clean({0: True, 1: True, 2: True, 3: False})
-    other.add("lip", "certificate", "linf", None, {1: ("certified", radius, INF)})
+    other.add("lip", "certificate", "linf", None, {**OPEN, 1: ("certified", radius, INF)})
     assert codes(found(tmp_path, honest(), other)) == ["contradiction"] * contradicts
 
 
@@ -70,15 +71,16 @@ def test_closed_balls_touch_at_equality(tmp_path, radius, contradicts):
 def test_norms_meet_in_the_witness(tmp_path, norm, radius, contradicts):
     other = fake_run(1, n=4, norm=norm, evaluators=(("lip", "certificate"),))
     other.clean({0: True, 1: True, 2: True, 3: False})
-    other.add("lip", "certificate", norm, None, {1: ("certified", radius, INF)})
+    other.add("lip", "certificate", norm, None, {**OPEN, 1: ("certified", radius, INF)})
     outcome = found(tmp_path, honest(), other)
     assert codes(outcome) == ["contradiction"] * contradicts
     assert all(finding.norm == norm for finding in outcome.findings)
 
 
 def test_other_functions_are_another_matter(tmp_path):
-    other = fake_run(1, net="other", n=4, evaluators=(("liar", "certificate"),)).clean(dict.fromkeys(range(4), True))
-    other.add("liar", "certificate", "linf", None, {1: ("certified", 9.0, INF)})
+    other = fake_run(1, net="other", n=4, evaluators=(("liar", "certificate"),))
+    other.clean({0: True, 1: True, 2: True, 3: False})
+    other.add("liar", "certificate", "linf", None, {**OPEN, 1: ("certified", 9.0, INF)})
     assert found(tmp_path, honest(), other).findings == ()
 
 
@@ -93,7 +95,9 @@ def test_without_points_the_norm_inequalities_still_contradict(tmp_path):
 
 
 def statistical(contradictions, n=500, confidence=0.999):
-    run = fake_run(n=n, norm="l2", evaluators=(("pgd", "attack"), ("smoothing", "certificate")), shape=(2,))
+    run = fake_run(
+        n=n, norm="l2", eps=("0.5",), evaluators=(("pgd", "attack"), ("smoothing", "certificate")), shape=(2,)
+    )
     run.clean(dict.fromkeys(range(n), True))
     rows = {i: ("falsified", 0, 0.5) if i < contradictions else ("open", 0, INF) for i in range(n)}
     run.add("pgd", "attack", "l2", 0.5, rows)
@@ -194,8 +198,8 @@ def test_witnesses_that_cannot_be_right(tmp_path, case):
 
 
 def test_a_witness_outside_its_budget_or_the_domain_or_without_a_row(tmp_path):
-    run = fake_run(n=3).clean({0: True, 1: True, 2: True})
-    run.add("pgd", "attack", "linf", 0.1, {0: ("falsified", 0, 0.25), 1: ("falsified", 0, 0.0625)})
+    run = fake_run(n=3, evaluators=(("pgd", "attack"),)).clean({0: True, 1: True, 2: True})
+    run.add("pgd", "attack", "linf", 0.1, {0: ("falsified", 0, 0.25), 1: ("falsified", 0, 0.0625), 2: OPEN[2]})
     run.witness("pgd", "linf", 0.1, 0, [0.25, 0, 0, 0])
     run.witness("pgd", "linf", 0.1, 1, [0.0625, -0.0625, 0, 0])
     run.witness("pgd", "linf", 0.1, 2, [0.0625, 0, 0, 0])
@@ -232,10 +236,86 @@ def test_a_part_of_another_schema_is_a_finding_and_the_others_are_still_checked(
 
 
 def test_rows_about_other_samples_than_promised(tmp_path):
-    run = fake_run(n=1).clean({7: True})
+    run = fake_run(n=1, evaluators=()).clean({7: True})
+    (finding,) = found(tmp_path / "one", run).findings
+    assert finding.code == "samples" and "other samples" in finding.text
     run.manifest = run.manifest.replace(dataset=run.manifest.dataset.model_copy(update={"samples_hash": "0" * 64}))
-    run.manifest = run.manifest.replace(complete=False)
-    assert codes(found(tmp_path, run)) == ["samples"]
+    (finding,) = found(tmp_path / "two", run).findings
+    assert finding.code == "samples" and "name different samples" in finding.text
+
+
+def rewritten(tmp_path, edit, complete):
+    """What check finds in an honest run after someone with all the tools changed rows: hashes and all are in order."""
+    run = fake_run(n=4)
+    rows = {(row["sample"], row["evaluator"]): row for row in honest().evidence().to_pylist()}
+    edit(rows)
+    run.table = type(honest().evidence()).from_pylist(list(rows.values()), schema=honest().evidence().schema)
+    run.found = honest().witnesses()
+    run.save(tmp_path, complete=complete)
+    return [(finding.code, finding.sample) for finding in check(find_runs(tmp_path)).findings]
+
+
+def flip(rows):
+    """The misclassified sample, said to be correct, by its label too."""
+    rows[3, "clean"].update(status="correct", prediction=0, upper=INF)
+
+
+EDITS = {
+    "nothing": (lambda rows: None, []),
+    "a misclassified sample becomes correct": (flip, [("missing", 3), ("missing", 3)]),
+    "a correct one becomes misclassified": (
+        lambda rows: rows[0, "clean"].update(status="incorrect", prediction=1, upper=0.0),
+        [("clean", 0), ("contradiction", 0), ("row", 0)],
+    ),
+    "an attack's row is gone": (lambda rows: rows.pop((0, "pgd")), [("missing", 0)]),
+    "a falsified row is gone": (
+        lambda rows: rows.pop((1, "pgd")),
+        [("missing", 1), ("missing", 1), ("witness", 1)],
+    ),
+    "a certificate's row is gone": (lambda rows: rows.pop((2, "ibp")), [("missing", 2)]),
+    "a clean row is gone": (lambda rows: rows.pop((0, "clean")), [("missing", 0), ("row", 0)]),
+    "the distance is halved": (lambda rows: rows[1, "pgd"].update(upper=F32 / 2), [("distance", 1)]),
+    "another budget": (lambda rows: rows[2, "pgd"].update(eps=0.2), [("missing", 2), ("row", 2)]),
+    "another certifier": (lambda rows: rows[2, "ibp"].update(evaluator="lip"), [("missing", 2), ("row", 2)]),
+}
+
+
+@pytest.mark.parametrize("case", EDITS)
+@pytest.mark.parametrize("complete", [True, False])
+def test_edits_that_the_hashes_do_not_show(tmp_path, case, complete):
+    edit, expected = EDITS[case]
+    assert rewritten(tmp_path, edit, complete) == expected
+
+
+def test_a_radius_answers_every_budget_and_a_proof_spares_the_other_certifiers(tmp_path):
+    run = fake_run(n=2, evaluators=(("cheap", "certificate"), ("dear", "certificate"), ("mn", "attack")))
+    run.clean({0: True, 1: True})
+    run.add("cheap", "certificate", "linf", 0.1, {0: ("certified", 0.1, INF), 1: ("open", 0, INF)})
+    run.add("dear", "certificate", "linf", 0.1, {1: ("open", 0, INF)})
+    run.add("mn", "attack", "linf", None, {0: ("open", 0, INF), 1: ("open", 0, INF)})
+    assert found(tmp_path, run).findings == ()
+
+
+def test_stages_of_a_composite_choose_their_samples(tmp_path):
+    run = fake_run(n=2, evaluators=(("both", "attack"),)).clean({0: True, 1: True})
+    run.add("first", "attack", "linf", 0.1, {0: ("open", 0, INF)})
+    assert found(tmp_path, run).findings == ()
+
+
+def test_a_complete_run_disguised_as_an_incomplete_one(tmp_path):
+    run = honest().save(tmp_path)
+    path = next(tmp_path.glob("**/manifest.json"))
+    path.write_bytes(run.manifest.replace(complete=False).to_json())
+    (finding,) = check(find_runs(tmp_path)).findings
+    assert finding.code == "edited" and "not complete" in finding.text
+
+
+@pytest.mark.parametrize("linf", [0.04, 0.08])
+def test_distances_that_no_point_has_need_no_clean_input(tmp_path, linf):
+    """The point lies at 0.0707 in l2: no linf distance is larger; that 0.04 is not its own takes the clean input."""
+    run = fake_run(n=1).clean({0: True}).add("pgd", "attack", "linf", 0.1, {0: ("falsified", 0, linf)})
+    run.witness("pgd", "linf", 0.1, 0, [0.05, 0.0, 0.05, 0.0], clean=None, linf=linf)
+    assert codes(found(tmp_path, run)) == (["distance"] if linf > 0.0708 else [])
 
 
 def test_every_code_is_explained():
@@ -247,7 +327,7 @@ def test_the_command_names_samples_and_exits_1(tmp_path):
     good = CliRunner().invoke(app, ["check", str(tmp_path)])
     assert (good.exit_code, good.stdout.splitlines()[-1].endswith("nothing wrong")) == (0, True)
     liar = fake_run(1, n=4, evaluators=(("liar", "certificate"),)).clean({0: True, 1: True, 2: True, 3: False})
-    liar.add("liar", "certificate", "linf", None, {1: ("certified", 1.0, INF)})
+    liar.add("liar", "certificate", "linf", None, {**OPEN, 1: ("certified", 1.0, INF)})
     liar.save(tmp_path)
     bad = CliRunner().invoke(app, ["check", str(tmp_path)])
     assert bad.exit_code == 1
