@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from robench.errors import DataError
 from robench.evidence import EvidenceBuilder, Kind
@@ -33,8 +35,6 @@ from robench.text import one_line
 from robench.threat import Norm
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from robench.runs import PluginInfo
 
 __all__ = ["ImportedRows", "ImportedRun", "write"]
@@ -185,8 +185,15 @@ class ImportedRun:
 
     def evidence(self, run: str) -> pa.Table:
         """Return the rows as evidence of `run`. Raises DataError for values that do not fit."""
+        place, n = self._table.column_names.index("run"), len(self._table)
+        names = pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int32()), n), [run])
+        return self._table.set_column(place, self._table.schema.field("run"), names)
+
+    @cached_property
+    def _table(self) -> pa.Table:
+        """The rows, as evidence of no run yet: built once, for their hash and for the run."""
         builder = EvidenceBuilder(
-            run=run,
+            run="content",
             classifier=self.classifier,
             fingerprint=self.fingerprint,
             dataset=self.dataset,
@@ -222,7 +229,7 @@ class ImportedRun:
 
     def _content(self) -> str:
         """sha256 over everything that the source says about samples: the same content is imported once."""
-        table = self.evidence("content")
+        table = self._table
         sha = hashlib.sha256()
         for name in table.column_names:
             sha.update(f"{name}\0{table[name].to_pylist()!r}\0".encode())

@@ -91,7 +91,7 @@ def print_results(results: Sequence[Result]) -> None:
     _show(_result_table(results))
 
 
-def run_rows(runs: Sequence[Run], now: datetime | None = None) -> list[dict[str, Any]]:
+def run_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Return what identifies each run, oldest first, as JSON values."""
     rows = []
     for run in runs:
@@ -111,14 +111,14 @@ def run_rows(runs: Sequence[Run], now: datetime | None = None) -> list[dict[str,
                 "origin": manifest.origin,
                 "trust": manifest.trust,
                 "started": manifest.started.isoformat(),
-                "age": age(manifest.started, now),
+                "finished": manifest.finished.isoformat() if manifest.finished else None,
                 "location": run.location,
             }
         )
     return rows
 
 
-def print_runs(rows: Sequence[dict[str, Any]]) -> None:
+def print_runs(rows: Sequence[dict[str, Any]], now: datetime | None = None) -> None:
     """Write rows of `run_rows` to stdout: a table on a terminal, tab-separated lines with a header elsewhere."""
     header = ["run", "classifier", "dataset", "ε", "samples", "state", "age"]
     cells = []
@@ -132,7 +132,7 @@ def print_runs(rows: Sequence[dict[str, Any]]) -> None:
                 safe(f"{row['norm'] or ''} {' '.join(row['eps'])}".strip()) or "-",
                 f"{row['n']}" if row["complete"] else f"{row['done']} of {row['n']}",
                 state if row["origin"] == "measured" else f"{state}, {row['trust']}",
-                row["age"],
+                age(datetime.fromisoformat(row["started"]), now),
             ]
         )
     if not sys.stdout.isatty():

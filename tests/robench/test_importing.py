@@ -5,6 +5,7 @@ import pytest
 
 from robench.check import check
 from robench.errors import DataError
+from robench.evidence import EVIDENCE, EvidenceBuilder
 from robench.importing import ImportedRows, ImportedRun, write
 from robench.metrics import results
 from robench.runs import Display, PluginInfo, find_runs
@@ -127,3 +128,21 @@ def test_an_unknown_status_is_refused(tmp_path):
     broken = dataclasses.replace(proven, status="proven")
     with pytest.raises(DataError, match="proven"):
         write(published(rows=(clean, broken)), tmp_path)
+
+
+def test_the_rows_are_built_once_for_their_hash_and_for_the_run(tmp_path, monkeypatch):
+    built = []
+
+    class Counting(EvidenceBuilder):
+        def __init__(self, **given):
+            built.append(given["run"])
+            super().__init__(**given)
+
+    monkeypatch.setattr("robench.importing.EvidenceBuilder", Counting)
+    one = published()
+    run, _ = write(one, tmp_path)
+    assert len(built) == 1
+    evidence = run.evidence()
+    assert evidence["run"].unique().to_pylist() == [run.manifest.run]
+    assert evidence.drop_columns("run").equals(one.evidence("other").drop_columns("run"))
+    assert one.evidence("other").schema.equals(EVIDENCE, check_metadata=True)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from oracles.evidence import fake_run, toy_runs
 from robench.cli import app
 from robench.metrics import results, summarise
-from robench.report import age, bracket, cost, print_results, result_lines, run_rows, safe
+from robench.report import age, bracket, cost, print_results, print_runs, result_lines, run_rows, safe
 from robench.runs import Flag, find_runs
 
 INF = float("inf")
@@ -132,14 +132,17 @@ def test_the_commands_as_json(tmp_path):
     assert [row["n"] for row in listed] == [20] * 4
 
 
-def test_runs_are_listed_with_their_state(tmp_path):
+def test_runs_are_listed_with_their_state(tmp_path, capsys):
     two_sided(0).save(tmp_path)
     two_sided(1).save(tmp_path, complete=False)
     lines = CliRunner().invoke(app, ["runs", str(tmp_path)]).stdout.splitlines()
     assert lines[0].split("\t") == ["run", "classifier", "dataset", "ε", "samples", "state", "age"]
     assert [line.split("\t")[4:6] for line in lines[1:]] == [["4", "complete"], ["4 of 4", "incomplete"]]
-    rows = run_rows(find_runs(tmp_path), now=datetime(2026, 1, 4, tzinfo=UTC))
-    assert [row["age"] for row in rows] == ["1 day", "1 day"]
+    rows = run_rows(find_runs(tmp_path))
+    assert [row["started"] for row in rows] == ["2026-01-02T03:04:05+00:00", "2026-01-02T03:05:05+00:00"]
+    assert [row["finished"] is None for row in rows] == [False, True]
+    print_runs(rows, now=datetime(2026, 1, 4, tzinfo=UTC))
+    assert [line.split("\t")[6] for line in capsys.readouterr().out.splitlines()[1:]] == ["1 day", "1 day"]
 
 
 def test_a_missing_folder_is_one_line_on_stderr(tmp_path):

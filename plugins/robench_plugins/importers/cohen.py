@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from robench.runs import Display
 from robench_plugins.importers._alpha import infer_alpha
 from robench_plugins.importers._certify import Line, certified_lower, read_lines
 
-__all__ = ["Cohen", "Figures", "figures"]
+__all__ = ["Cohen"]
 
 SOURCE = "https://github.com/locuslab/smoothing"
 PAPER = "https://arxiv.org/abs/1902.02918"
@@ -157,36 +156,3 @@ def _rows(lines: Sequence[Line], evaluator: str, alpha: float | None, passes: in
         detail=[{"radius_printed": str(line.radius)} for line in certified],
     )
     return clean, certificates
-
-
-@dataclass(frozen=True)
-class Figures:
-    """A file's published figures: fractions of all samples, abstentions counted as wrong.
-
-    Attributes:
-        n: number of samples.
-        clean: fraction classified correctly.
-        abstain: fraction without a class.
-        acr: average certified radius: mean of correct × printed radius.
-        certified: fraction correct with a printed radius ≥ r, per r.
-    """
-
-    n: int
-    clean: float
-    abstain: float
-    acr: float
-    certified: dict[str, float]
-
-
-def figures(path: Path, radii: Sequence[str] = EPS) -> Figures:
-    """Return the figures of one CERTIFY file as the paper computes them, with ≥ on the printed radius."""
-    lines = read_lines(path)
-    n = len(lines)
-    right = [Fraction(line.radius) for line in lines if line.correct]
-    return Figures(
-        n=n,
-        clean=len(right) / n,
-        abstain=sum(line.abstains for line in lines) / n,
-        acr=float(sum(right)) / n,
-        certified={r: sum(radius >= Fraction(r) for radius in right) / n for r in radii},
-    )

@@ -1,6 +1,7 @@
 import math
 from decimal import Decimal
 from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from robench.runs import find_runs
 from robench.testing import check_importer
 from robench_plugins.importers._alpha import CANDIDATES, infer_alpha, radii_of_counts
 from robench_plugins.importers._certify import certified_lower, printed_unit, read_lines
-from robench_plugins.importers.cohen import Cohen, figures
+from robench_plugins.importers.cohen import EPS, Cohen
 
 HEADER = "idx\tlabel\tpredict\tradius\tcorrect\ttime\n"
 GOOD = HEADER + "0\t3\t3\t0.378\t1\t15.4\n20\t7\t-1\t0.0\t0\t0:00:14.5\n40\t4\t0\t0.0186\t0\t1:02:03\n"
@@ -206,6 +207,20 @@ ALPHAS = {
 
 def authors(data_folder, noise, sigma):
     return data_folder / "smoothing" / "cifar10" / "resnet110" / f"noise_{noise}" / "test" / f"sigma_{sigma}"
+
+
+def figures(path):
+    """A file's figures as the paper computes them: fractions of all samples, ≥ on the printed radius."""
+    lines = read_lines(path)
+    n = len(lines)
+    right = [Fraction(line.radius) for line in lines if line.correct]
+    return SimpleNamespace(
+        n=n,
+        clean=len(right) / n,
+        abstain=sum(line.abstains for line in lines) / n,
+        acr=float(sum(right)) / n,
+        certified={r: sum(radius >= Fraction(r) for radius in right) / n for r in EPS},
+    )
 
 
 @pytest.mark.data
