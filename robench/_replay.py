@@ -22,9 +22,10 @@ from robench.evidence import decode_points
 from robench.graph import full_precision
 from robench.loading import Data, Subject, load_data, load_subject, parse_device
 from robench.runner import Judge, automatic_batch_size
-from robench.runs import Manifest, Run
+from robench.runs import Manifest, Run, samples_hash
 from robench.streams import Stream
-from robench.threat import NORMS, Domain, Threat
+from robench.text import one_line
+from robench.threat import NORMS, Domain, Threat, parse_norm
 
 __all__ = ["Problem", "Replay", "replay"]
 
@@ -39,7 +40,7 @@ class Problem:
     """One thing that did not come out as recorded."""
 
     kind: str
-    sample: int
+    sample: int | None
     evaluator: str
     text: str
 
@@ -85,7 +86,7 @@ def replay(
         dataset: dataset spec to load instead of the manifest's; its hash must be the same.
         device: where to replay.
         search: folders in which the manifest's files (`net.onnx@sha256:…`) are looked for.
-        progress: called with (samples done, samples, counts).
+        progress: called with (rows asked, rows to ask, counts).
 
     Raises:
         InputError: the run is imported, or model or data cannot be found or are not the ones evaluated.
@@ -96,20 +97,44 @@ def replay(
     data = _load_data(manifest, dataset, search)
     subject = _load_subject(manifest, model, parse_device(device), search)
     result = Replay(manifest.run)
+    result.problems += [Problem("part", None, "", text) for text in run.verify_parts()]
     evidence = run.evidence()
-    position = {int(index): row for row, index in enumerate(data.samples.index)}
-    missing = set(evidence["sample"].to_pylist()) - position.keys()
-    if missing:
-        raise DataError(f"{run.location}: sample {min(missing)} is not in {manifest.dataset.canonical}")
+    result.problems += [
+        Problem("manifest", None, "", text) for text in _misdescribed(manifest, subject, data, evidence)
+    ]
+    clean, falsified, proofs = _rows(evidence, "clean"), _rows(evidence, "falsified"), _rows(evidence, "proven")
+    total = len(clean) + len(falsified) + len(proofs)
+
+    def asked() -> None:
+        counts = {"clean": result.clean, "witnesses": result.witnesses, "certificates": result.certificates}
+        progress(sum(counts.values()), total, counts)
+
     with full_precision():
-        asker = _Asker(result, subject, data, position, automatic_batch_size(data.samples))
-        asker.clean(_rows(evidence, "kind", "clean"))
-        progress(1, 3, {"clean": result.clean})
-        asker.witnesses(run, _rows(evidence, "status", "falsified"), Domain(*manifest.dataset.bounds))
-        progress(2, 3, {"witnesses": result.witnesses})
-        asker.certificates(manifest, _rows(evidence, "status", "certified"), search)
-        progress(3, 3, {"certificates": result.certificates})
+        asker = _Asker(result, subject, data, asked)
+        asker.clean(asker.known(clean))
+        asker.witnesses(run, asker.known(falsified))
+        asker.certificates(manifest, asker.known(proofs), search)
     return result
+
+
+def _misdescribed(manifest: Manifest, subject: Subject, data: Data, evidence: pa.Table) -> Iterator[str]:
+    """Yield what the manifest says about model and data that is not so."""
+    domain = data.whole.domain
+    samples = evidence["sample"].unique().to_numpy()
+    hashed = manifest.dataset.samples_hash
+    for what, recorded, found in (
+        ("the domain", manifest.dataset.bounds, (domain.lower, domain.upper)),
+        ("the input shape", manifest.classifier.input_shape, tuple(subject.classifier.input_shape)),
+        ("the number of classes", manifest.classifier.classes, subject.classifier.classes),
+        ("the number of samples", manifest.dataset.n if manifest.complete else len(samples), len(samples)),
+        (
+            "the samples' hash",
+            hashed if manifest.complete else None,
+            samples_hash(samples) if manifest.complete else None,
+        ),
+    ):
+        if recorded != found:
+            yield f"{what} is recorded as {recorded}, but is {found}"
 
 
 def _load_data(manifest: Manifest, dataset: str | None, search: Sequence[Path]) -> Data:
@@ -142,10 +167,19 @@ def _refuse_python(text: str, option: str) -> None:
 class _Asker:
     """Asks one classifier about rows of one run, in batches."""
 
-    def __init__(self, result: Replay, subject: Subject, data: Data, position: Mapping[int, int], size: int) -> None:
-        self.result, self.data, self.position, self.size = result, data, position, size
+    def __init__(self, result: Replay, subject: Subject, data: Data, asked: Callable[[], None]) -> None:
+        self.result, self.data, self.asked = result, data, asked
+        self.size = automatic_batch_size(data.samples)
+        self.position = {int(index): row for row, index in enumerate(data.samples.index)}
         self.classifier = Counted(subject.classifier)
-        self.judge = Judge(self.classifier)
+        self.judge = Judge(Counted(subject.classifier))
+
+    def known(self, rows: list[Row]) -> list[Row]:
+        """Return the rows about samples of the dataset; the others are reported."""
+        for row in rows:
+            if row["sample"] not in self.position:
+                self.found(row["kind"], row, "the dataset has no such sample")
+        return [row for row in rows if row["sample"] in self.position]
 
     def inputs(self, rows: list[Row]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the clean inputs and labels of these rows' samples, as the classifier takes them."""
@@ -158,24 +192,36 @@ class _Asker:
         self.result.problems.append(Problem(kind, row["sample"], row["evaluator"], text))
 
     def clean(self, rows: list[Row]) -> None:
-        """Compare every clean verdict."""
+        """Compare every label, prediction and clean verdict."""
         for part in self._batches(rows):
             x, y = self.inputs(part)
-            correct, error, _, _ = (one.tolist() for one in self.judge.clean(x, y))
-            for row, good, bad in zip(part, correct, error, strict=True):
+            correct, error, prediction, _ = (one.tolist() for one in self.judge.clean(x, y))
+            for row, label, good, bad, seen in zip(part, y.tolist(), correct, error, prediction, strict=True):
                 now = "error" if bad else "correct" if good else "incorrect"
-                if now != row["status"]:
+                if label != row["label"]:
+                    self.found("clean", row, f"recorded label {row['label']}, the data says {label}")
+                elif now != row["status"]:
                     self.found("clean", row, f"recorded {row['status']}, now {now}")
-        self.result.clean += len(rows)
+                elif not bad and good != (row["prediction"] == label):
+                    self.found("clean", row, f"recorded prediction {row['prediction']}, now {seen}")
+            self.result.clean += len(part)
+            self.asked()
 
-    def witnesses(self, run: Run, falsified: list[Row], domain: Domain) -> None:
+    def witnesses(self, run: Run, falsified: list[Row]) -> None:
         """Ask about every witness, and measure it again."""
+        domain = self.data.whole.domain
         waiting = {_key(row): row for row in falsified}
         for table in run.iter_witnesses():
             for start in range(0, len(table), self.size):
                 part = table.slice(start, self.size)
                 points = torch.from_numpy(np.ascontiguousarray(decode_points(part)))
-                self._witnesses(part.drop_columns(["point", "clean"]).to_pylist(), points, waiting, domain)
+                rows = part.drop_columns(["point", "clean"]).to_pylist()
+                here = [i for i, row in enumerate(rows) if row["sample"] in self.position]
+                for row in rows:
+                    if row["sample"] not in self.position:
+                        self.found("witness", row, "the dataset has no such sample")
+                if here:
+                    self._witnesses([rows[i] for i in here], points[here], waiting, domain)
         for row in waiting.values():
             self.found("witness", row, "the evidence says falsified, but no witness is kept")
 
@@ -203,29 +249,34 @@ class _Asker:
                 text = f"the point is classified correctly (margin {float(margin[i]):.6g})"
             elif row["eps"] is not None and not now <= row["eps"]:
                 text = f"the point is {now!r} away, more than ε = {row['eps']!r}"
-            elif not now <= recorded["upper"]:
+            elif not now <= recorded["upper"] <= now * (1 + ROUNDING):
                 text = f"the point is {now!r} away, the evidence says {recorded['upper']!r}"
             elif any(apart[norm][i] > row[norm] for norm in NORMS):
                 text = "the recorded distances are smaller than the point's own"
             if text:
                 self.found("witness", row, text)
         self.result.witnesses += len(rows)
+        self.asked()
 
-    def certificates(self, manifest: Manifest, certified: list[Row], search: Sequence[Path]) -> None:
-        """Derive every deterministic certificate again."""
-        domain = Domain(*manifest.dataset.bounds)
-        proofs = [row for row in certified if row["confidence"] == 1.0]
-        self.result.not_replayed.update(
-            {row["evaluator"]: "statistical" for row in certified if row["confidence"] != 1.0}
-        )
-        proofs.sort(key=lambda row: (row["evaluator"], row["norm"], row["eps"] or 0.0, row["sample"]))
+    def certificates(self, manifest: Manifest, rows: list[Row], search: Sequence[Path]) -> None:
+        """Derive again whatever a deterministic evaluator claims as a lower bound."""
+        proofs = [row for row in rows if row["confidence"] == 1.0]
+        self.result.not_replayed.update({row["evaluator"]: "statistical" for row in rows if row["confidence"] != 1.0})
+        proofs.sort(key=lambda row: (row["evaluator"], str(row["norm"]), row["eps"] or 0.0, row["sample"]))
         for (spec, norm, eps), group in groupby(proofs, lambda row: (row["evaluator"], row["norm"], row["eps"])):
             if spec.startswith("python:"):
                 self.result.not_replayed[spec] = "the certifier was a Python object"
                 continue
-            certifier = registry.load_plugins().resolve("certifiers", spec, search=search).parts[0].value
             for part in self._batches(list(group)):
-                self._certificates(certifier, spec, Threat(norm, eps, domain), part, manifest.request.seed)
+                try:
+                    threat = Threat(parse_norm(str(norm)), eps, self.data.whole.domain)
+                    certifier = registry.load_plugins().resolve("certifiers", spec, search=search).parts[0].value
+                    self._certificates(certifier, spec, threat, part, manifest.request.seed)
+                except Exception as error:  # a plugin's, or of a row that no run could have written
+                    for row in part:
+                        self.found("certificate", row, f"cannot be derived again: {one_line(error)}")
+                self.result.certificates += len(part)
+                self.asked()
 
     def _certificates(self, certifier: Certifier, spec: str, threat: Threat, rows: list[Row], seed: int) -> None:
         x, y = self.inputs(rows)
@@ -234,16 +285,19 @@ class _Asker:
         for row, lower, status in zip(rows, made.lower.tolist(), made.status, strict=True):
             if status != "certified" or not lower >= row["lower"] * (1 - ROUNDING):
                 self.found("certificate", row, f"recorded lower {row['lower']!r}, now {status} {lower!r}")
-        self.result.certificates += len(rows)
 
     def _batches(self, rows: list[Row]) -> Iterator[list[Row]]:
         for start in range(0, len(rows), self.size):
             yield rows[start : start + self.size]
 
 
-def _rows(evidence: pa.Table, column: str, value: str) -> list[Row]:
-    """Return the rows of `evidence` with `value` in a column, without what replay has no use for."""
-    keep = pc.equal(evidence[column].cast(pa.string()), value)
+def _rows(evidence: pa.Table, which: str) -> list[Row]:
+    """Return the `clean` or `falsified` rows, or those that claim a lower bound, without what replay has no use for."""
+    if which == "proven":
+        keep = pc.greater(evidence["lower"], 0.0)
+    else:
+        column = "kind" if which == "clean" else "status"
+        keep = pc.equal(evidence[column].cast(pa.string()), which)
     return evidence.filter(keep).drop_columns(["detail"]).to_pylist()  # type: ignore[no-any-return]
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from robench._replay import Replay, replay
 from robench.contracts import Attack, Certifier, CompositeAttack
+from robench.errors import InputError
 from robench.evaluation import Settings, display, execute, prepare
 from robench.loading import samples_from
 from robench.metrics import summarise
@@ -106,6 +107,11 @@ def evaluate(
         display=display(name, meta),
     )
     prepared = prepare(settings)
+    if resume and prepared.unidentified:
+        raise InputError(
+            f"no run can be resumed with {prepared.unidentified[0]}: its parameters cannot be told; make it a frozen "
+            "dataclass with plain fields, or name it by a spec"
+        )
     run = Run.find_resumable(out, prepared.manifest.request) if resume else None
     if run is None or not run.manifest.complete:
         with run or Run.create(out, prepared.manifest) as run:

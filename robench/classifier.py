@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from robench.graph import Graph
     from robench.streams import Stream
 
-__all__ = ["Classifier", "Counted", "RandomizedClassifier", "deterministic", "margins", "wrapped_fingerprint"]
+__all__ = ["Classifier", "Counted", "RandomizedClassifier", "Tally", "deterministic", "margins", "wrapped_fingerprint"]
 
 
 class _Described(Protocol):
@@ -87,43 +87,62 @@ def margins(logits: Tensor, y: Tensor) -> Tensor:
     return torch.where(finite, label - rest, torch.nan)
 
 
-class Counted:
-    """A classifier, deterministic or randomized, that counts the rows passed forwards and backwards through it."""
+class Tally:
+    """Rows passed forwards and backwards through the classifiers that share it."""
 
-    def __init__(self, classifier: Any) -> None:
-        """Wrap `classifier`; the counts start at 0."""
-        self.inner = classifier
+    def __init__(self) -> None:
+        """Start at 0."""
         self.forwards = 0
         self.backwards = 0
-        self.input_shape = classifier.input_shape
-        self.classes = classifier.classes
-        self.dtype = classifier.dtype
-        self.device = classifier.device
-        self.fingerprint = classifier.fingerprint
-        self.graph = classifier.graph
-
-    def logits(self, x: Tensor) -> Tensor:
-        """Return the logits of `x`, counting its rows; a gradient taken through them is counted too."""
-        return self._counted(self.inner.logits(x))
-
-    def sample(self, x: Tensor, stream: Stream) -> Tensor:
-        """Return the logits of one draw of a randomized classifier, counted likewise."""
-        return self._counted(self.inner.sample(x, stream))
-
-    def _counted(self, out: Tensor) -> Tensor:
-        self.forwards += len(out)
-        if out.requires_grad:
-            out.register_hook(self._count_backward)  # type: ignore[no-untyped-call]
-        return out
-
-    def _count_backward(self, gradient: Tensor) -> None:
-        self.backwards += len(gradient)
 
     def take(self) -> tuple[int, int]:
         """Return (forwards, backwards) since the last call, and start again at 0."""
         counts = self.forwards, self.backwards
         self.forwards = self.backwards = 0
         return counts
+
+
+class Counted:
+    """A classifier, deterministic or randomized, that counts the rows passed forwards and backwards through it.
+
+    Plugins get one of their own: what they do to it changes neither what the runner asks nor what it counted.
+    """
+
+    def __init__(self, classifier: Any, tally: Tally | None = None) -> None:
+        """Wrap `classifier` and count into `tally`."""
+        self._inner = classifier
+        self._tally = tally or Tally()
+        self.input_shape: tuple[int, ...] = classifier.input_shape
+        self.classes: int = classifier.classes
+        self.dtype: torch.dtype = classifier.dtype
+        self.device: torch.device = classifier.device
+        self.fingerprint: str = classifier.fingerprint
+        self.graph: Graph | None = classifier.graph
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Return the logits of `x`, counting its rows; a gradient taken through them is counted too."""
+        return self._counted(self._inner.logits(x))
+
+    def sample(self, x: Tensor, stream: Stream) -> Tensor:
+        """Return the logits of one draw of a randomized classifier, counted likewise."""
+        return self._counted(self._inner.sample(x, stream))
+
+    def _counted(self, out: Tensor) -> Tensor:
+        self._tally.forwards += len(out)
+        if out.requires_grad:
+            out.register_hook(self._count_backward)  # type: ignore[no-untyped-call]
+        return out
+
+    def _count_backward(self, gradient: Tensor) -> None:
+        self._tally.backwards += len(gradient)
+
+    def charge(self, forwards: int) -> None:
+        """Count passes that are made elsewhere."""
+        self._tally.forwards += forwards
+
+    def take(self) -> tuple[int, int]:
+        """Return (forwards, backwards) since the last call, and start again at 0."""
+        return self._tally.take()
 
 
 def wrapped_fingerprint(base: Classifier, spec: str) -> str:

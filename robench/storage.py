@@ -101,8 +101,9 @@ class LocalStorage:
     """A folder on local disk; created with the first `put`. Links that lead out of it are refused."""
 
     def __init__(self, root: Path | str) -> None:
-        """Store beneath `root`."""
+        """Store beneath `root`, wherever the process goes from here."""
         self.root = Path(root)
+        self._absolute = Path(root).absolute()
 
     def __repr__(self) -> str:
         return f"LocalStorage({str(self.root)!r})"
@@ -192,7 +193,9 @@ class LocalStorage:
 
     def at(self, prefix: str) -> LocalStorage:
         """The folder beneath this one."""
-        return LocalStorage(self._path(prefix))
+        part = LocalStorage(self.root / prefix if prefix else self.root)
+        part._absolute = self._path(prefix)
+        return part
 
     def locate(self, key: str = "") -> str:
         """The path as the user gave it."""
@@ -200,10 +203,10 @@ class LocalStorage:
 
     def _path(self, key: str) -> Path:
         if not key:
-            return self.root
-        path = self.root / check_key(key)
+            return self._absolute
+        path = self._absolute / check_key(key)
         try:
-            inside = path.resolve().is_relative_to(self.root.resolve())
+            inside = path.resolve().is_relative_to(self._absolute.resolve())
         except RuntimeError:  # a circle of links
             inside = False
         if not inside:

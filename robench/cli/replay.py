@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from robench.cli._app import app
+from robench.text import safe
 
 __all__ = ["replay"]
 
@@ -58,7 +59,9 @@ def replay(
             for spec, why in result.not_replayed.items():
                 print(f"  not replayed: {spec}: {why}")
             for problem in result.problems[:SHOWN]:
-                print(f"  sample {problem.sample}, {problem.kind} of {problem.evaluator}: {problem.text}")
+                where = "" if problem.sample is None else f"sample {problem.sample}, "
+                who = f" of {problem.evaluator}" if problem.evaluator else ""
+                print(f"  {where}{problem.kind}{who}: {safe(problem.text)}")
             if len(result.problems) > SHOWN:
                 print(f"  … and {len(result.problems) - SHOWN} more (--json has all)")
     if any(result.problems for result in results):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import cast
 
 from robench.contracts import Attack, Certifier
@@ -13,7 +13,7 @@ from robench.registry import Part, Plugins
 from robench.runner import Evaluator
 from robench.threat import Norm
 
-__all__ = ["Chosen", "choose"]
+__all__ = ["Chosen", "choose", "identified"]
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,16 @@ def _inapplicable(evaluator: Evaluator, subject: Subject, norm: Norm) -> str | N
 
 
 def _python_name(value: object) -> str:
-    """Name an object given from Python: its class, with its parameters where they are short and hold no path."""
-    shown = " ".join(repr(value).split())
+    """Name an object given from Python: its class, with its parameters where `identified` holds."""
+    return f"python:{_shown(value) if identified(value) else type(value).__name__}"
+
+
+def identified(value: object) -> bool:
+    """Whether the repr of an object given from Python says all about it: a dataclass, short, and without a path."""
+    shown = _shown(value)
     plain = len(shown) <= 200 and shown.isprintable() and " object at " not in shown and "/" not in shown
-    return f"python:{shown if plain else type(value).__name__}"
+    return plain and is_dataclass(value)
+
+
+def _shown(value: object) -> str:
+    return " ".join(repr(value).split())

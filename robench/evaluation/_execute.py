@@ -9,8 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from robench import registry
+from robench.classifier import Classifier
+from robench.errors import PluginError
 from robench.evaluation._prepare import Prepared
 from robench.evaluation._tables import tables
+from robench.graph import fingerprint
 from robench.runner import chunks, evaluate_chunk
 from robench.runs import Manifest, Run
 
@@ -38,11 +41,13 @@ def execute(
     counts: dict[str, int] = {}
     failed = _failed(run.evidence()) if done else set()
     finished, limit = len(done), prepared.batch_size
+    guard = _Unchanged(plan.classifier)
     parts = _Parts(run, lambda rows: hooks.written(name, rows))
     progress(finished, len(plan.samples), counts)
     try:
         for start, stop in chunks(plan, done, prepared.batch_size):
             result = evaluate_chunk(plan, start, stop, limit, warn)
+            guard.check()
             limit = result.limit
             evidence, witnesses = tables(run.manifest, plan, start, result)
             parts.add(start, evidence, witnesses)
@@ -54,9 +59,33 @@ def execute(
             progress(finished, len(plan.samples), counts)
     finally:
         parts.flush()
+    guard.check(thoroughly=True)
     run.finish(errors=len(failed))
     hooks.finished(name, {"errors": len(failed), "samples": len(plan.samples)})
     return run.manifest
+
+
+class _Unchanged:
+    """Notices a plugin that writes into the classifier's weights: the rows would be about another function."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        self.graph, self.dtype = classifier.graph, classifier.dtype
+        self.versions, self.digest = self._versions(), self._digest()
+
+    def _versions(self) -> list[int]:
+        nodes = self.graph.nodes if self.graph else ()
+        return [tensor._version for node in nodes for tensor in node.constants.values()]
+
+    def _digest(self) -> str:
+        return fingerprint(self.graph, self.dtype) if self.graph else ""
+
+    def check(self, thoroughly: bool = False) -> None:
+        """Raise PluginError where the weights changed; `thoroughly` hashes them, however they were written to."""
+        same = self._versions() == self.versions and (not thoroughly or self._digest() == self.digest)
+        if not same:
+            raise PluginError(
+                "a plugin", "changed the classifier's weights during the run: its evidence is not finished"
+            )
 
 
 class _Parts:

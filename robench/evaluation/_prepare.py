@@ -12,7 +12,7 @@ from robench import registry
 from robench.classifier import deterministic
 from robench.errors import InputError
 from robench.evaluation._display import first_problem
-from robench.evaluation._evaluators import choose
+from robench.evaluation._evaluators import choose, identified
 from robench.evaluation._manifest import first_manifest
 from robench.evaluation._settings import Settings
 from robench.loading import PRECISIONS, Data, Subject, load_data, load_given, load_subject, parse_device
@@ -29,7 +29,8 @@ __all__ = ["Prepared", "prepare"]
 class Prepared:
     """A checked plan and the manifest that its run will start with.
 
-    `skipped` says why cheap certifiers were left out; `notes` are lines that the user should see.
+    `skipped` says why cheap certifiers were left out; `notes` are lines that the user should see; `unidentified`
+    are Python objects of which another run cannot tell whether it had the same.
     """
 
     plan: Plan
@@ -37,6 +38,7 @@ class Prepared:
     batch_size: int
     skipped: Mapping[str, str]
     notes: tuple[str, ...] = ()
+    unidentified: tuple[str, ...] = ()
 
 
 def prepare(settings: Settings) -> Prepared:
@@ -63,7 +65,9 @@ def prepare(settings: Settings) -> Prepared:
         raise InputError(f"the run cannot be described: {first_problem(error)}") from None
     why = getattr(subject.classifier, "why", "")
     notes = (f"no graph of {subject.canonical} ({why}): evidence is about the map as executed",) if why else ()
-    return Prepared(plan, manifest, batch_size, skipped, notes)
+    unidentified = [] if getattr(subject.classifier, "identified", True) else [subject.canonical]
+    unidentified += [one.evaluator.spec for one in chosen if not (one.parts or identified(one.evaluator.value))]
+    return Prepared(plan, manifest, batch_size, skipped, notes, tuple(unidentified))
 
 
 def _epsilons(given: Sequence[str | float | Epsilon]) -> tuple[Epsilon, ...]:

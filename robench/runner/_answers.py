@@ -9,7 +9,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -95,9 +95,11 @@ def checked_certificates(spec: str, made: Any, x: Tensor, threat: Threat, comple
 
 def checked_stage(spec: str, stage: Any, size: int) -> tuple[str, Any, Tensor | None]:
     """Return the (spec, attack, mask) that a composite yielded for a batch of `size` samples."""
-    if not (isinstance(stage, tuple) and len(stage) == 3 and isinstance(stage[0], str) and stage[0]):
+    if not (isinstance(stage, tuple) and len(stage) == 3 and isinstance(stage[0], str)):
         raise PluginError(spec, "a stage is not (spec, attack, mask)")
     name, attack, mask = stage
+    if not (name.strip() and name.isprintable() and len(name) <= 2000):
+        raise PluginError(spec, "a stage's spec is empty, too long or not printable")
     if not callable(getattr(attack, "perturb", None)):
         raise PluginError(spec, f"stage {name!r} is {type(attack).__name__}, which has no perturb")
     if mask is not None and not (isinstance(mask, Tensor) and mask.shape == (size,) and mask.dtype == torch.bool):
@@ -124,21 +126,28 @@ def _shares(number: int, count: int) -> Integers:
 
 
 def _counts(values: Any, count: int) -> Integers | None:
-    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else None
+    array = values.detach().cpu().numpy() if _plain(values) and not values.dtype.is_floating_point else None
     if array is None or array.shape != (count,) or array.dtype.kind not in "iu" or (array < 0).any():
         return None
     return array.astype(np.int64)
 
 
+def _plain(values: Any) -> TypeGuard[Tensor]:
+    """Whether `values` is a tensor that holds numbers: not sparse, not quantised, not on the meta device."""
+    return (
+        isinstance(values, Tensor) and values.layout == torch.strided and not values.is_meta and not values.is_quantized
+    )
+
+
 def _points(spec: str, points: Any, x: Tensor) -> Tensor:
-    if not isinstance(points, Tensor) or points.shape != x.shape or not points.dtype.is_floating_point:
+    if not _plain(points) or points.shape != x.shape or not points.dtype.is_floating_point:
         seen = f"{points.dtype} {list(points.shape)}" if isinstance(points, Tensor) else type(points).__name__
         raise PluginError(spec, f"points are {seen}, expected floats {list(x.shape)}")
     return points
 
 
 def _numbers(spec: str, name: str, values: Any, count: int) -> npt.NDArray[np.float64]:
-    if not isinstance(values, Tensor) or values.shape != (count,) or values.dtype.is_complex:
+    if not _plain(values) or values.shape != (count,) or values.dtype.is_complex:
         seen = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
         raise PluginError(spec, f"{name} is {seen}, expected numbers [{count}]")
     return values.detach().cpu().double().numpy()

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from robench.classifier import Counted
+from robench.classifier import Counted, Tally
 from robench.contracts import Attack, Certifier, CompositeAttack, Outcome, Proposal
 from robench.errors import PluginError
 from robench.evidence import Kind
@@ -76,14 +76,16 @@ class Chunk:
     ) -> None:
         """Prepare samples `x` [B, ...] with labels `y` and original `indices`, in batches of at most `limit`."""
         self.plan, self.x, self.y, self.indices, self.warn = plan, x, y, indices, warn
-        self.classifier = Counted(plan.classifier)
-        self.judge = Judge(self.classifier)
+        self.searched = Tally()
+        # The judge's own: nothing that a plugin does to the classifier it was handed reaches the verdicts.
+        self.judge = Judge(Counted(plan.classifier))
         self.batches = Batches(limit, warn)
         self.blocks: list[Block] = []
         self.witnesses: list[WitnessBlock] = []
         self.correct = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         self.upper = torch.full((len(x),), torch.inf, dtype=torch.float64, device=x.device)
         self.lower: dict[str, Tensor] = {}
+        self.stages: Counter[tuple[str, float | None]] = Counter()
 
     def run(self) -> ChunkResult:
         """Run the clean pass and every evaluator; returns all rows."""
@@ -104,7 +106,7 @@ class Chunk:
         parts = list(self.batches.run(rows, lambda part: self.judge.clean(self.x[part], self.y[part])))
         self.correct, error, prediction, margin = (torch.cat([part[i] for _, part in parts]) for i in range(4))
         count = len(rows)
-        forwards, backwards = spread(self.classifier.take(), None, count)
+        forwards, backwards = spread(self.judge.classifier.take(), None, count)
         right, wrong = self.correct.tolist(), error.tolist()
         self.blocks.append(
             Block(
@@ -134,9 +136,8 @@ class Chunk:
     # ----------------------------------------------------------------- attack
 
     def _attack(self, evaluator: Evaluator, threat: Threat) -> None:
-        schedule = _schedule(evaluator, self.classifier, threat)
+        schedule = _schedule(evaluator, self._handed(), threat)
         outcome: Outcome | None = None
-        seen: Counter[str] = Counter()
         while True:
             active = self._active(threat)
             try:
@@ -146,11 +147,18 @@ class Chunk:
                 if not isinstance(error.__cause__, StopIteration):
                     self._failed(_Work(evaluator.spec, "attack", threat, active.nonzero()[:, 0]), error)
                 return
-            seen[spec] += 1
-            if seen[spec] > 1:  # a key of its own for every stage
-                spec = f"{spec}#{seen[spec]}"
+            spec = self._key(evaluator, spec, threat)
             chosen = active if mask is None else active & mask.to(active.device)
             outcome = self._stage(_Work(spec, "attack", threat, chosen.nonzero()[:, 0]), attack)
+
+    def _key(self, evaluator: Evaluator, spec: str, threat: Threat) -> str:
+        """Return the name of a stage in the evidence: `spec`, or `spec#2` where the name is taken."""
+        if not hasattr(evaluator.value, "stages"):
+            return spec
+        taken = any(spec == other.spec and other is not evaluator for other in self.plan.evaluators)
+        self.stages[spec, threat.eps] += 1
+        times = self.stages[spec, threat.eps] + taken
+        return spec if times == 1 else f"{spec}#{times}"
 
     def _active(self, threat: Threat) -> Tensor:
         """Bool [B]: correct samples that no witness has settled at this ε."""
@@ -162,14 +170,14 @@ class Chunk:
             made = call(
                 work.spec,
                 attack.perturb,
-                self.classifier,
+                self._handed(),
                 self.x[part],
                 self.y[part],
                 work.threat,
                 self._stream(work.spec, part),
             )
             proposal = checked_proposal(work.spec, made, self.x[part])
-            searched = self.classifier.take()
+            searched = self.searched.take()
             return proposal, searched, self._judge(part, proposal.points, work.threat)
 
         size, device = len(self.x), self.x.device
@@ -204,14 +212,14 @@ class Chunk:
             made = call(
                 spec,
                 certifier.certify,
-                self.classifier,
+                self._handed(),
                 self.x[part],
                 self.y[part],
                 threat,
                 self._stream(spec, part),
             )
             claims = checked_certificates(spec, made, self.x[part], threat, evaluator.kind == "verifier")
-            searched = self.classifier.take()
+            searched = self.searched.take()
             return claims, searched, None if claims.points is None else self._judge(part, claims.points, threat)
 
         proven = self.lower.setdefault(spec, torch.zeros_like(self.upper))
@@ -222,10 +230,12 @@ class Chunk:
 
     # ---------------------------------------------------------------- plumbing
 
+    def _handed(self) -> Counted:
+        """Return a classifier to hand to a plugin: a fresh one each time."""
+        return Counted(self.plan.classifier, self.searched)
+
     def _judge(self, rows: Tensor, points: Tensor, threat: Threat) -> Verdict:
-        verdict = self.judge.judge(self.x[rows], self.y[rows], points, threat)
-        self.classifier.take()  # the verdict says itself what it took, sample by sample
-        return verdict
+        return self.judge.judge(self.x[rows], self.y[rows], points, threat)
 
     def _stream(self, spec: str, rows: Tensor) -> Stream:
         indices = [self.indices[row] for row in rows.tolist()]
@@ -238,7 +248,7 @@ class Chunk:
             try:
                 return answer(part)
             except PluginError as error:
-                self.classifier.take()
+                self.searched.take()
                 return error
             except (MemoryError, RuntimeError) as error:
                 if out_of_memory(error) and len(part) == 1:

@@ -158,7 +158,7 @@ class Judge:
         assert self.classifier.graph is not None
         lower, upper = point_margins(self.classifier.graph, points, y)
         logits = self._reference.logits(points.double())
-        self.classifier.forwards += self.settling * len(points)
+        self.classifier.charge(self.settling * len(points))
         margin = margins(logits, y)
         proven = (lower > 0) | (upper <= 0)
         guess = torch.where(margin > 0, 1, torch.where(margin < 0, -1, 0))

@@ -36,7 +36,7 @@ def find_runs(paths: str | Path | Storage | Iterable[str | Path | Storage]) -> l
             raise DataError(f"{storage.locate()}: no runs here; `robench eval --out {storage.locate()}` makes one")
         for run in runs:
             other = found.setdefault(run.manifest.run, run)
-            if other is not run and other.manifest != run.manifest:
+            if other is not run and (other.manifest != run.manifest or other.verify_parts() or run.verify_parts()):
                 raise DataError(f"{other.location} and {run.location} are different runs with one id; remove one")
     if not found:
         raise DataError(f"{given[0]}: no runs here, only what is derived from runs")

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import random
 import signal
 import time
@@ -18,8 +19,8 @@ from oracles.interrupted import long_evaluation
 from oracles.nets import blobs, trained
 from robench.api import evaluate
 from robench.check import check
-from robench.contracts import Attack
-from robench.errors import InputError
+from robench.contracts import Attack, Proposal
+from robench.errors import InputError, PluginError
 from robench.runs import find_runs
 from robench.samples import Samples
 from robench.threat import Domain
@@ -173,6 +174,103 @@ def test_killed_at_twenty_random_moments_a_run_resumes_to_the_same_rows(tmp_path
     assert len(find_runs([tmp_path / "killed"])) == 1
     equal(expected, resumed)
     assert check([resumed.run]).findings == ()
+
+
+def test_a_plugin_that_patches_its_classifier_changes_no_verdict(tmp_path):
+    @dataclass(frozen=True)
+    class Patches(Attack):
+        def perturb(self, classifier, x, y, threat, stream):
+            honest = classifier.logits
+            classifier.logits = lambda z: -honest(z)
+            classifier.graph = None
+            return Proposal(x)
+
+    for net in (trained(), _Opaque().eval()):
+        done = evaluate(net, blobs(), eps="1e-6", attacks=[Patches(), "fgsm"], out=tmp_path)
+        row = done.summary["results"][0]
+        assert row["empirical_accuracy"] == row["clean_accuracy"]
+        assert row["errors"] == 0
+
+
+class _Opaque(nn.Module):
+    """A net that no graph expresses."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = trained()
+
+    def forward(self, x):
+        return torch.sin(self.inner(x))
+
+
+def test_a_plugin_that_writes_into_the_weights_is_caught(tmp_path):
+    @dataclass(frozen=True)
+    class Writes(Attack):
+        quietly: bool
+
+        def perturb(self, classifier, x, y, threat, stream):
+            for node in classifier.graph.nodes:
+                for tensor in node.constants.values():
+                    (tensor.data if self.quietly else tensor).add_(100.0)
+            return Proposal(x)
+
+    for quietly in (False, True):
+        with pytest.raises(PluginError, match="changed the classifier's weights"):
+            evaluate(trained(), blobs(), eps="0.05", attacks=[Writes(quietly)], out=tmp_path / str(quietly))
+        assert not find_runs([tmp_path / str(quietly)])[0].manifest.complete
+
+
+def test_what_cannot_be_told_apart_is_not_resumed(tmp_path):
+    class Vague:
+        """Its parameter shows nowhere."""
+
+        per_eps = True
+
+        def __init__(self, size):
+            self.size = size
+
+        def perturb(self, classifier, x, y, threat, stream):
+            return Proposal(x + self.size)
+
+    evaluate(trained(), blobs(), eps="0.05", attacks=[Vague(0.0)], out=tmp_path)
+    with pytest.raises(InputError, match="no run can be resumed with python:Vague"):
+        evaluate(trained(), blobs(), eps="0.05", attacks=[Vague(1.0)], out=tmp_path, resume=True)
+
+
+def test_a_stage_named_like_another_evaluator_keeps_its_rows(tmp_path):
+    @dataclass(frozen=True)
+    class Composite:
+        def stages(self, classifier, threat):
+            yield "pgd:steps=2", Still(), None
+            yield "ibp", Still(), None
+
+    done = evaluate(
+        trained(), blobs(), eps="0.05", attacks=[Composite(), "pgd:steps=2"], certifiers=["ibp"], out=tmp_path
+    )
+    assert {"pgd:steps=2", "pgd:steps=2#2", "ibp", "ibp#2"} <= set(done.evidence["evaluator"])
+
+
+@dataclass(frozen=True)
+class Still(Attack):
+    """Proposes the clean input."""
+
+    def perturb(self, classifier, x, y, threat, stream):
+        return Proposal(x)
+
+
+def test_evidence_stays_where_it_was_begun(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+
+    @dataclass(frozen=True)
+    class Wanders(Attack):
+        def perturb(self, classifier, x, y, threat, stream):
+            os.chdir(tmp_path / "elsewhere")
+            return Proposal(x)
+
+    evaluate(trained(), blobs(), eps="0.05", attacks=[Wanders()], out="results")
+    assert not list((tmp_path / "elsewhere").iterdir())
+    assert find_runs([tmp_path / "results"])[0].manifest.complete
 
 
 def test_memory_mapped_data_is_read_a_batch_at_a_time(tmp_path):
