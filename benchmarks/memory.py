@@ -8,7 +8,6 @@ Each evaluation (an attack and a certifier, batches of 256 pictures of 3x32x32) 
 from __future__ import annotations
 
 import argparse
-import resource
 import subprocess
 import sys
 import tempfile
@@ -50,7 +49,9 @@ def _evaluate(file: Path) -> None:
         robench.evaluate(
             model.eval(), f"npz:{file}", eps=0.001, attacks=["fgsm"], certifiers=["ibp"], batch_size=256, out=folder
         )
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    # Not ru_maxrss: a process inherits its parent's.
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    print(int(status["VmHWM"].split()[0]))
 
 
 if __name__ == "__main__":
