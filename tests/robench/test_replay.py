@@ -1,0 +1,197 @@
+"""Replay reproduces every verdict, and finds what was edited on disk even where the hashes were edited along."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from typer.testing import CliRunner
+
+import robench
+from oracles.nets import blobs, trained
+from robench.api import evaluate, replay
+from robench.cli import app
+from robench.errors import InputError
+from robench.evidence import from_parquet, to_parquet
+from robench.graph import from_torch, save
+from robench.runs import Run, find_runs
+
+EPS = 0.05
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    """A run with clean errors, witnesses and certificates, on files that replay can find."""
+    folder = tmp_path_factory.mktemp("replay")
+    save(from_torch(trained((16,)), (6,)), folder / "net", {})
+    y = blobs(40).y.copy()
+    y[:3] = (y[:3] + 1) % 3  # some that the classifier gets wrong
+    np.savez(folder / "data.npz", x=np.asarray(blobs(40).x), y=y)
+    model, data = f"checkpoint:{folder / 'net'}", f"npz:{folder / 'data.npz'}"
+    done = evaluate(model, data, eps=str(EPS), attacks=["pgd:steps=5,targets=0"], out=folder / "results")
+    statuses = set(done.evidence["status"])
+    assert {"correct", "incorrect", "falsified", "certified", "open"} <= statuses
+    return folder
+
+
+@pytest.fixture
+def copy(original, tmp_path):
+    """A copy of the run's folder to spoil."""
+    import shutil
+
+    (run,) = find_runs([original / "results"])
+    return Path(shutil.copytree(run.location, tmp_path / "results" / "run"))
+
+
+def rewrite(folder, kind, change, hashes=True):
+    """Pass a run's part through `change` (frame to frame), and make the manifest's hash agree."""
+    (part,) = (folder / kind).glob("*.parquet")
+    table = from_parquet(part.read_bytes(), kind, str(part))
+    frame = change(table.to_pandas())
+    data = to_parquet(pa.Table.from_pandas(frame, schema=table.schema, preserve_index=False))
+    part.write_bytes(data)
+    if hashes:
+        edit_manifest(folder, lambda m: m["parts"].update({f"{kind}/{part.name}": hashlib.sha256(data).hexdigest()}))
+
+
+def edit_manifest(folder, change):
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+
+
+def problems(folder, original):
+    return replay(Run.open(folder), search=[original]).problems
+
+
+def test_an_honest_run_comes_out_as_recorded(original):
+    (run,) = find_runs([original / "results"])
+    result = replay(run, search=[original])
+    assert result.problems == []
+    frame = run.evidence().to_pandas()
+    assert result.clean == 40
+    assert result.witnesses == (frame["status"] == "falsified").sum() > 0
+    assert result.certificates == (frame["status"] == "certified").sum() > 0
+    assert result.not_replayed == {}
+
+
+def first(frame, column, value):
+    return frame.index[frame[column] == value][0]
+
+
+def set_at(column, chosen, value):
+    def change(frame):
+        row = first(frame, *chosen)
+        for name in ("status", "kind", "evaluator"):
+            frame[name] = frame[name].astype(object)
+        frame.loc[row, column] = value(frame.loc[row, column]) if callable(value) else value
+        return frame
+
+    return change
+
+
+def as_certified(frame):
+    """Claim a certificate where there is none."""
+    row = frame.index[(frame["kind"] == "certificate") & (frame["status"] == "open")][0]
+    frame["status"] = frame["status"].astype(object)
+    frame.loc[row, ["lower", "status"]] = [EPS, "certified"]
+    return frame
+
+
+def as_open_with_a_bound(frame):
+    row = frame.index[(frame["kind"] == "certificate") & (frame["status"] == "open")][0]
+    frame.loc[row, "lower"] = EPS
+    return frame
+
+
+def moved(frame):
+    """Move a witness back onto half the way, where the sample is still classified correctly."""
+    point = np.frombuffer(frame.loc[0, "point"], "<f4").copy()
+    clean = np.frombuffer(frame.loc[0, "clean"], "<f4") if frame.loc[0, "clean"] else point
+    frame.at[0, "point"] = ((point + clean) / 2 if frame.loc[0, "clean"] else point * 0 + 0.5).astype("<f4").tobytes()
+    return frame
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "said"),
+    [
+        ("witnesses", moved, "classified correctly|away"),
+        ("witnesses", lambda frame: frame.iloc[1:], "no witness is kept"),
+        ("evidence", set_at("upper", ("status", "falsified"), lambda upper: upper / 2), "away"),
+        ("evidence", set_at("upper", ("status", "falsified"), lambda upper: upper * 1.01), "away"),
+        ("evidence", as_certified, "recorded lower"),
+        ("evidence", as_open_with_a_bound, "recorded lower"),
+        ("evidence", set_at("status", ("status", "incorrect"), "correct"), "now incorrect"),
+        ("evidence", lambda f: f.assign(label=(f["label"] + 1) % 3, prediction=(f["prediction"] + 1) % 3), "label"),
+    ],
+)
+def test_edits_are_found(kind, change, said, copy, original):
+    import re
+
+    rewrite(copy, kind, change)
+    found = problems(copy, original)
+    assert found
+    assert any(re.search(said, problem.text) for problem in found), found
+
+
+def test_an_edit_that_forgets_the_hash_is_found_too(copy, original):
+    rewrite(copy, "evidence", lambda frame: frame.assign(seconds=0.0), hashes=False)
+    assert [problem.kind for problem in problems(copy, original)] == ["part"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda m: m["dataset"].update(domain=[0.5, 0.50001]), "the domain"),
+        (lambda m: m["classifier"].update(input_shape=[3, 2]), "the input shape"),
+        (lambda m: m["classifier"].update(classes=4), "classes"),
+        (lambda m: m["dataset"].update(n=39), "number of samples"),
+        (lambda m: m["dataset"].update(samples_hash="0" * 64), "samples' hash"),
+    ],
+)
+def test_a_manifest_that_misdescribes_is_found(change, said, copy, original):
+    edit_manifest(copy, change)
+    assert any(said in problem.text for problem in problems(copy, original))
+
+
+def test_a_hidden_sample_is_found(copy, original):
+    rewrite(copy, "evidence", lambda frame: frame[frame["sample"] != frame["sample"].iloc[0]])
+    assert any("samples" in problem.text for problem in problems(copy, original))
+
+
+def test_other_models_data_and_imports_are_refused(original, copy, tmp_path):
+    save(from_torch(trained((16,), seed=1), (6,)), tmp_path / "other", {})
+    np.savez(tmp_path / "other.npz", x=np.asarray(blobs(40, seed=3).x), y=blobs(40, seed=3).y)
+    run = Run.open(copy)
+    with pytest.raises(InputError, match="not the function evaluated"):
+        replay(run, model=f"checkpoint:{tmp_path / 'other'}", search=[original])
+    with pytest.raises(InputError, match="not the data evaluated"):
+        replay(run, dataset=f"npz:{tmp_path / 'other.npz'}", search=[original])
+    with pytest.raises(InputError, match=r"data\.npz@sha256"):
+        replay(run, search=[tmp_path])
+    edit_manifest(copy, lambda m: m.update(origin="imported", trust="imported", source="a paper"))
+    with pytest.raises(InputError, match="imported"):
+        replay(Run.open(copy), search=[original])
+
+
+def test_python_objects_need_a_name(tmp_path):
+    done = evaluate(trained(), blobs(), eps="0.05", attacks=(), out=tmp_path)
+    with pytest.raises(InputError, match="-d DATASET"):
+        replay(done.run)
+
+
+def test_the_command_says_what_it_found(copy, original):
+    good = CliRunner().invoke(app, ["replay", str(original / "results"), "--files", str(original), "--json"])
+    assert good.exit_code == 0
+    assert json.loads(good.stdout)["runs"][0]["problems"] == []
+    rewrite(copy, "evidence", as_certified)
+    bad = CliRunner().invoke(app, ["replay", str(copy), "--files", str(original)])
+    assert bad.exit_code == 1
+    assert "recorded lower 0.05, now open" in bad.stdout
+
+
+def test_it_is_public():
+    assert robench.replay is replay
