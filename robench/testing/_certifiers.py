@@ -119,6 +119,8 @@ def _shape(case: CertifierCase) -> str:
                 json.dumps([None if one is None else dict(one) for one in made.detail], allow_nan=False)
             if made.points is not None and made.points.shape != subject.x.shape:
                 raise Violation(f"{where}: points are {list(made.points.shape)}")
+            if made.points is not None and not getattr(case.certifier, "complete", False):
+                raise Violation(f"{where}: points from a certifier that does not say `complete = True`")
             for lower, status in zip(made.lower.tolist(), made.status, strict=True):
                 if status == "certified" and not (lower >= eps if case.per_eps else lower > 0):
                     raise Violation(f"{where}: certified with lower = {lower:.6g} at ε = {eps:.6g}")

@@ -131,6 +131,6 @@ def _look(check: Check[CaseT], case: CaseT) -> tuple[Literal["passed", "failed",
 
 def raise_for(findings: Sequence[Finding]) -> list[Finding]:
     """Return `findings`, or raise ConformanceError where one failed or none could look at anything."""
-    if any(not finding.ok for finding in findings):
+    if any(not finding.ok for finding in findings) or all(finding.outcome == "skipped" for finding in findings):
         raise ConformanceError(findings)
     return list(findings)

@@ -78,6 +78,10 @@ def said_but_zero(lower: Tensor, **_: object) -> Certificates:
     return Certificates(torch.zeros_like(lower), ["certified"] * len(lower))
 
 
+def undeclared_points(lower: Tensor, x: Tensor, **_: object) -> Certificates:
+    return Certificates(lower, ["certified" if one > 0 else "open" for one in lower.tolist()], points=x)
+
+
 def half_sure(lower: Tensor, **_: object) -> Certificates:
     sure = torch.full_like(lower, 0.999)
     return Certificates(lower, ["certified" if one > 0 else "open" for one in lower.tolist()], confidence=sure)
@@ -114,7 +118,7 @@ LIES = {
     "sound on linear classifiers": [too_large],
     "closed balls": [open_ball, too_large],
     "misclassified": [always],
-    "shape": [single_precision, not_a_number, unknown_status, said_but_zero],
+    "shape": [single_precision, not_a_number, unknown_status, said_but_zero, undeclared_points],
     "confidence": [half_sure],
     "useful": [nothing],
     "random state": [by_global_draws],
