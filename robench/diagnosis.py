@@ -26,7 +26,7 @@ LIBRARIES = (
     "safetensors",
     "typer",
 )
-EXTRAS = {"onnx": ("onnx", "onnxruntime")}
+EXTRAS = {"onnx": ("onnx",)}
 NEEDED = 2**30
 """Free memory and disk, in bytes, below which an evaluation may end early."""
 

@@ -97,12 +97,13 @@ def check(
             print(f"{spec} of kind {entry.kind}, {entry.distribution} {entry.version}")
             for finding in findings:
                 print(f"  {finding}")
-    failed = sum(one["outcome"] == "failed" for document in found for one in document["findings"])
+    outcomes = [one["outcome"] for document in found for one in document["findings"]]
+    failed, looked = outcomes.count("failed"), "passed" in outcomes
     if as_json:
         _print_json(checks=found, failed=failed)
     else:
-        print(f"{failed} failed" if failed else "conforms")
-    if failed:
+        print(f"{failed} failed" if failed else "conforms" if looked else "nothing could be checked")
+    if failed or not looked:
         raise typer.Exit(1)
 
 

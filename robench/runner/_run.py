@@ -51,6 +51,5 @@ def refuse_undeclared_randomness(classifier: Classifier, samples: Samples) -> No
     apart = (first - second).abs().nan_to_num(0, 0, 0).max()
     if apart > 1e-4 * scale:
         raise InputError(
-            f"the model gives different logits for the same input (by {float(apart):.3g}): put it into evaluation "
-            "mode, or declare it as a randomized classifier"
+            f"the model gives different logits for the same input (by {float(apart):.3g}): put it into evaluation mode"
         )
