@@ -44,8 +44,11 @@ class Builder:
         validate(graph)
         return graph
 
-    def arithmetic(self, op: str, left: int | Tensor, right: int | Tensor) -> int:
-        """Append add, sub, mul or div of two nodes, or of a node and a constant (batch dimension 1, or none)."""
+    def arithmetic(self, op: str, left: int | Tensor, right: int | Tensor, batched: bool = True) -> int:
+        """Append add, sub, mul or div of two nodes, or of a node and a constant (batch dimension 1, or none).
+
+        Where activations have no batch dimension in front (`batched` is False), nor have constants.
+        """
         attributes: dict[str, Any] = {"reverse": int(not isinstance(left, int))} if op == "sub" else {}
         if isinstance(left, int) and isinstance(right, int):
             if op not in ("add", "sub"):
@@ -56,8 +59,11 @@ class Builder:
         if op == "div" and node is right:
             raise GraphError("a constant divided by an activation is not supported")
         rank = len(self.shape(node))
-        if other.dim() == rank + 1 and other.shape[0] == 1:
+        if batched and other.dim() == rank + 1 and other.shape[0] == 1:
             other = other[0]
+        elif not batched and other.dim() > rank:
+            node = self.reshape(node, (1,) * (other.dim() - rank) + self.shape(node))
+            rank = other.dim()
         if other.dim() > rank:
             raise GraphError(f"{op}: a constant of shape {list(other.shape)} does not fit every batch")
         other = other.reshape((1,) * (rank - other.dim()) + tuple(other.shape))

@@ -99,6 +99,9 @@ class _Import:
             raise DataError(f"{self.path}: nothing gives the output {quoted(self.output)}; the file may be truncated")
         if isinstance(out, Tensor):
             raise GraphError("the output does not depend on the input")
+        *rest, classes = self.builder.shape(out)
+        if not self.batched and rest and all(size == 1 for size in rest):  # a net that makes a batch of one itself
+            out = self.builder.reshape(out, (classes,))
         return self.builder.finish(out)
 
     def _apply(self, node: Any) -> Sequence[Value]:

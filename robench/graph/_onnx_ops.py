@@ -39,7 +39,7 @@ def _clip(call: Call) -> Value:
 
 
 def _arithmetic(op: str) -> Callable[[Call], Value]:
-    return lambda call: call.builder.arithmetic(op, call.operand(0), call.operand(1))
+    return lambda call: call.builder.arithmetic(op, call.operand(0), call.operand(1), call.batched)
 
 
 def _sum(call: Call) -> Value:
@@ -66,7 +66,7 @@ def _gemm(call: Call) -> Value:
     if addend is None or beta == 0.0:
         return out
     if isinstance(addend, Tensor):
-        return call.builder.arithmetic("add", out, _scaled(addend, beta))
+        return call.builder.arithmetic("add", out, _scaled(addend, beta), call.batched)
     if beta != 1.0:
         addend = call.builder.arithmetic("mul", addend, torch.tensor(beta, dtype=torch.float64))
     return call.builder.add("add", out, addend)
@@ -186,7 +186,8 @@ def _softmax(call: Call) -> Value:
     """Drop a softmax at the very end: it changes no decision, and evidence is about logits."""
     node = call.node()
     axis = call.axis(node, call.attribute("axis", -1 if call.opset >= 13 else 1))
-    if not call.last or len(call.shape(node)) != 1 or axis != 0:
+    *rest, _ = call.shape(node)
+    if not call.last or any(size != 1 for size in rest) or axis != len(rest):
         raise GraphError(f"{call.op} is supported only as the last operator, over the classes")
     return node
 

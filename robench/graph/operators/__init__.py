@@ -70,7 +70,9 @@ def validate(graph: Graph) -> None:
     """Check every node against its operator, its declared shape, and that constants are finite. Raises GraphError."""
     if not graph.nodes or graph.nodes[0].op != "input":
         raise GraphError("a graph starts with its input node")
-    if len(graph.nodes[-1].shape) != 1 or len(graph.nodes) < 2:
+    if len(graph.nodes) < 2:
+        raise GraphError("the output is the input itself: a classifier has at least one operator between them")
+    if len(graph.nodes[-1].shape) != 1:
         raise GraphError(f"the output has the shape {list(graph.nodes[-1].shape)}: logits need one axis, [classes]")
     earlier = [graph.nodes[0]]
     for position, node in enumerate(graph.nodes[1:], 1):

@@ -163,7 +163,7 @@ DAMAGE = {
             edit(folder, lambda v: v["nodes"].__delitem__(slice(1, None))),
             tensors(folder, lambda held: held.clear()),
         ),
-        "one axis|a safetensors",
+        "the input itself|one axis|a safetensors",
     ),
     "constants as text": (node(2, constants="weight"), "list of names"),
     "missing tensor": (lambda folder: tensors(folder, lambda held: held.pop("4.bias")), "'4.bias' is missing"),

@@ -302,3 +302,36 @@ def test_operators_of_other_domains_are_refused_by_their_full_name(tmp_path):
     path = net.save("v0_0", tmp_path / "net.onnx")
     with pytest.raises(GraphError, match=r"com\.microsoft::Gelu"):
         from_onnx(path)
+
+
+def mean_over_rows(n, name):
+    rows = n("Add", name, weight(1, 5))
+    return n("Add", rows, n("ReduceMean", rows, axes=[0], keepdims=1))
+
+
+ROWS = {
+    "mean": mean_over_rows,
+    "gemm": lambda n, x: n("Gemm", n("Reshape", x, ints(1, 5)), weight(5, 3), weight(1, 3)),
+    "two rows": lambda n, x: n("Flatten", n("Concat", *[n("Mul", x, weight(1, 5))] * 2, axis=0), axis=0),
+    "constant minus vector": lambda n, x: n("Sub", weight(1, 1, 5), x),
+}
+
+
+@pytest.mark.parametrize("case", ROWS)
+def test_a_constant_with_more_axes_than_a_bare_vector_adds_axes(case, tmp_path):
+    n = Net((), batch=5)
+    path = n.save(ROWS[case](n, "x"), tmp_path / "net.onnx")
+    x = RNG.normal(size=(3, 5)).astype(F32)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    expected = np.stack([session.run(None, {"x": row})[0].reshape(-1) for row in x])
+    np.testing.assert_allclose(
+        GraphModule(from_onnx(path))(torch.from_numpy(x)).numpy(), expected, rtol=1e-5, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("op", ["Identity", "Softmax"])
+def test_a_net_without_operators_is_refused_as_such(op, tmp_path):
+    n = Net((5,))
+    path = n.save(n(op, "x"), tmp_path / "net.onnx")
+    with pytest.raises(GraphError, match="the output is the input itself"):
+        from_onnx(path)
