@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -37,20 +38,47 @@ def from_module(
 
     A graph where the forward pass can be traced and the graph computes what the module computes on probe inputs;
     otherwise opaque, with the reason as its `why`. The module, its gradients' flags and the global random state stay
-    as they are. Raises InputError for training mode, random logits, logits that depend on the rest of the batch, and
+    as they are: a copy is run, or, where it cannot be copied, the module, whose buffers are put back.
+    Raises InputError for training mode, random logits, logits that depend on the rest of the batch, and
     outputs that are no logits.
     """
     refuse_training(module)
     shape = tuple(int(size) for size in input_shape)
     parameter = next((p for p in (*module.parameters(), *module.buffers()) if p.is_floating_point()), torch.empty(0))
     probes = _probes(shape).to(parameter)
-    logits = _logits_of(module, probes)
+    with _kept_buffers(module):
+        runs = _copied(module)
+        logits = _logits_of(runs, probes)
     try:
-        graph = from_torch(module, shape)
-        _compare(module, graph, probes, logits)
+        with _kept_buffers(module):
+            graph = from_torch(runs, shape)
+            _compare(runs, graph, probes, logits)
         return GraphClassifier(graph, device, dtype)
     except GraphError as error:
         return ModuleClassifier(module, shape, logits.shape[1], device, dtype, why=safe(error))
+
+
+def _copied(module: nn.Module) -> nn.Module:
+    """Return a copy, so that what the forward pass changes stays in it; the module itself where it has none."""
+    try:
+        return copy.deepcopy(module)
+    except Exception:  # whatever the user's code does when it is copied
+        return module
+
+
+@contextmanager
+def _kept_buffers(module: nn.Module) -> Iterator[None]:
+    """Put the module's buffers back to what they were."""
+    kept = [(layer, key, held, held.clone()) for layer in module.modules() for key, held in layer._buffers.items()
+            if held is not None]  # fmt: skip
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for layer, key, held, before in kept:
+                if not torch.equal(held, before):
+                    held.copy_(before)
+                layer._buffers[key] = held
 
 
 def _probes(shape: tuple[int, ...]) -> Tensor:

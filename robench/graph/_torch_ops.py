@@ -239,6 +239,14 @@ def _cast(t: Tracer, x: Traced, *target: object, **options: object) -> Traced:
     for value in (*target, *options.values()):
         if isinstance(value, torch.dtype) and value not in (torch.float32, torch.float64):
             raise GraphError(f"a cast to {value} inside the net is not supported: let robench choose the precision")
+    if options.get("copy"):
+        return t.made(x.node)
+    # A copy or the tensor itself, by the dtype, device and strides that the trace does not follow.
+    x.family.sure = False
+    return t.made(x.node, view_of=x)
+
+
+def _detach(t: Tracer, x: Traced) -> Traced:
     return t.made(x.node, view_of=x)
 
 
@@ -297,7 +305,8 @@ HANDLERS: Mapping[str, Handler] = MappingProxyType(
         "adaptive_avg_pool2d": _adaptive_avg_pool2d,
         "adaptive_max_pool2d": _adaptive_max_pool2d,
         "mean": _mean,
-        **_names(_cast, "to", "type", "type_as", "float", "double", "cpu", "cuda", "contiguous", "detach"),
+        **_names(_cast, "to", "type", "type_as", "float", "double", "cpu", "cuda", "contiguous"),
+        "detach": _detach,
         "clone": _clone,
         **_names(_softmax, "softmax", "log_softmax"),
         **_names(_draw, "rand_like", "randn_like", "randint_like", "bernoulli", "multinomial", "normal", "poisson"),

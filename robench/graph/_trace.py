@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import torch
@@ -41,20 +42,38 @@ class _Batch(int):
 BATCH = _Batch(2)
 
 
+@dataclass
+class _Family:
+    """Traced tensors that share memory; `sure` is False where some may be copies, as a cast is."""
+
+    members: list[weakref.ref[Traced]] = field(default_factory=list)
+    sure: bool = True
+
+
 class Traced(Tensor):
     """A tensor of the traced forward pass: a node of the graph, and the tensors that share its memory."""
 
-    node: int
-    family: list[weakref.ref[Traced]]
+    place: int | None
+    family: _Family
+
+    @property
+    def node(self) -> int:
+        """The node. Raises GraphError where an operation in place on what may be a copy left it open."""
+        if self.place is None:
+            raise GraphError(
+                "a tensor is used after an operation in place on its cast, which may or may not have changed it: "
+                "use the form that returns a new tensor"
+            )
+        return self.place
 
     @staticmethod
-    def make(node: int, shape: tuple[int, ...], family: list[weakref.ref[Traced]] | None = None) -> Traced:
+    def make(node: int, shape: tuple[int, ...], family: _Family | None = None) -> Traced:
         """Return a traced tensor; `family` is that of the tensor that it is a view of."""
         with torch._C.DisableTorchFunctionSubclass():
             out = torch.Tensor._make_subclass(Traced, torch.empty((int.__index__(BATCH), *shape), device="meta"))
-        out.node = node
-        out.family = [] if family is None else family
-        out.family.append(weakref.ref(out))
+        out.place = node
+        out.family = _Family() if family is None else family
+        out.family.members.append(weakref.ref(out))
         return out
 
     @classmethod
@@ -132,11 +151,11 @@ class Tracer(TorchFunctionMode):
             raise GraphError("a constant is overwritten with an activation")
         if self.builder.shape(value.node) != self.builder.shape(x.node):
             raise GraphError("an operation in place changes the shape")
-        relatives = [other for other in (link() for link in x.family) if other is not None]
-        if any(other.node != x.node for other in relatives):
+        relatives = [other for other in (link() for link in x.family.members) if other is not None]
+        if any(other.place not in (x.node, None) for other in relatives):
             raise GraphError("an operation in place on a tensor that has views: use the form that returns a new tensor")
         for other in relatives:
-            other.node = value.node
+            other.place = value.node if x.family.sure or other is x else None
         return x
 
     def entered(self, layer: str) -> None:

@@ -296,3 +296,65 @@ def test_a_module_on_the_gpu_becomes_a_graph_anywhere():
         assert isinstance(classifier, GraphClassifier)
         assert classifier.device.type == device
     assert next(net.parameters()).is_cuda
+
+
+class Counts(nn.Module):
+    def __init__(self, copies=True):
+        super().__init__()
+        self.register_buffer("count", torch.zeros(()))
+        self.fc, self.copies, self.calls = nn.Linear(4, 3), copies, []
+        self.eval()
+
+    def forward(self, x):
+        self.count.add_(1)
+        self.calls.append(1)
+        return self.fc(x)
+
+    def __deepcopy__(self, memo):
+        if not self.copies:
+            raise TypeError("no copies")
+        new = Counts()
+        new.load_state_dict(self.state_dict())
+        return new
+
+
+@pytest.mark.parametrize("copies", [True, False])
+def test_buffers_that_the_forward_pass_changes_are_put_back(copies):
+    net = Counts(copies)
+    buffer = net.count
+    from_module(net, (4,))
+    assert net.count is buffer
+    assert float(buffer) == 0
+    assert not (copies and net.calls)
+
+
+CAST = {
+    "double": lambda x: x.double(),
+    "to": lambda x: x.to(torch.float64),
+    "copy": lambda x: x.to(torch.float32, copy=True),
+    "contiguous": lambda x: x.contiguous(),
+}
+
+
+@pytest.mark.parametrize("bound", [1.0, 1e3])
+@pytest.mark.parametrize("case", CAST)
+def test_an_operation_in_place_on_what_may_be_a_copy_leaves_the_input_alone(case, bound):
+    def run(m, x):
+        other = CAST[case](x)
+        other.clamp_(-bound, bound)
+        return m.fc(x)
+
+    classifier = from_module(Net(run), (4,))
+    assert classifier.graph is None or all(node.op != "clip" for node in classifier.graph.nodes)
+    assert (classifier.graph is None) == (case != "copy")
+
+
+def test_an_operation_in_place_on_a_cast_that_takes_the_place_of_the_input_is_traced():
+    def run(m, x):
+        x = x.float()
+        x.clamp_(-1, 1).relu_()
+        return m.fc(x)
+
+    graph = from_module(Net(run), (4,)).graph
+    assert graph is not None
+    assert [node.op for node in graph.nodes][-1] == "linear"
