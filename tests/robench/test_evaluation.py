@@ -15,12 +15,16 @@ import torch
 from torch import nn
 
 import robench
+from oracles.export import export
 from oracles.interrupted import long_evaluation
 from oracles.nets import blobs, trained
 from robench.api import evaluate
 from robench.check import check
+from robench.classifier import Counted
 from robench.contracts import Attack, Proposal
 from robench.errors import InputError, PluginError
+from robench.evidence import decode_points
+from robench.runner import Judge
 from robench.runs import find_runs
 from robench.samples import Samples
 from robench.threat import Domain
@@ -82,6 +86,15 @@ def test_keys_and_statuses_do_not_depend_on_the_batch(size, tmp_path):
     pd.testing.assert_frame_equal(rows(whole)[[*KEY, "status"]], rows(part)[[*KEY, "status"]])
 
 
+def misclassified(done, net, data):
+    """Ask about every witness of a run again, by the judge's rules."""
+    classifier = robench.from_module(net, data.shape, device="cpu", dtype=torch.float32)
+    table = done.run.witnesses()
+    points = torch.from_numpy(np.array(decode_points(table)))
+    labels = torch.from_numpy(data.y[table["sample"].to_numpy()])
+    return Judge(Counted(classifier)).confirm(points, labels)[0]
+
+
 @pytest.mark.parametrize("size", [1, 7])
 def test_statuses_of_nets_hardly_depend_on_the_batch(size, tmp_path):
     data = blobs(400, seed=5)
@@ -90,7 +103,20 @@ def test_statuses_of_nets_hardly_depend_on_the_batch(size, tmp_path):
     one, other = rows(whole), rows(part)
     assert one[KEY].equals(other[KEY])
     assert (one["status"] == other["status"]).mean() >= 0.995
+    for done in (whole, part):
+        assert misclassified(done, trained((32, 32)), data).all()
     assert check([whole.run, part.run]).findings == ()
+
+
+def test_an_onnx_export_is_the_same_classifier(tmp_path):
+    net = trained((16,))
+    file = export(net, (6,), tmp_path / "net.onnx", dynamo=True, free_batch=True)
+    one = evaluate(net, blobs(), eps=["0.02", "0.05"], out=tmp_path / "a")
+    other = evaluate(f"onnx:{file}", blobs(), eps=["0.02", "0.05"], out=tmp_path / "b")
+    assert one.run.manifest.classifier.fingerprint == other.run.manifest.classifier.fingerprint
+    shares = ("clean_accuracy", "certified_accuracy", "empirical_accuracy")
+    for first, second in zip(one.summary["results"], other.summary["results"], strict=True):
+        assert [first[name] for name in shares] == [second[name] for name in shares]
 
 
 def test_two_sample_orders_give_the_same_rows(tmp_path):
@@ -409,7 +435,6 @@ def test_an_interrupt_keeps_finished_chunks_and_exits_130(tmp_path, monkeypatch)
     import sys
 
     from robench.cli import main
-    from robench.runner import Judge
 
     monkeypatch.chdir(tmp_path)
     np.savez("data.npz", x=np.asarray(blobs().x), y=blobs().y)

@@ -1,39 +1,17 @@
 """A net and its ONNX export, by either of torch's exporters, are one function with one fingerprint."""
 
-import contextlib
-import io
-import logging
-import warnings
-
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from oracles.export import export
 from oracles.random_graphs import random_graph, step_names
 from robench.graph import GraphModule, GroupSort, fingerprint, from_onnx, from_torch
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
-
-
-def export(module, shape, path, *, dynamo, free_batch):
-    x = torch.rand(3 if free_batch else 1, *shape)
-    options = {"dynamo": dynamo, "input_names": ["x"], "verbose": False}
-    if free_batch and dynamo:
-        options["dynamic_shapes"] = ({0: torch.export.Dim("batch")},)
-    elif free_batch:
-        options["dynamic_axes"] = {"x": {0: "batch"}}
-    # Both exporters warn about themselves and report on stdout.
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)
-        try:
-            torch.onnx.export(module, (x,), path, **options)
-        finally:
-            logging.disable(logging.NOTSET)
-    return path
 
 
 def onnx_logits(path, x):
