@@ -20,7 +20,7 @@ from robench.distances import distances
 from robench.errors import DataError, InputError
 from robench.evidence import decode_points
 from robench.graph import full_precision
-from robench.loading import Data, Subject, load_data, load_subject, parse_device
+from robench.loading import Data, Subject, given_data, given_subject, load_data, load_subject, parse_device
 from robench.runner import Judge, automatic_batch_size
 from robench.runs import Manifest, Run, samples_hash
 from robench.streams import Stream
@@ -72,8 +72,8 @@ class Replay:
 def replay(
     run: Run,
     *,
-    model: str | None = None,
-    dataset: str | None = None,
+    model: Any = None,
+    dataset: Any = None,
     device: str = "auto",
     search: Sequence[Path] = (),
     progress: Callable[[int, int, Mapping[str, int]], None] = lambda done, total, counts: None,
@@ -82,8 +82,8 @@ def replay(
 
     Args:
         run: a measured run.
-        model: model spec to load instead of the manifest's; its fingerprint must be the same.
-        dataset: dataset spec to load instead of the manifest's; its hash must be the same.
+        model: model to ask instead of the manifest's, a spec or an object; its fingerprint must be the same.
+        dataset: dataset to use instead of the manifest's, a spec or an object; its hash must be the same.
         device: where to replay.
         search: folders in which the manifest's files (`net.onnx@sha256:…`) are looked for.
         progress: called with (rows asked, rows to ask, counts).
@@ -95,7 +95,7 @@ def replay(
     if manifest.origin != "measured":
         raise InputError(f"run {manifest.run} was imported from {manifest.source}: there is no model to ask again")
     data = _load_data(manifest, dataset, search)
-    subject = _load_subject(manifest, model, parse_device(device), search)
+    subject = _load_subject(manifest, model, data, parse_device(device), search)
     result = Replay(manifest.run)
     result.problems += [Problem("part", None, "", text) for text in run.verify_parts()]
     evidence = run.evidence()
@@ -137,31 +137,38 @@ def _misdescribed(manifest: Manifest, subject: Subject, data: Data, evidence: pa
             yield f"{what} is recorded as {recorded}, but is {found}"
 
 
-def _load_data(manifest: Manifest, dataset: str | None, search: Sequence[Path]) -> Data:
-    text = dataset or manifest.dataset.canonical
-    _refuse_python(text, "-d DATASET")
-    resolved = registry.load_plugins().resolve("datasets", text, search=search)
-    data = load_data(resolved, manifest.dataset.split)
+def _load_data(manifest: Manifest, dataset: Any, search: Sequence[Path]) -> Data:
+    given = dataset or manifest.dataset.canonical
+    if isinstance(given, str):
+        _refuse_python(manifest, given, "-d DATASET")
+        data = load_data(registry.load_plugins().resolve("datasets", given, search=search), manifest.dataset.split)
+    else:
+        data = given_data(given, manifest.dataset.split)
     if data.hash != manifest.dataset.hash:
-        recorded = manifest.dataset.hash
-        raise InputError(f"{text} is not the data evaluated: hash {data.hash[:12]}, recorded {recorded[:12]}")
+        found, recorded = data.hash[:12], manifest.dataset.hash[:12]
+        raise InputError(
+            f"run {manifest.run}: {data.canonical} is not the data evaluated: hash {found}, recorded {recorded}"
+        )
     return data
 
 
-def _load_subject(manifest: Manifest, model: str | None, device: torch.device, search: Sequence[Path]) -> Subject:
-    text = model or manifest.classifier.canonical
-    _refuse_python(text, "-m MODEL")
-    resolved = registry.load_plugins().resolve("models", text, search=search)
-    subject = load_subject(resolved, device, manifest.request.precision)
-    found, recorded = subject.classifier.fingerprint, manifest.classifier.fingerprint
+def _load_subject(manifest: Manifest, model: Any, data: Data, device: torch.device, search: Sequence[Path]) -> Subject:
+    given, precision = model or manifest.classifier.canonical, manifest.request.precision
+    if isinstance(given, str):
+        _refuse_python(manifest, given, "-m MODEL")
+        subject = load_subject(registry.load_plugins().resolve("models", given, search=search), device, precision)
+    else:
+        subject = given_subject(given, data.whole.shape, device, precision)
+    found, recorded = subject.classifier.fingerprint[:12], manifest.classifier.fingerprint[:12]
     if found != recorded:
-        raise InputError(f"{text} is not the function evaluated: fingerprint {found[:12]}, recorded {recorded[:12]}")
+        what = f"{subject.canonical} is not the function evaluated"
+        raise InputError(f"run {manifest.run}: {what}: fingerprint {found}, recorded {recorded}")
     return subject
 
 
-def _refuse_python(text: str, option: str) -> None:
+def _refuse_python(manifest: Manifest, text: str, option: str) -> None:
     if text.startswith("python:"):
-        raise InputError(f"the run used a Python object ({text}): name its file with {option}")
+        raise InputError(f"run {manifest.run} used a Python object ({text}): name its file with {option}")
 
 
 class _Asker:

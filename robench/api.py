@@ -11,7 +11,6 @@ from robench._replay import Replay, replay
 from robench.contracts import Attack, Certifier, CompositeAttack
 from robench.errors import InputError
 from robench.evaluation import Settings, display, execute, prepare
-from robench.loading import samples_from
 from robench.metrics import summarise
 from robench.runs import Run, load
 from robench.threat import Epsilon
@@ -46,8 +45,8 @@ def evaluate(
     *,
     eps: str | float | Epsilon | Sequence[str | float | Epsilon],
     norm: str = "linf",
-    attacks: Sequence[str | Attack | CompositeAttack] | None = None,
-    certifiers: Sequence[str | Certifier] | None = None,
+    attacks: str | Sequence[str | Attack | CompositeAttack] | None = None,
+    certifiers: str | Sequence[str | Certifier] | None = None,
     samples: str | None = None,
     split: str = "test",
     device: str = "auto",
@@ -68,7 +67,7 @@ def evaluate(
         dataset: a dataset spec, `Samples`, a dataset object, or a pair (x [N, ...] in [0, 1], y [N]).
         eps: one budget or several, in the domain's units; `"8/255"` is kept exactly.
         norm: `linf`, `l2` or `l1`.
-        attacks: specs or attack objects; None runs the default, () switches the side off.
+        attacks: specs or attack objects, or one of them; None runs the default, () or "none" switches the side off.
         certifiers: likewise; None runs every cheap one that applies.
         samples: positions `A:B` after selection.
         split: the dataset's split.
@@ -89,15 +88,13 @@ def evaluate(
     Raises:
         InputError: bad input; nothing was written.
     """
-    if isinstance(dataset, tuple) and len(dataset) == 2:
-        dataset = samples_from(*dataset)
     settings = Settings(
         model=model,
         dataset=dataset,
         eps=[eps] if isinstance(eps, (str, int, float, Epsilon)) else list(eps),
         norm=norm,
-        attacks=attacks,
-        certifiers=certifiers,
+        attacks=_side(attacks),
+        certifiers=_side(certifiers),
         samples=samples,
         split=split,
         device=device,
@@ -120,3 +117,8 @@ def evaluate(
                 warn(note)
             execute(prepared, run, progress or (lambda done, total, counts: None), warn)
     return Evaluation(run, summarise([run]))
+
+
+def _side(given: Any) -> Any:
+    """Return one side's evaluators as a sequence: a single spec stands for itself, `none` for an empty one."""
+    return [spec for spec in (given,) if spec != "none"] if isinstance(given, str) else given

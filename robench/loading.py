@@ -13,6 +13,7 @@ import torch
 from robench.classifier import Classifier, deterministic
 from robench.contracts import Dataset, Model
 from robench.errors import InputError
+from robench.graph import from_module
 from robench.registry import Part, Resolved
 from robench.runs import samples_hash
 from robench.samples import Samples
@@ -22,8 +23,9 @@ __all__ = [
     "PRECISIONS",
     "Data",
     "Subject",
+    "given_data",
+    "given_subject",
     "load_data",
-    "load_given",
     "load_subject",
     "parse_device",
     "parse_rows",
@@ -108,10 +110,39 @@ def load_data(resolved: Resolved, split: str, rows: str | None = None) -> Data:
     return _select(samples, whole, split, names, [part.canonical for part in choosing], rows, resolved.parts)
 
 
-def load_given(dataset: Dataset, name: str, split: str, rows: str | None = None) -> Data:
-    """Load a dataset given as a Python object."""
-    whole = dataset.load(split)
-    return _select(whole, whole, split, (name, name), [], rows, ())
+def given_data(dataset: Any, split: str, rows: str | None = None) -> Data:
+    """Load a dataset given as a Python object: Samples, a pair (x, y), or anything with `load(split)`.
+
+    Raises InputError for anything else.
+    """
+    if isinstance(dataset, tuple) and len(dataset) == 2:
+        dataset = samples_from(*dataset)
+    value = _InMemory(dataset) if isinstance(dataset, Samples) else dataset
+    kind = type(value).__name__.lstrip("_")
+    if not callable(getattr(value, "load", None)):
+        raise InputError(f"a {kind} is no dataset: give a spec, a pair of arrays (x, y), robench.Samples or a Dataset")
+    whole = value.load(split)
+    return _select(whole, whole, split, (f"python:{kind}", f"python:{kind}"), [], rows, ())
+
+
+@dataclass(frozen=True)
+class _InMemory:
+    """Samples given from Python, whatever the split's name."""
+
+    samples: Samples
+
+    def load(self, split: str) -> Samples:
+        return self.samples
+
+
+def given_subject(model: Any, input_shape: tuple[int, ...], device: torch.device, precision: str) -> Subject:
+    """Return the classifier of a Python object: a torch module, a Model, or anything with `logits`."""
+    name, dtype = f"python:{type(model).__name__}", PRECISIONS[precision]
+    if isinstance(model, torch.nn.Module):
+        return Subject(from_module(model, input_shape, device=device, dtype=dtype), name, name)
+    if hasattr(model, "load"):
+        model = model.load(device, dtype)
+    return Subject(deterministic(model, name), name, name)
 
 
 def _select(
@@ -139,6 +170,8 @@ def load_subject(resolved: Resolved, device: torch.device, precision: str) -> Su
 def samples_from(x: Any, y: Any, domain: tuple[float, float] = (0.0, 1.0)) -> Samples:
     """Return Samples of two arrays or tensors: `x` [N, ...] in the domain, `y` [N] labels from 0."""
     x, y = (one.detach().cpu().numpy() if isinstance(one, torch.Tensor) else np.asarray(one) for one in (x, y))
+    if len(x) != len(y):
+        raise InputError(f"{len(x)} inputs but {len(y)} labels: x and y must have one entry for each sample")
     if x.ndim < 2 or y.ndim != 1 or y.dtype.kind not in "iu" or x.dtype.kind != "f":
         raise InputError(f"x {x.dtype} {list(x.shape)} and y {y.dtype} {list(y.shape)}: need floats [N, ...], ints [N]")
     classes = tuple(str(label) for label in range(int(y.max(initial=0)) + 1))

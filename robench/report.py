@@ -51,9 +51,9 @@ def interval(ends: tuple[float, float]) -> str:
 
 
 def cost(result: Result) -> str:
-    """Return passes per sample and total time: `103 + 100 passes, 12 s`."""
+    """Return passes per sample and total time: `103 + 100 passes a sample, 12 s`."""
     n = max(1, result.n)
-    return f"{_short(result.forwards / n)} + {_short(result.backwards / n)} passes, {_seconds(result.seconds)}"
+    return f"{_short(result.forwards / n)} + {_short(result.backwards / n)} passes a sample, {_seconds(result.seconds)}"
 
 
 def age(then: datetime, now: datetime | None = None) -> str:

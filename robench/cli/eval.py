@@ -110,7 +110,10 @@ def evaluate(
             progress.message(f"this evaluation is complete already: {run.location}")
         else:
             with run or Run.create(out, prepared.manifest) as run:
-                progress.message(f"run {run.manifest.run}: {len(run.done())} of {run.manifest.dataset.n} samples done")
+                if not (quiet or as_json):
+                    progress.message(
+                        f"run {run.manifest.run}: {len(run.done())} of {run.manifest.dataset.n} samples done"
+                    )
                 for note in prepared.notes:
                     progress.message(f"robench: {note}")
                 try:
@@ -118,7 +121,7 @@ def evaluate(
                 except KeyboardInterrupt:
                     kept = f"{len(run.done())} of {run.manifest.dataset.n} samples are kept in {run.location}"
                     raise KeyboardInterrupt(f"interrupted; {kept}; go on with --resume") from None
-    _finish(run, prepared, as_json)
+    _finish(run, out, as_json)
 
 
 def _side(given: list[str] | None, option: str) -> list[str] | None:
@@ -162,7 +165,7 @@ def _show_plan(prepared: Prepared, run: Run | None, as_json: bool) -> None:
     print(f"{left} samples to do" + (f", going on with run {run.manifest.run}" if run else ""))
 
 
-def _finish(run: Run | None, prepared: Prepared, as_json: bool) -> None:
+def _finish(run: Run | None, out: Path, as_json: bool) -> None:
     from robench.metrics import results, summarise
     from robench.report import print_results
 
@@ -172,7 +175,7 @@ def _finish(run: Run | None, prepared: Prepared, as_json: bool) -> None:
     else:
         print_results(results([run]))
         print(f"evidence: {run.location}")
-        print(f"next: robench check {run.location}  |  robench replay {run.location}")
+        print(f"next: robench check {out}  |  robench replay {out}")
     if run.manifest.errors:
         print(f"robench: {run.manifest.errors} samples ended in error; they are no evidence", file=sys.stderr)
         raise typer.Exit(INCOMPLETE)

@@ -119,7 +119,7 @@ def new(
     folder = write_distribution(name, kind, out)
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         print(file)
-    print(f"next: pip install -e {folder} && pytest {folder}")
+    print(f"next: pip install -e '{folder}[test]' && pytest {folder}")
 
 
 def _print_json(**document: Any) -> None:

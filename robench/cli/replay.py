@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from robench.cli._app import app
+from robench.errors import InputError
 from robench.text import safe
 
 __all__ = ["replay"]
@@ -35,19 +37,22 @@ def replay(
     """Ask every witness and clean prediction again, and derive every deterministic certificate again.
 
     Files that a run names are found by their hash in the current folder and in --files. Exit code 1 where
-    something does not come out as recorded.
+    something does not come out as recorded, 2 where a run could not be asked.
     """
     from robench.api import replay as ask_again
     from robench.cli._progress import Progress
     from robench.runs import find_runs
 
     search = [*(files or []), Path()]
-    results = []
+    results, refused = [], []
     with Progress("replay", quiet=as_json) as progress:
         for run in find_runs(runs):
-            results.append(
-                ask_again(run, model=model, dataset=dataset, device=device, search=search, progress=progress.update)
-            )
+            try:
+                results.append(
+                    ask_again(run, model=model, dataset=dataset, device=device, search=search, progress=progress.update)
+                )
+            except InputError as error:
+                refused.append(str(error))
     if as_json:
         print(json.dumps({"schema": 1, "runs": [result.document() for result in results]}, indent=1))
     else:
@@ -64,5 +69,9 @@ def replay(
                 print(f"  {where}{problem.kind}{who}: {safe(problem.text)}")
             if len(result.problems) > SHOWN:
                 print(f"  … and {len(result.problems) - SHOWN} more (--json has all)")
+    for line in refused:
+        print(f"robench: {safe(line)}", file=sys.stderr)
     if any(result.problems for result in results):
         raise typer.Exit(1)
+    if refused:
+        raise typer.Exit(2)

@@ -9,17 +9,24 @@ import torch
 from pydantic import ValidationError
 
 from robench import registry
-from robench.classifier import deterministic
 from robench.errors import InputError
 from robench.evaluation._display import first_problem
 from robench.evaluation._evaluators import choose, identified
 from robench.evaluation._manifest import first_manifest
 from robench.evaluation._settings import Settings
-from robench.loading import PRECISIONS, Data, Subject, load_data, load_given, load_subject, parse_device
+from robench.loading import (
+    PRECISIONS,
+    Data,
+    Subject,
+    given_data,
+    given_subject,
+    load_data,
+    load_subject,
+    parse_device,
+)
 from robench.registry import Plugins
 from robench.runner import Plan, automatic_batch_size, refuse_undeclared_randomness
 from robench.runs import Manifest
-from robench.samples import Samples
 from robench.threat import Epsilon, parse_norm
 
 __all__ = ["Prepared", "prepare"]
@@ -64,10 +71,15 @@ def prepare(settings: Settings) -> Prepared:
     except ValidationError as error:
         raise InputError(f"the run cannot be described: {first_problem(error)}") from None
     why = getattr(subject.classifier, "why", "")
-    notes = (f"no graph of {subject.canonical} ({why}): evidence is about the map as executed",) if why else ()
+    notes = [f"no graph of {subject.canonical} ({why}): evidence is about the map as executed"] if why else []
+    domain = data.samples.domain
+    if norm == "linf" and plan.epsilons[-1].value >= domain.upper - domain.lower:
+        notes.append(
+            f"ε = {plan.epsilons[-1]} covers the whole domain [{domain.lower:g}, {domain.upper:g}]: is it 8/255?"
+        )
     unidentified = [] if getattr(subject.classifier, "identified", True) else [subject.canonical]
     unidentified += [one.evaluator.spec for one in chosen if not (one.parts or identified(one.evaluator.value))]
-    return Prepared(plan, manifest, batch_size, skipped, notes, tuple(unidentified))
+    return Prepared(plan, manifest, batch_size, skipped, tuple(notes), tuple(unidentified))
 
 
 def _epsilons(given: Sequence[str | float | Epsilon]) -> tuple[Epsilon, ...]:
@@ -79,35 +91,16 @@ def _epsilons(given: Sequence[str | float | Epsilon]) -> tuple[Epsilon, ...]:
 
 def _data(plugins: Plugins, settings: Settings) -> Data:
     dataset = settings.dataset
-    if isinstance(dataset, str):
-        return load_data(plugins.resolve("datasets", dataset, search=settings.search), settings.split, settings.samples)
-    value = _InMemory(dataset) if isinstance(dataset, Samples) else dataset
-    return load_given(value, f"python:{type(value).__name__.lstrip('_')}", settings.split, settings.samples)
-
-
-@dataclass(frozen=True)
-class _InMemory:
-    """Samples given from Python, whatever the split's name."""
-
-    samples: Samples
-
-    def load(self, split: str) -> Samples:
-        return self.samples
+    if not isinstance(dataset, str):
+        return given_data(dataset, settings.split, settings.samples)
+    return load_data(plugins.resolve("datasets", dataset, search=settings.search), settings.split, settings.samples)
 
 
 def _subject(plugins: Plugins, settings: Settings, device: torch.device, data: Data) -> Subject:
     model = settings.model
-    if isinstance(model, str):
-        return load_subject(plugins.resolve("models", model, search=settings.search), device, settings.precision)
-    dtype = PRECISIONS[settings.precision]
-    name = f"python:{type(model).__name__}"
-    if isinstance(model, torch.nn.Module):
-        from robench.graph import from_module
-
-        return Subject(from_module(model, data.samples.shape, device=device, dtype=dtype), name, name)
-    if hasattr(model, "load"):
-        return Subject(deterministic(model.load(device, dtype), name), name, name)
-    return Subject(deterministic(model, name), name, name)
+    if not isinstance(model, str):
+        return given_subject(model, data.samples.shape, device, settings.precision)
+    return load_subject(plugins.resolve("models", model, search=settings.search), device, settings.precision)
 
 
 def _check_fit(subject: Subject, data: Data) -> None:

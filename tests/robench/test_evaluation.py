@@ -144,6 +144,12 @@ def test_samples_choose_rows_and_leave_the_identity_alone(tmp_path):
     )
 
 
+def test_a_budget_that_covers_the_domain_is_pointed_out(tmp_path):
+    warnings = []
+    evaluate(trained(), blobs(), eps="8", attacks="fgsm", certifiers="none", out=tmp_path, warn=warnings.append)
+    assert warnings == ["ε = 8 covers the whole domain [0, 1]: is it 8/255?"]
+
+
 def test_the_model_is_left_as_it_was(tmp_path):
     net = trained()
     net[0].weight.requires_grad_(False)
@@ -347,6 +353,10 @@ def test_memory_mapped_data_is_read_a_batch_at_a_time(tmp_path):
         ({"dataset": blobs().select([])}, "no samples"),
         ({"dataset": (np.full((4, 6), 2.0, np.float32), np.zeros(4, int))}, "outside the domain"),
         ({"dataset": (np.zeros((4, 6), np.int64), np.zeros(4, int))}, "floats"),
+        ({"dataset": (np.zeros((4, 6), np.float32), np.zeros(3, int))}, "4 inputs but 3 labels"),
+        ({"dataset": torch.utils.data.TensorDataset(torch.zeros(4, 6))}, "TensorDataset is no dataset"),
+        ({"attacks": "pdg"}, "pdg"),
+        ({"attacks": "none", "certifiers": "none"}, "both sides"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(change, message, tmp_path):

@@ -181,6 +181,17 @@ def test_python_objects_need_a_name(tmp_path):
     done = evaluate(trained(), blobs(), eps="0.05", attacks=(), out=tmp_path)
     with pytest.raises(InputError, match="-d DATASET"):
         replay(done.run)
+    assert replay(done.run, model=trained(), dataset=blobs()).problems == []
+    with pytest.raises(InputError, match="not the function evaluated"):
+        replay(done.run, model=trained(seed=1), dataset=blobs())
+
+
+def test_one_run_that_cannot_be_asked_does_not_hide_the_others(copy, original, tmp_path):
+    evaluate(trained(), blobs(), eps="0.05", attacks=(), out=tmp_path / "more")
+    both = CliRunner().invoke(app, ["replay", str(copy), str(tmp_path / "more"), "--files", str(original)])
+    assert both.exit_code == 2
+    assert "no differences" in both.stdout
+    assert "used a Python object" in both.stderr
 
 
 def test_the_command_says_what_it_found(copy, original):

@@ -57,9 +57,9 @@ def test_a_side_that_was_switched_off_is_a_bound_not_a_zero():
 @pytest.mark.parametrize(
     ("forwards", "seconds", "text"),
     [
-        (1, 0.25, "2 + 0 passes, 0.5 s"),
-        (99_999, 3600, "100k + 0 passes, 2.0 h"),
-        (5_000_000, 300, "5M + 0 passes, 10 min"),
+        (1, 0.25, "2 + 0 passes a sample, 0.5 s"),
+        (99_999, 3600, "100k + 0 passes a sample, 2.0 h"),
+        (5_000_000, 300, "5M + 0 passes a sample, 10 min"),
     ],
 )
 def test_cost_in_words(forwards, seconds, text):
