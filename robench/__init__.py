@@ -12,6 +12,8 @@ __version__ = "0.1.0"
 __all__ = [
     "Attack",
     "AttackModifier",
+    "Bound",
+    "BoundCurve",
     "Certificates",
     "Certifier",
     "Classifier",
@@ -54,6 +56,8 @@ __all__ = [
 _HOME = {
     "Attack": "contracts",
     "AttackModifier": "contracts",
+    "Bound": "contracts",
+    "BoundCurve": "contracts",
     "Certificates": "contracts",
     "Certifier": "contracts",
     "Classifier": "classifier",
@@ -98,6 +102,8 @@ if TYPE_CHECKING:
     from robench.contracts import (
         Attack,
         AttackModifier,
+        Bound,
+        BoundCurve,
         Certificates,
         Certifier,
         CompositeAttack,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Attack",
     "AttackModifier",
+    "Bound",
+    "BoundCurve",
     "Certificates",
     "Certifier",
     "CompositeAttack",
@@ -202,6 +204,43 @@ class Certifier(Protocol):
 
     def certify(self, classifier: Classifier, x: Tensor, y: Tensor, threat: Threat, stream: Stream) -> Certificates:
         """Certify `x` [B, ...] with labels `y` [B], all correctly classified."""
+
+
+@dataclass(frozen=True)
+class BoundCurve:
+    """What a bound says about the robust accuracy of any classifier, at each ε that it was asked for.
+
+    Attributes:
+        value: robust accuracy in 0 … 1, one per ε, rounded to the safe side (a ceiling up, a floor down).
+        direction: `ceiling`: no classifier is above it; `floor`: some classifier reaches it.
+        scope: `samples`: about exactly the samples given; `population`: about the distribution they stand for.
+        assumptions: what must hold, in one line.
+        source: paper and equation.
+        detail: the bound's own figures at each ε (JSON values), or None.
+        facts: its figures about the samples as a whole (JSON values), or None.
+    """
+
+    value: Sequence[float]
+    direction: Literal["ceiling", "floor"]
+    scope: Literal["samples", "population"]
+    assumptions: str
+    source: str
+    detail: Sequence[Detail | None] | None = None
+    facts: Detail | None = None
+
+
+@runtime_checkable
+class Bound(Protocol):
+    """A theoretical statement about every classifier on a dataset; it never sees one."""
+
+    def evaluate(
+        self, samples: Samples, norm: Norm, epsilons: Sequence[float], progress: Callable[[int, int], None]
+    ) -> BoundCurve:
+        """Return the bound at `epsilons` (ascending). Call `progress` with (steps done, steps) during long work.
+
+        Classifiers see the samples in their own precision: a statement about the samples must allow for rounding
+        each input to float32.
+        """
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,11 @@ def robench_register_certifiers(register: Register) -> None:
 
 
 @hookspec
+def robench_register_bounds(register: Register) -> None:
+    """Register theoretical bounds (`robench.Bound`). Runs once, when plugins are loaded."""
+
+
+@hookspec
 def robench_register_recipes(register: Register) -> None:
     """Register training recipes (`robench.Recipe`). Runs once, when plugins are loaded."""
 

@@ -112,6 +112,14 @@ KINDS: dict[str, Kind] = {
             "exact dual-norm radius of an affine classifier",
         ),
         Kind(
+            "bounds",
+            "bound",
+            (contracts.Bound,),
+            ("evaluate",),
+            "robench bound '{spec}' -d DATASET …",
+            "identical inputs with different labels",
+        ),
+        Kind(
             "recipes",
             "recipe",
             (contracts.Recipe,),

@@ -1,0 +1,35 @@
+"""File names of the pages: from identities, so that a link never depends on what a stranger calls something."""
+
+from __future__ import annotations
+
+import hashlib
+
+from robench.metrics import Subject
+from robench.runs import slug
+from robench.threat import Norm
+
+__all__ = ["board_page", "classifier_page", "dataset_page"]
+
+
+def dataset_page(dataset: str, dataset_hash: str, split: str) -> str:
+    """Return the name of the page about a split."""
+    return f"{_split(dataset, dataset_hash, split)}.html"
+
+
+def board_page(dataset: str, dataset_hash: str, split: str, norm: Norm) -> str:
+    """Return the name of the board of a split in a norm."""
+    return f"{_split(dataset, dataset_hash, split)}-{norm}.html"
+
+
+def classifier_page(subject: Subject) -> str:
+    """Return the name of the page about a classifier on a split."""
+    identity = f"{subject.fingerprint}\0{subject.dataset_hash}\0{subject.split}"
+    return f"{slug(subject.title, 40)}-{_digest(identity)}.html"
+
+
+def _split(dataset: str, dataset_hash: str, split: str) -> str:
+    return f"{slug(f'{dataset}-{split}', 40)}-{_digest(f'{dataset_hash}\0{split}')}"
+
+
+def _digest(identity: str) -> str:
+    return hashlib.sha256(identity.encode()).hexdigest()[:8]
