@@ -23,13 +23,13 @@ def board_page(dataset: str, dataset_hash: str, split: str, norm: Norm) -> str:
 
 def classifier_page(subject: Subject) -> str:
     """Return the name of the page about a classifier on a split."""
-    identity = f"{subject.fingerprint}\0{subject.dataset_hash}\0{subject.split}"
-    return f"{slug(subject.title, 40)}-{_digest(identity)}.html"
+    digest = _digest(subject.fingerprint, subject.dataset_hash, subject.split)
+    return f"{slug(subject.title, 40)}-{digest}.html"
 
 
 def _split(dataset: str, dataset_hash: str, split: str) -> str:
-    return f"{slug(f'{dataset}-{split}', 40)}-{_digest(f'{dataset_hash}\0{split}')}"
+    return f"{slug(f'{dataset}-{split}', 40)}-{_digest(dataset_hash, split)}"
 
 
-def _digest(identity: str) -> str:
-    return hashlib.sha256(identity.encode()).hexdigest()[:8]
+def _digest(*identity: str) -> str:
+    return hashlib.sha256("\0".join(identity).encode()).hexdigest()[:8]
