@@ -7,6 +7,7 @@ from robench.runs._load import load
 from robench.runs._manifest import (
     MANIFEST_VERSION,
     ClassifierInfo,
+    Component,
     DatasetInfo,
     Display,
     Environment,
@@ -16,6 +17,7 @@ from robench.runs._manifest import (
     Manifest,
     PluginInfo,
     Request,
+    RunId,
     Trust,
 )
 from robench.runs._run import Run, samples_hash
@@ -23,6 +25,7 @@ from robench.runs._run import Run, samples_hash
 __all__ = [
     "MANIFEST_VERSION",
     "ClassifierInfo",
+    "Component",
     "DatasetInfo",
     "Display",
     "Environment",
@@ -33,6 +36,7 @@ __all__ = [
     "PluginInfo",
     "Request",
     "Run",
+    "RunId",
     "Trust",
     "find_runs",
     "folder_name",

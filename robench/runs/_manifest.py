@@ -6,20 +6,32 @@ Every field is checked on the way in and out: manifests also come from strangers
 from __future__ import annotations
 
 import math
-import unicodedata
 from datetime import UTC, datetime
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import Field, StringConstraints, ValidationError, model_validator
 
-from robench.errors import DataError, InputError
+from robench.errors import DataError
+from robench.fields import (
+    Count,
+    EpsilonText,
+    Identity,
+    Key,
+    Line,
+    Sha256,
+    SpecText,
+    Strict,
+    Text,
+    Time,
+    first_problem,
+)
 from robench.runs._layout import RUN_ID, new_run_id
-from robench.text import one_line
-from robench.threat import Epsilon, Norm
+from robench.threat import Norm
 
 __all__ = [
     "MANIFEST_VERSION",
     "ClassifierInfo",
+    "Component",
     "DatasetInfo",
     "Display",
     "Environment",
@@ -29,56 +41,18 @@ __all__ = [
     "Manifest",
     "PluginInfo",
     "Request",
+    "RunId",
     "Trust",
 ]
 
 MANIFEST_VERSION: Final = 1
 
 Trust = Literal["measured", "replayed", "imported", "aggregate", "self-reported"]
-
-
-def _printable(text: str) -> str:
-    if not all(c.isprintable() or c in "\n\t" or unicodedata.category(c) == "Zs" for c in text):
-        raise ValueError("holds control characters")
-    return text
-
-
-def _one_line(text: str) -> str:
-    if "\n" in text:
-        raise ValueError("is more than one line")
-    return text
-
-
-def _epsilon(text: str) -> str:
-    try:
-        return Epsilon.parse(text).text
-    except InputError as error:
-        raise ValueError(str(error)) from None
-
-
-def _utc(time: datetime) -> datetime:
-    if time.tzinfo is None:
-        raise ValueError("has no time zone")
-    return time.astimezone(UTC).replace(microsecond=0)
-
-
-Line = Annotated[str, StringConstraints(max_length=500), AfterValidator(_printable), AfterValidator(_one_line)]
-Text = Annotated[str, StringConstraints(max_length=20_000), AfterValidator(_printable)]
-SpecText = Annotated[str, StringConstraints(min_length=1, max_length=20_000), AfterValidator(_printable)]
-Identity = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{64}|import:[0-9a-f]{16,64})$")]
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_.\-]{0,63}$")]
 PartName = Annotated[str, StringConstraints(pattern=r"^(evidence|witnesses)/part-[0-9]{9,15}\.parquet$")]
-EpsilonText = Annotated[str, AfterValidator(_epsilon)]
-Time = Annotated[datetime, AfterValidator(_utc)]
-Count = Annotated[int, Field(ge=0, lt=2**63)]
+RunId = Annotated[str, StringConstraints(pattern=f"^{RUN_ID}$")]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
-
-
-class PluginInfo(_Strict):
+class PluginInfo(Strict):
     """The plugin behind one part of a spec: its name, distribution and version."""
 
     name: Line
@@ -86,13 +60,15 @@ class PluginInfo(_Strict):
     version: Line
 
 
-class _Component(_Strict):
+class Component(Strict):
+    """A part of a run as a spec names it: the short form, the one with every parameter, and the plugins behind it."""
+
     canonical: SpecText
     full: Text = ""
     plugins: tuple[PluginInfo, ...] = ()
 
 
-class ClassifierInfo(_Component):
+class ClassifierInfo(Component):
     """The function under evaluation. `opaque` marks one without a graph."""
 
     fingerprint: Identity
@@ -102,7 +78,7 @@ class ClassifierInfo(_Component):
     parameters: Count | None = None
 
 
-class DatasetInfo(_Component):
+class DatasetInfo(Component):
     """The samples: `hash` is the whole split's, `samples_hash` that of the selected indices, `n` their number.
 
     `canonical` leaves selections out; `selection` holds them. A side of `domain` that is unbounded is None.
@@ -115,7 +91,7 @@ class DatasetInfo(_Component):
     n: Count
     domain: tuple[float | None, float | None] = (0.0, 1.0)
     classes: tuple[Line, ...] = ()
-    thresholds: dict[Norm, tuple[EpsilonText, ...]] = {}
+    thresholds: dict[Norm, tuple[EpsilonText, ...]] = Field(default_factory=dict)
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -124,7 +100,7 @@ class DatasetInfo(_Component):
         return (-math.inf if lower is None else lower), (math.inf if upper is None else upper)
 
 
-class EvaluatorInfo(_Component):
+class EvaluatorInfo(Component):
     """One attack or certifier. `default` marks one that ran because nothing was asked for."""
 
     kind: Literal["attack", "certificate", "verifier"]
@@ -135,7 +111,7 @@ class EvaluatorInfo(_Component):
     default: bool = False
 
 
-class Request(_Strict):
+class Request(Strict):
     """What `--resume` compares: two runs with equal requests give the same evidence."""
 
     fingerprint: Identity
@@ -148,49 +124,49 @@ class Request(_Strict):
     evaluators: tuple[SpecText, ...]
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)]
     precision: Line
-    versions: dict[Line, Line] = {}
+    versions: dict[Line, Line] = Field(default_factory=dict)
 
 
-class GitState(_Strict):
+class GitState(Strict):
     """Commit of the working directory, and whether files differed from it."""
 
     commit: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}([0-9a-f]{24})?$")]
     dirty: bool
 
 
-class Environment(_Strict):
+class Environment(Strict):
     """What the run was measured on and with."""
 
     device: Line = ""
     engine: Line = "local"
     batch_size: Count | None = None
-    versions: dict[Line, Line] = {}
-    deterministic: dict[Key, bool] = {}
+    versions: dict[Line, Line] = Field(default_factory=dict)
+    deterministic: dict[Key, bool] = Field(default_factory=dict)
     git: GitState | None = None
 
 
-class Display(_Strict):
+class Display(Strict):
     """What boards show beside the numbers (`--name`, `--meta`)."""
 
     name: Line | None = None
     paper: Line | None = None
     training_data: Line | None = None
     licence: Line | None = None
-    more: dict[Key, Text] = {}
+    more: dict[Key, Text] = Field(default_factory=dict)
 
 
-class Flag(_Strict):
+class Flag(Strict):
     """Something a reader of the numbers must know; `code` is for programs, `text` for people."""
 
     code: Key
     text: Text
 
 
-class Manifest(_Strict):
+class Manifest(Strict):
     """Everything about a run but its rows. `parts` holds the sha256 of every part once the run is complete."""
 
     schema_version: Literal[1] = MANIFEST_VERSION
-    run: Annotated[str, StringConstraints(pattern=f"^{RUN_ID}$")] = Field(default_factory=new_run_id)
+    run: RunId = Field(default_factory=new_run_id)
     complete: bool = False
     origin: Literal["measured", "imported"] = "measured"
     trust: Trust = "measured"
@@ -207,7 +183,7 @@ class Manifest(_Strict):
     flags: tuple[Flag, ...] = ()
     errors: Count = 0
     same_as: tuple[Identity, ...] = ()
-    parts: dict[PartName, Sha256] = {}
+    parts: dict[PartName, Sha256] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:
@@ -229,7 +205,7 @@ class Manifest(_Strict):
         try:
             return cls.model_validate_json(data)
         except ValidationError as error:
-            raise DataError(f"{where}: not a run's manifest: {_first(error)}") from None
+            raise DataError(f"{where}: not a run's manifest: {first_problem(error)}") from None
 
     def replace(self, **changes: object) -> Manifest:
         """Return a checked copy with some fields changed. Raises DataError for a bad value."""
@@ -237,12 +213,4 @@ class Manifest(_Strict):
         try:
             return type(self).model_validate({**fields, **changes})
         except ValidationError as error:
-            raise DataError(f"manifest: {_first(error)}") from None
-
-
-def _first(error: ValidationError) -> str:
-    """The first of a model's complaints as one line; names from the file are cut and made printable."""
-    details = error.errors(include_url=False, include_input=False, include_context=False)
-    at = ".".join(str(step)[:40] for step in details[0]["loc"][:6])
-    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-    return one_line(f"{at + ': ' if at else ''}{details[0]['msg']}{more}", 400)
+            raise DataError(f"manifest: {first_problem(error)}") from None
