@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, is_dataclass
 from functools import cached_property
 from typing import Any, cast
 
@@ -15,7 +16,7 @@ from robench.contracts import Dataset, Model
 from robench.errors import InputError
 from robench.graph import from_module
 from robench.registry import Part, Resolved
-from robench.runs import samples_hash
+from robench.runs import DatasetInfo, PluginInfo, samples_hash
 from robench.samples import Samples
 from robench.threat import Domain
 
@@ -25,10 +26,13 @@ __all__ = [
     "Subject",
     "given_data",
     "given_subject",
+    "identified",
     "load_data",
     "load_subject",
     "parse_device",
     "parse_rows",
+    "plugin_infos",
+    "python_name",
     "samples_from",
 ]
 
@@ -64,6 +68,24 @@ class Data:
         """sha256 of the selected indices."""
         return samples_hash(self.samples.index)
 
+    @property
+    def info(self) -> DatasetInfo:
+        """What manifests say about the samples. Raises pydantic's ValidationError for what cannot be published."""
+        lower, upper = self.samples.domain.lower, self.samples.domain.upper
+        return DatasetInfo(
+            canonical=self.canonical,
+            full=self.full,
+            plugins=plugin_infos(self.parts),
+            hash=self.hash,
+            split=self.split,
+            selection=self.selection,
+            samples_hash=self.samples_hash,
+            n=len(self.samples),
+            domain=(lower if np.isfinite(lower) else None, upper if np.isfinite(upper) else None),
+            classes=self.samples.classes,
+            thresholds=self.samples.thresholds or {},
+        )
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -73,6 +95,11 @@ class Subject:
     canonical: str
     full: str
     parts: tuple[Part, ...] = ()
+
+
+def plugin_infos(parts: Sequence[Part]) -> tuple[PluginInfo, ...]:
+    """Return what manifests say about the plugins behind a spec."""
+    return tuple(PluginInfo(name=part.name, distribution=part.distribution, version=part.version) for part in parts)
 
 
 def parse_device(text: str) -> torch.device:
@@ -176,3 +203,19 @@ def samples_from(x: Any, y: Any, domain: tuple[float, float] = (0.0, 1.0)) -> Sa
         raise InputError(f"x {x.dtype} {list(x.shape)} and y {y.dtype} {list(y.shape)}: need floats [N, ...], ints [N]")
     classes = tuple(str(label) for label in range(int(y.max(initial=0)) + 1))
     return Samples(x, y.astype(np.int64), np.arange(len(y)), Domain(*map(float, domain)), classes)
+
+
+def python_name(value: object) -> str:
+    """Name an object given from Python: its class, with its parameters where `identified` holds."""
+    return f"python:{_shown(value) if identified(value) else type(value).__name__}"
+
+
+def identified(value: object) -> bool:
+    """Whether the repr of an object given from Python says all about it: a dataclass, short, and without a path."""
+    shown = _shown(value)
+    plain = len(shown) <= 200 and shown.isprintable() and " object at " not in shown and "/" not in shown
+    return plain and is_dataclass(value)
+
+
+def _shown(value: object) -> str:
+    return " ".join(repr(value).split())

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass
 from typing import cast
 
 from robench.contracts import Attack, Certifier
 from robench.errors import InputError
 from robench.evaluation._settings import Settings
-from robench.loading import Subject
+from robench.loading import Subject, python_name
 from robench.registry import Part, Plugins
 from robench.runner import Evaluator
 from robench.threat import Norm
 
-__all__ = ["Chosen", "choose", "identified"]
+__all__ = ["Chosen", "choose"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def _attacks(plugins: Plugins, settings: Settings) -> list[Chosen]:
     chosen = []
     for one in wanted:
         if not isinstance(one, str):
-            name = _python_name(one)
+            name = python_name(one)
             chosen.append(Chosen(Evaluator(name, "attack", one), name, (), False))
             continue
         resolved = plugins.resolve("attacks", one, search=settings.search)
@@ -78,7 +78,7 @@ def _certifiers(
             wanted.append((one, False))
     for given, automatic in wanted:
         if not isinstance(given, str):
-            name = _python_name(given)
+            name = python_name(given)
             chosen.append(Chosen(Evaluator(name, "certificate", given, early=True), name, (), False))
             continue
         resolved = plugins.resolve("certifiers", given, search=settings.search)
@@ -96,19 +96,3 @@ def _certifiers(
 def _inapplicable(evaluator: Evaluator, subject: Subject, norm: Norm) -> str | None:
     applies = getattr(evaluator.value, "applies", None)
     return cast("str | None", applies(subject.classifier, norm)) if applies else None
-
-
-def _python_name(value: object) -> str:
-    """Name an object given from Python: its class, with its parameters where `identified` holds."""
-    return f"python:{_shown(value) if identified(value) else type(value).__name__}"
-
-
-def identified(value: object) -> bool:
-    """Whether the repr of an object given from Python says all about it: a dataclass, short, and without a path."""
-    shown = _shown(value)
-    plain = len(shown) <= 200 and shown.isprintable() and " object at " not in shown and "/" not in shown
-    return plain and is_dataclass(value)
-
-
-def _shown(value: object) -> str:
-    return " ".join(repr(value).split())

@@ -6,22 +6,18 @@ import platform
 import shlex
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 
 import robench
 from robench.evaluation._evaluators import Chosen
 from robench.evaluation._settings import Settings
-from robench.loading import Data, Subject
-from robench.registry import Part
+from robench.loading import Data, Subject, plugin_infos
 from robench.runner import Plan
 from robench.runs import (
     ClassifierInfo,
-    DatasetInfo,
     Environment,
     EvaluatorInfo,
     Manifest,
-    PluginInfo,
     Request,
     git_state,
 )
@@ -37,7 +33,7 @@ def first_manifest(
     chosen: Sequence[Chosen],
     batch_size: int,
 ) -> Manifest:
-    classifier, samples = plan.classifier, plan.samples
+    classifier = plan.classifier
     eps = tuple(epsilon.text for epsilon in plan.epsilons)
     versions = {"robench": robench.__version__, "torch": torch.__version__}
     majors = {name: version.split(".")[0] for name, version in versions.items()}
@@ -62,33 +58,19 @@ def first_manifest(
         classifier=ClassifierInfo(
             canonical=subject.canonical,
             full=subject.full,
-            plugins=_plugins(subject.parts),
+            plugins=plugin_infos(subject.parts),
             fingerprint=classifier.fingerprint,
             opaque=classifier.graph is None,
             classes=classifier.classes,
             input_shape=tuple(classifier.input_shape),
             parameters=None if classifier.graph is None else classifier.graph.parameters,
         ),
-        dataset=DatasetInfo(
-            canonical=data.canonical,
-            full=data.full,
-            plugins=_plugins(data.parts),
-            hash=data.hash,
-            split=data.split,
-            selection=data.selection,
-            samples_hash=data.samples_hash,
-            n=len(samples),
-            domain=tuple(  # type: ignore[arg-type]
-                side if np.isfinite(side) else None for side in (samples.domain.lower, samples.domain.upper)
-            ),
-            classes=samples.classes,
-            thresholds=samples.thresholds or {},
-        ),
+        dataset=data.info,
         evaluators=tuple(
             EvaluatorInfo(
                 canonical=one.evaluator.spec,
                 full=one.full,
-                plugins=_plugins(one.parts),
+                plugins=plugin_infos(one.parts),
                 kind=one.evaluator.kind,
                 side=one.evaluator.side,
                 norm=plan.norm,
@@ -127,10 +109,6 @@ def _command(words: list[str], settings: Settings, plan: Plan, chosen: Sequence[
         if value != usual:
             words += [option, str(value)]
     return " ".join([words[0], *map(shlex.quote, words[1:])])
-
-
-def _plugins(parts: Sequence[Part]) -> tuple[PluginInfo, ...]:
-    return tuple(PluginInfo(name=part.name, distribution=part.distribution, version=part.version) for part in parts)
 
 
 def _device_name(device: torch.device) -> str:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from robench import registry
 from robench.errors import InputError
 from robench.evaluation._display import first_problem
-from robench.evaluation._evaluators import choose, identified
+from robench.evaluation._evaluators import choose
 from robench.evaluation._manifest import first_manifest
 from robench.evaluation._settings import Settings
 from robench.loading import (
@@ -20,6 +20,7 @@ from robench.loading import (
     Subject,
     given_data,
     given_subject,
+    identified,
     load_data,
     load_subject,
     parse_device,
