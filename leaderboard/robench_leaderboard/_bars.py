@@ -20,6 +20,7 @@ class Bar:
         low: lower end of the joint interval.
         high: upper end.
         words: what the picture shows, for those who cannot see it.
+        ceiling: no classifier can be robust beyond; None where no bound speaks about these samples.
     """
 
     certified: float | None
@@ -28,6 +29,7 @@ class Bar:
     low: float
     high: float
     words: str
+    ceiling: float | None = None
 
     @property
     def proven(self) -> float:
@@ -55,11 +57,14 @@ def bar_of(result: Result) -> Bar:
     clean = 100 * (result.clean.value or 0.0)
     certified = None if result.certified is None else 100 * (result.certified.value or 0.0)
     empirical = None if result.empirical is None else 100 * (result.empirical.value or 0.0)
+    bound = getattr(result, "ceiling", None)
+    ceiling = None if bound is None else 100 * bound.value
     low, high = (100 * end for end in result.joint_interval)
     words = [
         f"{certified:.1f} % certified" if certified is not None else "no certificates",
         f"{empirical:.1f} % empirical" if empirical is not None else "no attacks",
         f"{clean:.1f} % clean",
         f"95 % interval {low:.1f} to {high:.1f} %",
+        *([f"ceiling {ceiling:.1f} %"] if ceiling is not None else []),
     ]
-    return Bar(certified, empirical, clean, low, high, ", ".join(words))
+    return Bar(certified, empirical, clean, low, high, ", ".join(words), ceiling)
