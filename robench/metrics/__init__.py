@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from robench.metrics._chance import LEAST_CONFIDENCE, ByChance, claims, contradictions_by_chance, expected_failures
-from robench.metrics._compare import certified_at, contradicts, falsified_at, searched_at, within
+from robench.metrics._compare import above, certified_at, contradicts, falsified_at, searched_at, within
 from robench.metrics._curves import Curve, curve
 from robench.metrics._evaluators import EvaluatorCounts, attribution, evaluator_table
 from robench.metrics._flags import BLOCKING, Flag
@@ -29,6 +29,7 @@ __all__ = [
     "RunLike",
     "Share",
     "Subject",
+    "above",
     "attribution",
     "carried_lower",
     "certified_at",

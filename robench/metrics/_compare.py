@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["certified_at", "contradicts", "falsified_at", "searched_at", "within"]
+__all__ = ["above", "certified_at", "contradicts", "falsified_at", "searched_at", "within"]
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -38,3 +38,14 @@ def searched_at(searched: Floats, eps: float) -> Bools:
 def within(distance: Floats, eps: Floats) -> Bools:
     """Whether a point lies in the closed ball that it was searched in; NaN is an unbounded search."""
     return np.asarray((distance <= eps) | np.isnan(eps))
+
+
+def above(count: int, n: int, ceiling: float) -> int:
+    """Return how many of `count` samples out of `n` are more than an accuracy of at most `ceiling` allows.
+
+    A classifier gets a whole number of samples right: the largest k with k / n ≤ ceiling, as doubles, is allowed.
+    """
+    most = min(n, int(ceiling * n) + 1)
+    while most and most / n > ceiling:
+        most -= 1
+    return max(0, count - most)

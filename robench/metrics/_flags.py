@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from robench.metrics._chance import contradictions_by_chance
-from robench.metrics._compare import certified_at, falsified_at
+from robench.metrics._compare import above, certified_at, falsified_at
 from robench.metrics._evaluators import relevant
 from robench.threat import Norm
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from robench.bounds import Ceiling
     from robench.metrics._subject import Subject
 
 __all__ = ["BLOCKING", "Flag", "flags_at"]
@@ -41,12 +42,15 @@ class Flag:
     text: str
 
 
-def flags_at(subject: Subject, norm: Norm, eps: float, *, attacked: bool, certified: bool) -> tuple[Flag, ...]:
+def flags_at(
+    subject: Subject, norm: Norm, eps: float, *, attacked: bool, certified: bool, ceiling: Ceiling | None = None
+) -> tuple[Flag, ...]:
     """Return the flags of a subject at (norm, ε), sorted by code, each once."""
     found = {
         *_run_flags(subject),
         *_evidence_flags(subject, norm, eps, attacked, certified),
         *_chance_flags(subject, norm, eps),
+        *(_ceiling_flags(subject, norm, eps, ceiling) if attacked and ceiling else ()),
     }
     return tuple(sorted(found))
 
@@ -119,6 +123,17 @@ def _chance_flags(subject: Subject, norm: Norm, eps: float) -> Iterator[Flag]:
         yield Flag("chance-contradictions", f"{text}; no more than {found.expected} of {found.n} are expected")
     else:
         yield Flag("probabilistic", f"{text}; up to {found.expected} of {found.n} are expected")
+
+
+def _ceiling_flags(subject: Subject, norm: Norm, eps: float, ceiling: Ceiling) -> Iterator[Flag]:
+    """Say where more samples are unbroken than any classifier can get right."""
+    unbroken, n = int(subject.radii(norm).empirical(eps).sum()), len(subject.samples)
+    if missed := above(unbroken, n, ceiling.value):
+        yield Flag(
+            "above-ceiling",
+            f"the attacks are too weak: at least {missed} of the {unbroken} unbroken samples can be broken, since no "
+            f"classifier is right within ε = {eps:g} on more than {unbroken - missed} of these {n} ({ceiling.bound})",
+        )
 
 
 def _distinct(rows: pd.DataFrame) -> int:

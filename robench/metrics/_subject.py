@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from robench.metrics._radii import Radii, merge, row_bounds
+from robench.runs import samples_hash
 from robench.threat import NORMS, Epsilon, Norm
 
 if TYPE_CHECKING:
@@ -84,6 +85,11 @@ class Subject:
     def samples(self) -> npt.NDArray[np.int64]:
         """Original indices of all samples that a row is about, ascending."""
         return np.unique(self.rows["sample"].to_numpy(dtype=np.int64))
+
+    @cached_property
+    def samples_hash(self) -> str:
+        """sha256 over `samples`, as in the manifests of runs and bounds."""
+        return samples_hash(self.samples)
 
     @cached_property
     def correct(self) -> npt.NDArray[np.bool_]:

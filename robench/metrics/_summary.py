@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from robench.bounds import Ceiling, Ceilings
 from robench.metrics._evaluators import EvaluatorCounts, evaluator_table
 from robench.metrics._flags import BLOCKING, Flag, flags_at
 from robench.metrics._intervals import Interval, clopper_pearson
@@ -52,6 +53,7 @@ class Result:
         clean: fraction classified correctly.
         certified: fraction proven robust; None where no certifier was asked.
         empirical: fraction that nothing broke; None where no attack was asked.
+        ceiling: what no classifier is above on exactly these samples, the lowest that is known; None where none is.
         confidence: the lowest confidence of a statement used; 1 for proofs, None where a source does not tell.
         contradictions: samples where a proof reaches a verified misclassified point.
         errors: samples with a row that ended in error.
@@ -66,6 +68,7 @@ class Result:
     clean: Share
     certified: Share | None
     empirical: Share | None
+    ceiling: Ceiling | None
     confidence: float | None
     contradictions: int
     errors: int
@@ -78,7 +81,7 @@ class Result:
 
         Half of the error on each side: the lower end of the certified accuracy's interval, less the rate at which
         statistical certificates may be wrong, and the upper end of the empirical one's. An open side is 0 or the
-        clean accuracy's upper end.
+        clean accuracy's upper end. The ceiling does not enter: it is about these samples, not about the population.
         """
         slack = 0.0 if self.confidence is None else 1.0 - self.confidence
         lower = self.certified.interval.lower - slack if self.certified else 0.0
@@ -123,7 +126,7 @@ class Result:
             "eps_value": self.eps.value,
             "n": self.n,
             **{name: share.value if share else None for name, share in shares.items()},
-            "ceiling": None,
+            "ceiling": self.ceiling.value if self.ceiling else None,
             "intervals": {"level": LEVEL, "method": "clopper-pearson", **intervals, "joint": list(self.joint_interval)},
             "contradictions": self.contradictions,
             "errors": self.errors,
@@ -132,8 +135,12 @@ class Result:
         }
 
 
-def result_at(subject: Subject, norm: Norm, eps: Epsilon) -> Result:
+_NONE = Ceilings()
+
+
+def result_at(subject: Subject, norm: Norm, eps: Epsilon, ceilings: Ceilings = _NONE) -> Result:
     """Return the figures of `subject` at (norm, ε), whether or not anything was searched there."""
+    ceiling = ceilings.at(subject.dataset_hash, subject.split, subject.samples_hash, norm, eps.value)
     radii, n = subject.radii(norm), len(subject.samples)
     attacked, certified = _sides(subject)
     table = evaluator_table(subject, norm, eps.value)
@@ -148,31 +155,32 @@ def result_at(subject: Subject, norm: Norm, eps: Epsilon) -> Result:
         clean=_share(subject.correct),
         certified=_share(radii.certified(eps.value)) if certified else None,
         empirical=_share(radii.empirical(eps.value)) if attacked else None,
+        ceiling=ceiling,
         confidence=radii.confidence(eps.value),
         contradictions=int(radii.contradictions().sum()),
         errors=int(rows.loc[wrong & exact, "sample"].nunique()),
-        flags=flags_at(subject, norm, eps.value, attacked=attacked, certified=certified),
+        flags=flags_at(subject, norm, eps.value, attacked=attacked, certified=certified, ceiling=ceiling),
         evaluators=tuple(table),
     )
 
 
-def results(runs: Sequence[RunLike]) -> list[Result]:
+def results(runs: Sequence[RunLike], ceilings: Ceilings = _NONE) -> list[Result]:
     """Return one result per subject and (norm, ε) that was asked for, runs about one function merged."""
     return [
-        result_at(subject, norm, eps)
+        result_at(subject, norm, eps, ceilings)
         for subject in subjects(runs)
         for norm, epsilons in subject.requested.items()
         for eps in epsilons
     ]
 
 
-def summarise(runs: Sequence[RunLike]) -> dict[str, Any]:
+def summarise(runs: Sequence[RunLike], ceilings: Ceilings = _NONE) -> dict[str, Any]:
     """Return the document of `eval --json` about `runs`: `run` is the run's id, or a list of ids for several."""
     names = sorted({run.manifest.run for run in runs})
     return {
         "schema": 1,
         "run": names[0] if len(names) == 1 else names,
-        "results": [result.document() for result in results(runs)],
+        "results": [result.document() for result in results(runs, ceilings)],
     }
 
 
