@@ -14,3 +14,5 @@ def robench_register_recipes(register: Register) -> None:
     register("standard", f"{__name__}.standard:Standard", summary="cross-entropy on the samples as they are")
     register("pgd-at", f"{__name__}.pgd_at:PgdAt", summary="adversarial training with PGD (Madry et al. 2018)")
     register("ibp", f"{__name__}.ibp:Ibp", summary="training on interval bounds (Gowal et al. 2018)")
+    register("gaussian", f"{__name__}.gaussian:Gaussian", summary="training on Gaussian noise (Cohen et al. 2019)")
+    register("aol", f"{__name__}.aol:Aol", summary="1-Lipschitz MLP of almost-orthogonal layers (Prach & Lampert 2022)")

@@ -1,0 +1,155 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from robench.contracts import Recipe, TrainContext
+from robench.errors import InputError
+from robench.graph import fingerprint, from_torch
+from robench_plugins.datasets.digits import Digits
+from robench_plugins.training.aol import Aol, offset_cross_entropy
+
+TRAIN, TEST = Digits().load("train"), Digits().load("test")
+X, Y = torch.tensor(TEST.x), torch.tensor(TEST.y)
+CPU = torch.device("cpu")
+SHORT = Aol(epochs=25)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return SHORT.train(TRAIN, TrainContext(0, CPU))
+
+
+def radii(module):
+    """Margin over √2, from the definition."""
+    logits = module(X).detach().double()
+    label = logits.gather(1, Y[:, None])
+    rival = logits.scatter(1, Y[:, None], -math.inf).amax(1)
+    return (label[:, 0] - rival) / math.sqrt(2)
+
+
+def test_certified_accuracy_in_l2(trained):
+    radius = radii(trained.module)
+    accuracy = {eps: float((radius > eps).float().mean()) for eps in (0, 0.25, 0.5)}
+    assert accuracy[0] >= 0.96
+    assert accuracy[0.25] >= 0.87
+    assert accuracy[0.5] >= 0.6
+
+
+def test_layers_are_plain_and_one_lipschitz(trained):
+    nodes = from_torch(trained.module, TEST.shape).nodes
+    assert {node.op for node in nodes} == {"input", "reshape", "linear", "group_sort"}
+    weights = [node.constants["weight"].double() for node in nodes if node.op == "linear"]
+    assert [tuple(weight.shape) for weight in weights] == [(128, 64), (128, 128), (128, 128), (10, 128)]
+    for weight in weights:
+        values = torch.linalg.svdvals(weight)
+        assert values[0] <= 1 + 1e-6
+        assert values.median() > 0.8  # almost orthogonal: the bound is close for most directions
+    expansion = (trained.module(X[1:]) - trained.module(X[:-1])).norm(dim=1) / (X[1:] - X[:-1]).flatten(1).norm(dim=1)
+    assert expansion.max() <= 1 + 1e-5
+
+
+def test_no_gradient_attack_beats_a_radius(trained):
+    """Steepest ascent on the margin to just inside the radius, projected by hand: the label stays."""
+    radius = radii(trained.module)
+    correct = radius > 0
+    x, y, budget = X[correct], Y[correct], (radius[correct] * (1 - 1e-5)).float().reshape(-1, 1, 1, 1)
+    delta = torch.zeros_like(x)
+    for _ in range(30):
+        delta.requires_grad_()
+        logits = trained.module(x + delta)
+        rival = logits.scatter(1, y[:, None], -math.inf).amax(1)
+        (gradient,) = torch.autograd.grad((rival - logits.gather(1, y[:, None])[:, 0]).sum(), delta)
+        length = gradient.flatten(1).norm(dim=1).clamp_min(1e-12).reshape(-1, 1, 1, 1)
+        delta = delta.detach() + budget * gradient / length / 4
+        delta = delta * (budget / delta.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)).clamp_max(1)
+        assert (trained.module(x + delta).argmax(1) == y).all()
+
+
+def test_the_loss_against_numbers_by_hand():
+    """s = (1, 0), y = 0, offset ½, T = ¼: CE of (2, 0) is ln(1 + e⁻²) = 0.126928, times ¼."""
+    logits = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+    loss = offset_cross_entropy(logits, torch.tensor([0]), 0.5, 0.25)
+    assert float(loss) == pytest.approx(0.25 * 0.12692801104297263, abs=1e-15)
+    both = offset_cross_entropy(logits.repeat(2, 1), torch.tensor([0, 1]), 0.5, 0.25)
+    second = 0.25 * math.log(1 + math.exp(6))  # the label's logit −½ against 1
+    assert float(both) == pytest.approx((float(loss) + second) / 2, abs=1e-15)
+
+
+def test_the_loss_asks_for_a_margin_of_the_offset():
+    """Two classes at a margin m: T·ln(1 + exp((offset − m)/T)), so at m = offset it is T·ln 2 and half-way down."""
+    for temperature in (0.1, 1.0):
+        margin = torch.tensor([[0.7, 0.0]], dtype=torch.float64, requires_grad=True)
+        loss = offset_cross_entropy(margin, torch.tensor([0]), 0.7, temperature)
+        loss.backward()
+        assert float(loss.detach()) == pytest.approx(temperature * math.log(2))
+        assert margin.grad.tolist() == [[pytest.approx(-0.5), pytest.approx(0.5)]]
+
+
+def test_history(trained):
+    assert isinstance(SHORT, Recipe)
+    assert len(trained.history) == SHORT.epochs
+    last = trained.history[-1]
+    assert last["loss"] < trained.history[0]["loss"]
+    assert 0.6 < last["certified"] < last["accuracy"] <= 1
+    certified = float((radii_of(trained.module, TRAIN) > SHORT.offset / math.sqrt(2)).float().mean())
+    assert last["certified"] == pytest.approx(certified, abs=0.03)
+
+
+def radii_of(module, samples):
+    x, y = torch.tensor(samples.x), torch.tensor(samples.y)
+    logits = module(x).detach()
+    label = logits.gather(1, y[:, None])[:, 0]
+    return (label - logits.scatter(1, y[:, None], -math.inf).amax(1)) / math.sqrt(2)
+
+
+def test_equal_seeds_give_equal_weights_and_touch_nothing_else():
+    few, results = TRAIN.select(slice(0, 150)), []
+    for seed in (5, 5, 6):
+        torch.manual_seed(seed + len(results))
+        state = torch.get_rng_state()
+        result = Aol(epochs=2, width=8).train(few, TrainContext(seed, CPU))
+        assert torch.equal(torch.get_rng_state(), state)
+        results.append((fingerprint(from_torch(result.module, TEST.shape), torch.float32), result.history))
+    assert results[0] == results[1]
+    assert results[0][0] != results[2][0]
+
+
+def test_every_weight_is_trained_by_the_one_cycle_schedule(monkeypatch):
+    """Warm-up to `lr` after 0.3 of the steps, momentum the other way: torch's defaults, as the authors use them."""
+    seen = []
+    step = torch.optim.SGD.step
+
+    def watched(self, *args, **kwargs):
+        (group,) = self.param_groups
+        assert group["nesterov"]
+        assert all(p.grad is not None and p.grad.any() for p in group["params"])
+        seen.append((group["lr"], group["momentum"]))
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", watched)
+    recipe = Aol(epochs=10, width=16, depth=3, lr=0.2)
+    recipe.train(TRAIN.select(slice(0, 640)), TrainContext(0, CPU))
+    rates, momenta = zip(*seen, strict=True)
+    assert len(seen) == 100
+    assert rates[0] == pytest.approx(0.2 / 25)
+    assert rates.index(max(rates)) == 29
+    assert max(rates) == pytest.approx(0.2)
+    assert rates[-1] < 1e-5
+    assert (momenta[0], min(momenta)) == (pytest.approx(0.95), pytest.approx(0.85))
+
+
+def test_what_cannot_be_trained():
+    with pytest.raises(ValueError, match="width=7 must be even"):
+        Aol(width=7)
+    with pytest.raises(InputError, match="try a smaller learning rate"):
+        replace(SHORT, epochs=3, lr=1e38).train(TRAIN, TrainContext(0, CPU))
+
+
+def test_a_flat_input_and_one_layer():
+    flat = replace(TRAIN.select(slice(0, 100)), x=TRAIN.x[:100].reshape(100, 64))
+    module = Aol(epochs=1, depth=1).train(flat, TrainContext(0, CPU)).module
+    assert module(torch.zeros(3, 64)).shape == (3, 10)
+    assert sum(isinstance(layer, nn.Linear) for layer in module) == 1
