@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -54,7 +55,7 @@ def _no_nested(kind: str, chain: Chain) -> Written:
 
 @dataclass(frozen=True)
 class Context:
-    """What reading needs from outside: folders for `name@sha256:…` references, and the registry."""
+    """What reading needs from outside: the registry, and the folders in which files are looked for (here, if none)."""
 
     search: Sequence[Path] = ()
     resolve: Callable[[str, Chain], Written] = field(default=_no_nested)
@@ -257,11 +258,11 @@ class File(Type):
     words = "file or folder"
 
     def read(self, values: tuple[Atom, ...], context: Context) -> Written:
-        """Find the file: a path, or `name@sha256:…` in the search folders."""
+        """Find the file: a path from one of the search folders, or `name@sha256:…` in or below them."""
         text = _scalar(values).text
         if not text or "\0" in text:
             raise InputError("is not a path")
-        path = Path(text).expanduser() if text.startswith("~/") else Path(text)
+        path = Path(text).expanduser() if text.startswith("~/") else self._among(context.search, text)
         reference = FileRef.parse(text)
         if reference is not None and not path.exists():
             found = find_file(reference, context.search)
@@ -270,6 +271,13 @@ class File(Type):
                 raise DataError(f"no file {text!r} with this name and content ({where})")
             path = found
         return self._written(path)
+
+    @staticmethod
+    def _among(folders: Sequence[Path], text: str) -> Path:
+        """Return `text` below the first folder that has it, else below the first one; an absolute path is itself."""
+        paths = [folder / text for folder in folders or (Path(),)]
+        # Not Path.exists: that one raises on a name that is too long.
+        return next((path for path in paths if os.path.exists(path)), paths[0])  # noqa: PTH110
 
     def write(self, value: Any) -> str:
         """Return `name@sha256:…`, never the path."""

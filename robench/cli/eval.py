@@ -99,7 +99,7 @@ def evaluate(
                 seed=seed,
                 precision=precision,
                 display=display(name, meta),
-                search=[*(files or []), Path()],
+                search=[Path(), *(files or [])],
             )
         )
         run = Run.find_resumable(out, prepared.manifest.request) if resume else None

@@ -43,7 +43,7 @@ def replay(
     from robench.cli._progress import Progress
     from robench.runs import find_runs
 
-    search = [*(files or []), Path()]
+    search = [Path(), *(files or [])]
     results, refused = [], []
     with Progress("replay", quiet=as_json) as progress:
         for run in find_runs(runs):

@@ -278,6 +278,24 @@ def test_awkward_file_names_survive(tmp_path, name):
     assert made(written.canonical, Reader, Context(search=[tmp_path])) == written
 
 
+def test_a_relative_path_is_looked_for_in_the_search_folders_in_order(tmp_path, monkeypatch):
+    for name, text in (("here", "1"), ("one", "2"), ("two", "3")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.npz").write_text(text)
+    (tmp_path / "two" / "only.npz").write_text("4")
+    monkeypatch.chdir(tmp_path / "here")
+    folders = [tmp_path / "one", tmp_path / "two"]
+    assert made("e:a.npz", Reader).value.path.read_text() == "1"
+    assert made("e:a.npz", Reader, Context(search=folders)).value.path.read_text() == "2"
+    assert made("e:a.npz", Reader, Context(search=[Path(), *folders])).value.path.read_text() == "1"
+    assert made("e:only.npz", Reader, Context(search=folders)).value.path.read_text() == "4"
+    absolute = tmp_path / "here" / "a.npz"
+    assert made(f"e:{absolute}", Reader, Context(search=folders)).value.path == absolute
+    for text in ("nowhere.npz", "n" * 5000):
+        with pytest.raises(DataError, match="no file|cannot read"):
+            made(f"e:{text}", Reader, Context(search=folders))
+
+
 def test_a_folder_is_hashed_by_names_and_bytes(tmp_path):
     for folder in ("one", "two"):
         (tmp_path / folder / "run" / "sub").mkdir(parents=True)
