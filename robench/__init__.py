@@ -44,6 +44,7 @@ __all__ = [
     "Transform",
     "Wrapper",
     "__version__",
+    "bound",
     "evaluate",
     "from_module",
     "hookimpl",
@@ -87,6 +88,7 @@ _HOME = {
     "Trained": "contracts",
     "Transform": "contracts",
     "Wrapper": "contracts",
+    "bound": "api",
     "evaluate": "api",
     "from_module": "graph",
     "hookimpl": "hookspecs",
@@ -97,7 +99,7 @@ _HOME = {
 }
 
 if TYPE_CHECKING:
-    from robench.api import evaluate, load, replay
+    from robench.api import bound, evaluate, load, replay
     from robench.classifier import Classifier, RandomizedClassifier, wrapped_fingerprint
     from robench.contracts import (
         Attack,

@@ -1,4 +1,4 @@
-"""The Python interface: `robench.evaluate` and what it returns."""
+"""The Python interface: `robench.evaluate`, `robench.bound`, and what they return."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robench._replay import Replay, replay
+from robench.bounds import BoundRun, Ceilings, find_bounds
+from robench.bounds import compute as bound
 from robench.contracts import Attack, Certifier, CompositeAttack
 from robench.errors import InputError
 from robench.evaluation import Settings, display, execute, prepare
@@ -18,7 +20,7 @@ from robench.threat import Epsilon
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Evaluation", "Replay", "evaluate", "load", "replay"]
+__all__ = ["BoundRun", "Evaluation", "Replay", "bound", "evaluate", "load", "replay"]
 
 
 @dataclass(frozen=True)
@@ -110,13 +112,13 @@ def evaluate(
             "dataclass with plain fields, or name it by a spec"
         )
     run = Run.find_resumable(out, prepared.manifest.request) if resume else None
+    warn = warn or (lambda line: None)
     if run is None or not run.manifest.complete:
         with run or Run.create(out, prepared.manifest) as run:
-            warn = warn or (lambda line: None)
             for note in prepared.notes:
                 warn(note)
             execute(prepared, run, progress or (lambda done, total, counts: None), warn)
-    return Evaluation(run, summarise([run]))
+    return Evaluation(run, summarise([run], Ceilings(find_bounds(out, warn))))
 
 
 def _side(given: Any) -> Any:

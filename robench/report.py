@@ -14,11 +14,15 @@ from robench.text import safe
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from robench.bounds import BoundRun
     from robench.runs import Run
 
 __all__ = [
     "age",
+    "bound_document",
+    "bound_lines",
     "bracket",
+    "ceiling",
     "cost",
     "interval",
     "percent",
@@ -50,6 +54,11 @@ def interval(ends: tuple[float, float]) -> str:
     return f"[{100 * ends[0]:.1f}, {100 * ends[1]:.1f}]"
 
 
+def ceiling(result: Result) -> str:
+    """Return what no classifier is above on these samples: `55.1 %`, or `-` where no bound is known."""
+    return f"{100 * result.ceiling.value:.1f} %" if result.ceiling else "-"
+
+
 def cost(result: Result) -> str:
     """Return passes per sample and total time: `103 + 100 passes a sample, 12 s`."""
     n = max(1, result.n)
@@ -78,7 +87,10 @@ def result_lines(results: Sequence[Result]) -> list[str]:
         lines.append(f"  clean      {percent(mine[0].clean):>15}  95 % {interval(mine[0].clean.interval)}")
         for result in mine:
             where = f"{result.norm} {safe(result.eps)}"
-            lines.append(f"  {where:<10} {bracket(result):>15}  95 % {interval(result.joint_interval)}  {cost(result)}")
+            above = f"ceiling {ceiling(result)}  " if result.ceiling else ""
+            lines.append(
+                f"  {where:<10} {bracket(result):>15}  95 % {interval(result.joint_interval)}  {above}{cost(result)}"
+            )
             lines += [f"    {safe(flag.code)}: {safe(flag.text)}" for flag in result.flags if flag not in shared]
     return lines
 
@@ -89,6 +101,54 @@ def print_results(results: Sequence[Result]) -> None:
         _write(result_lines(results))
         return
     _show(_result_table(results))
+
+
+def bound_document(run: BoundRun) -> dict[str, Any]:
+    """Return a bound as JSON values: the entry of `robench bound --json`."""
+    manifest = run.manifest
+    return {
+        "run": manifest.run,
+        "bound": manifest.bound.canonical,
+        "dataset": manifest.dataset.canonical,
+        "dataset_hash": manifest.dataset.hash,
+        "split": manifest.dataset.split,
+        "samples_hash": manifest.dataset.samples_hash,
+        "n": manifest.dataset.n,
+        "norm": manifest.norm,
+        "rows": [
+            {
+                "eps": row.eps.text,
+                "eps_value": row.eps.value,
+                "value": row.value,
+                "direction": row.direction,
+                "scope": row.scope,
+                "assumptions": row.assumptions,
+                "source": row.source,
+                "detail": row.detail,
+            }
+            for row in run.rows
+        ],
+        "facts": manifest.facts,
+        "location": run.location,
+    }
+
+
+def bound_lines(run: BoundRun) -> list[str]:
+    """Return a bound as plain lines: what it is about, what it rests on, a line per ε."""
+    manifest, first = run.manifest, run.rows[0]
+    about = manifest.dataset
+    lines = [
+        f"{safe(manifest.bound.canonical)}  on {safe(about.canonical)} {safe(about.split)}, {about.n} samples",
+        f"  source: {safe(first.source)}",
+        f"  assumes: {safe(first.assumptions)}",
+    ]
+    for row in run.rows:
+        about_whom = "" if row.scope == "samples" else "of the population"
+        figures = ", ".join(f"{name} {_figure(value)}" for name, value in (row.detail or {}).items())
+        where = f"{row.norm} {safe(row.eps)}"
+        shown = f"{row.direction} {100 * row.value:.2f} % {about_whom}".rstrip()
+        lines.append(f"  {where:<12} {shown:<20} {safe(figures)}".rstrip())
+    return [*lines, f"  stored: {run.location}"]
 
 
 def run_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
@@ -145,8 +205,10 @@ def print_runs(rows: Sequence[dict[str, Any]], now: datetime | None = None) -> N
 
 
 def _result_table(results: Sequence[Result]) -> Table:
-    header = ["classifier", "data", "n", "clean", "norm, ε", "certified – empirical", "95 % interval", "cost", "flags"]
-    table = _table(header, right={"n", "clean", "certified – empirical", "95 % interval"})
+    limited = any(result.ceiling for result in results)
+    header = ["classifier", "data", "n", "clean", "norm, ε", "certified – empirical", "95 % interval"]
+    header += [*(["ceiling"] if limited else []), "cost", "flags"]
+    table = _table(header, right={"n", "clean", "certified – empirical", "95 % interval", "ceiling"})
     subject = None
     for result in results:
         first = result.subject is not subject
@@ -161,6 +223,7 @@ def _result_table(results: Sequence[Result]) -> Table:
                 f"{result.norm} {safe(result.eps)}",
                 bracket(result),
                 interval(result.joint_interval),
+                *([ceiling(result)] if limited else []),
                 cost(result),
                 "\n".join(f"{safe(flag.code)}: {safe(flag.text)}" for flag in result.flags),
             ],
@@ -192,6 +255,10 @@ def _show(table: Table) -> None:
 
 def _write(lines: Sequence[str]) -> None:
     sys.stdout.write("".join(f"{line}\n" for line in lines))
+
+
+def _figure(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _short(value: float) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from robench.bounds import BoundRun, Ceilings, find_bounds
 from robench.check._asked import asked_of_run
+from robench.check._ceilings import above_ceilings, of_bounds
 from robench.check._chain import chain
 from robench.check._findings import CODES, Checked, Finding, gathered
 from robench.check._rows import rows_of_run
@@ -15,23 +18,33 @@ from robench.check._witnesses import witnesses_of_run
 from robench.errors import DataError
 from robench.evidence import EVIDENCE
 from robench.metrics import subjects
+from robench.runs import find_runs
 
 if TYPE_CHECKING:
     from robench.runs import Manifest, Run
 
-__all__ = ["CODES", "Checked", "Finding", "check"]
+__all__ = ["CODES", "Checked", "Finding", "check", "check_folders"]
 
 _COLUMNS = [
     *("sample", "label", "prediction", "evaluator", "kind", "norm", "eps", "lower", "upper", "confidence", "status"),
 ]
 
 
-def check(runs: Sequence[Run]) -> Checked:
+def check_folders(results: str | Path | Iterable[str | Path]) -> Checked:
+    """Check all runs and bounds in results folders. Raises DataError where there are no runs."""
+    damaged: list[str] = []
+    bounds = find_bounds(results, damaged.append)
+    return check(find_runs(results), bounds, damaged)
+
+
+def check(runs: Sequence[Run], bounds: Sequence[BoundRun] = (), damaged: Iterable[str] = ()) -> Checked:
     """Check `runs` one by one and together: parts, rows, witnesses, and the chain of every function and norm.
 
-    A part that cannot be read is a finding, and its run takes no part in the chain.
+    What is certified is held against the ceilings of `bounds` about the same samples. A part that cannot be read is a
+    finding, and its run takes no part in the chain; so is each line of `damaged`, about bounds that cannot be read.
     """
-    findings: list[Finding] = []
+    ceilings = Ceilings(bounds)
+    findings: list[Finding] = list(of_bounds(bounds, damaged))
     notes: list[str] = []
     readable: list[Run] = []
     witnesses = 0
@@ -50,15 +63,16 @@ def check(runs: Sequence[Run]) -> Checked:
             notes.append(f"run {manifest.run} of {manifest.classifier.canonical} is not complete")
     about = subjects(readable)
     for subject in about:
-        broken, remarks = chain(subject)
-        findings += broken
-        notes += remarks
+        for broken, remarks in (chain(subject), above_ceilings(subject, ceilings)):
+            findings += broken
+            notes += remarks
     counts = {
         "runs": len(runs),
         "classifiers": len({subject.fingerprint for subject in about}),
         "samples": sum(len(subject.samples) for subject in about),
         "rows": sum(len(subject.rows) for subject in about),
         "witnesses": witnesses,
+        "bounds": len(bounds),
     }
     return Checked(gathered(findings), tuple(notes), counts)
 

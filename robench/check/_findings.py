@@ -9,9 +9,11 @@ from typing import Any
 __all__ = ["CODES", "Checked", "Finding"]
 
 CODES = {
+    "bound": "A stored bound cannot be read, was edited, or is a ceiling that rises with ε.",
+    "ceiling": "More is certified than any classifier can reach on these samples: a certificate or the bound is wrong.",
     "clean": "Rows disagree about the label or the clean prediction of a sample.",
     "contradiction": "A certificate reaches a misclassified point: one of the two tools is wrong.",
-    "chance": "More statistical bounds contradict each other than chance explains.",
+    "chance": "More statistical bounds contradict each other, or a ceiling, than chance explains.",
     "distance": "A witness's recorded distance is not that of its point, or lies outside its budget.",
     "edited": "A part differs from the hash in the manifest, or the manifest was edited.",
     "missing": "A sample lacks a row that the run must hold.",

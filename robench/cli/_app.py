@@ -51,6 +51,7 @@ app = typer.Typer(
 for _command in (
     "train",
     "eval",
+    "bound",
     "check",
     "replay",
     "report",

@@ -22,11 +22,13 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document with every finding.")] = False,
     limit: Annotated[int, typer.Option(help="Findings of one kind to print; 0 prints all.")] = 20,
 ) -> None:
-    """Hold all evidence against itself: proofs, witnesses, rows, parts. Exit code 1 where something cannot be right."""
-    from robench.check import check as run_check
-    from robench.runs import find_runs
+    """Hold all evidence against itself and the ceilings: proofs, witnesses, rows, parts, bounds.
 
-    outcome = run_check(find_runs(results))
+    Exit code 1 where something cannot be right.
+    """
+    from robench.check import check_folders
+
+    outcome = check_folders(results)
     if as_json:
         print(json.dumps(outcome.document(), ensure_ascii=False, indent=1))
     else:

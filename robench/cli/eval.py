@@ -166,14 +166,17 @@ def _show_plan(prepared: Prepared, run: Run | None, as_json: bool) -> None:
 
 
 def _finish(run: Run | None, out: Path, as_json: bool) -> None:
+    from robench.bounds import Ceilings, find_bounds
     from robench.metrics import results, summarise
-    from robench.report import print_results
+    from robench.report import print_results, safe
 
     assert run is not None
+    # A damaged bound costs its ceiling, never the figures that were just measured.
+    ceilings = Ceilings(find_bounds(out, lambda problem: print(f"robench: {safe(problem)}", file=sys.stderr)))
     if as_json:
-        print(json.dumps(summarise([run]), ensure_ascii=False, indent=1))
+        print(json.dumps(summarise([run], ceilings), ensure_ascii=False, indent=1))
     else:
-        print_results(results([run]))
+        print_results(results([run], ceilings))
         print(f"evidence: {run.location}")
         print(f"next: robench check {out}  |  robench replay {out}")
     if run.manifest.errors:

@@ -18,13 +18,14 @@ def report(
     results: Annotated[list[Path], typer.Argument(help="Results folders, or run folders within them.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document, as of `robench eval --json`.")] = False,
 ) -> None:
-    """Show clean accuracy and the bracket [certified, empirical] of every classifier, runs merged."""
+    """Show clean accuracy, the bracket [certified, empirical] and the ceiling of every classifier, runs merged."""
     from robench import metrics
+    from robench.bounds import Ceilings, find_bounds
     from robench.report import print_results
     from robench.runs import find_runs
 
-    runs = find_runs(results)
+    runs, ceilings = find_runs(results), Ceilings(find_bounds(results))
     if as_json:
-        print(json.dumps(metrics.summarise(runs), ensure_ascii=False, indent=1))
+        print(json.dumps(metrics.summarise(runs, ceilings), ensure_ascii=False, indent=1))
     else:
-        print_results(metrics.results(runs))
+        print_results(metrics.results(runs, ceilings))

@@ -1,0 +1,144 @@
+"""Theoretical bounds against each other and against what is certified: no classifier is above a ceiling."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from robench.bounds import BoundRun, Ceiling, Ceilings
+from robench.check._findings import Finding
+from robench.metrics import Subject, above, certified_at, expected_failures
+from robench.threat import NORMS, Norm
+
+__all__ = ["above_ceilings", "of_bounds"]
+
+
+def of_bounds(bounds: Sequence[BoundRun], damaged: Iterable[str]) -> Iterator[Finding]:
+    """What cannot be right in bounds: `damaged` folders (a line each), ceilings that rise, floors above ceilings."""
+    for problem in damaged:
+        yield Finding(code="bound", text=problem)
+    ceilings = Ceilings(bounds)
+    for bound in bounds:
+        manifest = bound.manifest
+        name, about = f"bound {manifest.bound.canonical} (run {manifest.run})", manifest.dataset
+        if row := bound.rises:
+            text = f"{name}: its ceiling rises to {row.value:.9g} at {row.norm} {row.eps.text}"
+            yield Finding(code="bound", text=text, norm=row.norm, runs=(manifest.run,))
+        for row in bound.rows:
+            if (row.direction, row.scope) != ("floor", "samples"):
+                continue
+            ceiling = ceilings.at(about.hash, about.split, row.samples_hash, row.norm, row.eps.value)
+            if ceiling is not None and ceiling.value < row.value:
+                yield Finding(
+                    code="ceiling",
+                    text=f"{name}: its floor {row.value:.9g} at {row.norm} {row.eps.text} lies above the ceiling "
+                    f"{_named(ceiling)}",
+                    norm=row.norm,
+                    runs=(manifest.run, ceiling.run),
+                    values={"eps": row.eps.value, "floor": row.value, "ceiling": ceiling.value},
+                )
+
+
+def above_ceilings(subject: Subject, ceilings: Ceilings) -> tuple[list[Finding], list[str]]:
+    """Return where more samples of a subject are certified than a ceiling allows, and notes about the rest.
+
+    Proofs contradict a ceiling surely. Statistical certificates do where more of them must be wrong than chance
+    explains. Attacks that leave more unbroken are too weak, which is worth a note.
+    """
+    findings: list[Finding] = []
+    notes: list[str] = []
+    key = (subject.dataset_hash, subject.split, subject.samples_hash)
+    for norm in NORMS:
+        for eps, _ in ceilings.curve(*key, norm):
+            if ceiling := ceilings.at(*key, norm, eps):
+                findings += _proofs(subject, norm, eps, ceiling)
+                more, remarks = _claims(subject, norm, eps, ceiling)
+                findings += more
+                notes += remarks
+        if _attacked(subject):
+            for budget in subject.requested.get(norm, ()):
+                if ceiling := ceilings.at(*key, norm, budget.value):
+                    notes += _attacks(subject, norm, budget.value, ceiling)
+    return findings, notes
+
+
+def _proofs(subject: Subject, norm: Norm, eps: float, ceiling: Ceiling) -> Iterator[Finding]:
+    proven = _proven(subject, norm, eps)
+    count, n = int(proven.sum()), len(proven)
+    if excess := above(count, n, ceiling.value):
+        text = (
+            f"{subject.title}: {count} of {n} samples are certified at {norm} {eps:.9g}, an accuracy of "
+            f"{count / n:.9g}, {excess} more than the ceiling {_named(ceiling)} allows"
+        )
+        yield _finding("ceiling", text, subject, norm, eps, ceiling, proven)
+
+
+def _claims(subject: Subject, norm: Norm, eps: float, ceiling: Ceiling) -> tuple[list[Finding], list[str]]:
+    """Statistical certificates on top of the proofs, where the proofs alone are within the ceiling."""
+    radii, proven = subject.radii(norm), _proven(subject, norm, eps)
+    claimed = subject.correct & certified_at(radii.best_lower, eps)
+    count, n = int(claimed.sum()), len(claimed)
+    excess = above(count, n, ceiling.value)
+    if not excess or above(int(proven.sum()), n, ceiling.value):
+        return [], []
+    alpha = 1.0 - radii.lower_confidence[claimed & ~proven]
+    text = (
+        f"{subject.title}: {count} of {n} samples are certified at {norm} {eps:.9g}, {excess} more than the ceiling "
+        f"{_named(ceiling)} allows; {len(alpha)} of the certificates hold with a confidence"
+    )
+    if np.isnan(alpha).any():
+        return [], [f"{text} that its source does not tell, so nothing can be concluded"]
+    expected = expected_failures(len(alpha), float(alpha.max()))
+    if excess <= expected:
+        return [], [f"{text}, and up to {expected} of those may be wrong by chance"]
+    text += f", but no more than {expected} of those are wrong by chance"
+    return [_finding("chance", text, subject, norm, eps, ceiling, claimed)], []
+
+
+def _attacks(subject: Subject, norm: Norm, eps: float, ceiling: Ceiling) -> Iterator[str]:
+    unbroken = subject.radii(norm).empirical(eps)
+    count, n = int(unbroken.sum()), len(unbroken)
+    if missed := above(count, n, ceiling.value):
+        yield (
+            f"{subject.title}: {count} of {n} samples are unbroken at {norm} {eps:.9g}, {missed} more than the ceiling "
+            f"{_named(ceiling)} allows: the attacks are too weak"
+        )
+
+
+def _proven(subject: Subject, norm: Norm, eps: float) -> npt.NDArray[np.bool_]:
+    return np.asarray(subject.correct & certified_at(subject.radii(norm).lower, eps))
+
+
+def _attacked(subject: Subject) -> bool:
+    kinds = set(map(str, subject.rows["kind"].unique())) | {info.kind for info in subject.silent}
+    return bool(kinds & {"attack", "verifier"})
+
+
+def _named(ceiling: Ceiling) -> str:
+    return f"{ceiling.value:.9g} of {ceiling.bound} (run {ceiling.run})"
+
+
+def _finding(
+    code: str,
+    text: str,
+    subject: Subject,
+    norm: Norm,
+    eps: float,
+    ceiling: Ceiling,
+    certified: npt.NDArray[np.bool_],
+) -> Finding:
+    rows = subject.bounds(norm)
+    rows = rows[rows["sample"].isin(subject.samples[certified]) & rows["proves_lower"]]
+    rows = rows[certified_at(rows["proves"].to_numpy(), eps)]
+    return Finding(
+        code=code,
+        text=text,
+        classifier=subject.classifier,
+        fingerprint=subject.fingerprint,
+        norm=norm,
+        evaluators=tuple(sorted(set(map(str, rows["evaluator"])))),
+        runs=tuple(sorted({*map(str, rows["run"]), ceiling.run})),
+        values={"eps": eps, "certified": float(certified.mean()), "ceiling": ceiling.value},
+    )
