@@ -131,7 +131,12 @@ class Transform(Protocol):
 
 @runtime_checkable
 class Model(Protocol):
-    """Where a classifier comes from."""
+    """Where a classifier comes from.
+
+    It may have an attribute or property `card`, a mapping of texts that boards show beside the numbers: `name`,
+    `paper`, `training_data`, `licence` and any others (`recipe`, the command that trains it, …). `--name` and `--meta`
+    are put above it.
+    """
 
     def load(self, device: torch.device, dtype: torch.dtype) -> Classifier | RandomizedClassifier:
         """Return the classifier on `device` with weights and inputs in `dtype`."""

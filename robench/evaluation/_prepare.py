@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from pydantic import ValidationError
 
 from robench import registry
 from robench.errors import InputError
-from robench.evaluation._display import first_problem
+from robench.evaluation._display import beneath, first_problem, read_card
 from robench.evaluation._evaluators import choose
 from robench.evaluation._manifest import first_manifest
 from robench.evaluation._settings import Settings
@@ -67,12 +67,14 @@ def prepare(settings: Settings) -> Prepared:
     evaluators = [one.evaluator for one in chosen]
     plan = Plan(subject.classifier, data.samples, norm, epsilons, evaluators, settings.seed)
     batch_size = settings.batch_size or automatic_batch_size(data.samples)
+    settings, notes = _with_card(settings, subject)
     try:
         manifest = first_manifest(settings, plan, subject, data, chosen, batch_size)
     except ValidationError as error:
         raise InputError(f"the run cannot be described: {first_problem(error)}") from None
     why = getattr(subject.classifier, "why", "")
-    notes = [f"no graph of {subject.canonical} ({why}): evidence is about the map as executed"] if why else []
+    if why:
+        notes.append(f"no graph of {subject.canonical} ({why}): evidence is about the map as executed")
     domain = data.samples.domain
     if norm == "linf" and plan.epsilons[-1].value >= domain.upper - domain.lower:
         notes.append(
@@ -102,6 +104,14 @@ def _subject(plugins: Plugins, settings: Settings, device: torch.device, data: D
     if not isinstance(model, str):
         return given_subject(model, data.samples.shape, device, settings.precision)
     return load_subject(plugins.resolve("models", model, search=settings.search), device, settings.precision)
+
+
+def _with_card(settings: Settings, subject: Subject) -> tuple[Settings, list[str]]:
+    """Put the model's card beneath `--name` and `--meta`. A wrapped model is another function: not its name."""
+    card, wrong = read_card(subject.parts[0].value if subject.parts else settings.model)
+    card = {key: text for key, text in card.items() if key != "name" or len(subject.parts) < 2}
+    notes = [] if wrong is None else [f"{subject.canonical}: {wrong}"]
+    return replace(settings, display=beneath(settings.display, card)), notes
 
 
 def _check_fit(subject: Subject, data: Data) -> None:

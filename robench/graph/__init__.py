@@ -4,7 +4,7 @@
 user's module, whatever is in it. `robench.graph.operators` lists the vocabulary.
 """
 
-from robench.graph._checkpoint import check_folder, load, save
+from robench.graph._checkpoint import check_folder, load, read_metadata, save
 from robench.graph._classifier import GraphClassifier
 from robench.graph._fingerprint import fingerprint
 from robench.graph._from_module import from_module
@@ -34,6 +34,7 @@ __all__ = [
     "group_sort",
     "in_precision",
     "load",
+    "read_metadata",
     "save",
     "validate",
 ]

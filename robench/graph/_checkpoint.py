@@ -23,7 +23,7 @@ from robench.graph._ir import Graph
 from robench.graph._json import from_json, to_json
 from robench.graph.operators import validate
 
-__all__ = ["check_folder", "load", "save"]
+__all__ = ["check_folder", "load", "read_metadata", "save"]
 
 _FORMAT = "robench checkpoint"
 _VERSION = 1
@@ -79,6 +79,19 @@ def load(folder: str | Path) -> tuple[Graph, dict[str, Any]]:
     Raises DataError where anything is missing, left over, ill-shaped, not finite or of another format.
     """
     folder = Path(folder)
+    metadata = read_metadata(folder)
+    tensors = _tensors(folder / "weights.safetensors")
+    try:
+        graph = from_json(_parse(folder / "graph.json"), tensors)
+        validate(graph)
+    except (GraphError, DataError) as error:
+        raise DataError(f"{folder}: {error}") from None
+    return graph, metadata
+
+
+def read_metadata(folder: str | Path) -> dict[str, Any]:
+    """Return the metadata of a checkpoint folder alone. Raises DataError where they are missing or foreign."""
+    folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
     head = _parse(folder / "checkpoint.json")
@@ -88,13 +101,8 @@ def load(folder: str | Path) -> tuple[Graph, dict[str, Any]]:
         raise DataError(f"{folder}: checkpoint version {head.get('version')!r}; this robench reads {_VERSION}")
     if not isinstance(head.get("metadata"), dict):
         raise DataError(f"{folder}/checkpoint.json: metadata are missing")
-    tensors = _tensors(folder / "weights.safetensors")
-    try:
-        graph = from_json(_parse(folder / "graph.json"), tensors)
-        validate(graph)
-    except (GraphError, DataError) as error:
-        raise DataError(f"{folder}: {error}") from None
-    return graph, head["metadata"]
+    metadata: dict[str, Any] = head["metadata"]
+    return metadata
 
 
 def _bytes(path: Path, limit: int | None = None) -> bytes:
