@@ -9,6 +9,7 @@ robench_api = 1
 robench_modules = (
     "robench_plugins.datasets",
     "robench_plugins.models",
+    "robench_plugins.zoo",
     "robench_plugins.attacks",
     "robench_plugins.verify",
     "robench_plugins.training",
