@@ -12,6 +12,7 @@ robench_modules = (
     "robench_plugins.zoo",
     "robench_plugins.attacks",
     "robench_plugins.verify",
+    "robench_plugins.lipschitz",
     "robench_plugins.training",
     "robench_plugins.importers",
 )

@@ -14,7 +14,16 @@ from robench.testing import check_plugin
 SPECS = {
     "datasets": ["digits", "npz:{data}"],
     "transforms": ["subset:n=10", "subset:n=7,seed=3", "classes:{classes}"],
-    "models": ["checkpoint:{checkpoint}", "onnx:{onnx}"],
+    "models": [
+        "checkpoint:{checkpoint}",
+        "onnx:{onnx}",
+        "digits-standard",
+        "digits-gaussian",
+        "digits-pgd-linf",
+        "digits-pgd-l2",
+        "digits-ibp",
+        "digits-aol",
+    ],
     "attacks": [
         "fgsm",
         "pgd",
@@ -22,8 +31,8 @@ SPECS = {
         "pgd:steps=20,targets=2,loss=margin,targeted_loss=dlr",
         "pgd:steps=20,targets=0,loss=dlr,momentum=0.75,early_exit=false",
     ],
-    "certifiers": ["ibp", "linear"],
-    "recipes": ["standard:epochs=5", "pgd-at:epochs=3", "ibp:epochs=6"],
+    "certifiers": ["ibp", "linear", "lipschitz"],
+    "recipes": ["standard:epochs=5", "pgd-at:epochs=3", "ibp:epochs=6", "gaussian:epochs=5", "aol:epochs=10"],
     "importers": ["cohen"],
 }
 # What a plugin need not do, and why.

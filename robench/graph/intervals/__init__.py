@@ -4,8 +4,17 @@ The set of inputs is pushed through the graph as boxes (interval bound propagati
 rounded outward in every step.
 """
 
+from robench.graph.intervals._arithmetic import ieee_arithmetic
 from robench.graph.intervals._margins import ball_margin_lower, logit_bounds, pairwise_margins, point_margins
 from robench.graph.intervals._norms import dual_norm_up
 from robench.graph.intervals._propagate import unsupported
 
-__all__ = ["ball_margin_lower", "dual_norm_up", "logit_bounds", "pairwise_margins", "point_margins", "unsupported"]
+__all__ = [
+    "ball_margin_lower",
+    "dual_norm_up",
+    "ieee_arithmetic",
+    "logit_bounds",
+    "pairwise_margins",
+    "point_margins",
+    "unsupported",
+]

@@ -1,0 +1,20 @@
+"""Certificates from the network's Lipschitz constant."""
+
+from __future__ import annotations
+
+from robench import hookimpl
+from robench.hookspecs import Register
+
+__all__ = ["robench_register_certifiers"]
+
+
+@hookimpl
+def robench_register_certifiers(register: Register) -> None:
+    """Register the certifier."""
+    register(
+        "lipschitz",
+        f"{__name__}.margin:LipschitzMargin",
+        summary="margin over √2 times the product of the layers' proven spectral norms, in l2 (Tsuzuku et al. 2018)",
+        default=True,
+        cost="small",
+    )

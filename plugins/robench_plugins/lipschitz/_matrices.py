@@ -1,0 +1,166 @@
+"""The explicit matrices of layers: every entry is one of the layer's weights, so that they are exact.
+
+A convolution with zero padding is not circulant, and its norm is not that of its Fourier transform on the same grid
+(Sedghi et al. 2019 treat the circular case); here it is the matrix [outputs, inputs] itself, one for each group.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from robench.graph import Node
+from robench.numerics import round_up
+from robench_plugins.lipschitz._up import TINY, scale_up
+from robench_plugins.lipschitz.spectral import normalised, spectral_norm_upper
+
+__all__ = ["Matrix", "averages", "convolution", "linear", "overlap"]
+
+
+@dataclass(frozen=True, eq=False)
+class Matrix:
+    """The linear part of one layer, block diagonal, with the diagonal operators that stand around it.
+
+    Attributes:
+        node: position of the layer in the graph.
+        op: its operator.
+        blocks: how many blocks there are.
+        shape: [rows, columns] of each.
+        build: number of a block to its entries, float64.
+        columns: factors of the layer's inputs, flat, magnitudes rounded up; None for ones.
+        rows: factors of its outputs.
+    """
+
+    node: int
+    op: str
+    blocks: int
+    shape: tuple[int, int]
+    build: Callable[[int], Tensor]
+    columns: Tensor | None = None
+    rows: Tensor | None = None
+
+    def norm(self) -> float:
+        """Return an upper bound of the largest singular value of diag(rows) · M · diag(columns).
+
+        Signs of the factors do not matter, and larger factors give a larger norm: D ≤ D′ is D = D′E with ‖E‖ ≤ 1.
+        """
+        return max(self._block_norm(block) for block in range(self.blocks))
+
+    def _block_norm(self, block: int) -> float:
+        entries = self.build(block).to("cpu", torch.float64)
+        total, roundings = 0, 0
+        for factors, axis in ((self.rows, 0), (self.columns, 1)):
+            if factors is not None:
+                size = self.shape[axis]
+                part, exponent = _normalised(factors[block * size : (block + 1) * size])
+                entries = entries * (part[:, None] if axis == 0 else part)
+                total, roundings = total + exponent, roundings + 1
+        return scale_up(spectral_norm_upper(entries, roundings), total)
+
+
+def _normalised(factors: Tensor) -> tuple[Tensor, int]:
+    """Return (factors · 2**−e, e), at most 2 and rounded up."""
+    largest = float(factors.max())
+    if largest == 0 or not math.isfinite(largest):
+        return factors, 0
+    scaled, exponent = normalised(factors, largest)
+    return torch.where(factors == 0, 0.0, scaled.clamp_min(TINY)), exponent
+
+
+def linear(position: int, node: Node) -> Matrix:
+    """Return the weight of a `linear` node."""
+    weight = node.constants["weight"].detach()
+    rows, columns = weight.shape
+    return Matrix(position, node.op, 1, (rows, columns), lambda block: weight.double())
+
+
+def convolution(position: int, node: Node, shape: Sequence[int]) -> Matrix:
+    """Return the operator of a `conv1d` or `conv2d` node on inputs of `shape` [channels, ...], one block per group."""
+    weight = node.constants["weight"].detach()
+    groups = int(node.attributes["groups"])  # type: ignore[arg-type]
+    out, inner = len(weight) // groups, weight.shape[1]
+    taps = _taps(node, shape[1:], weight.shape[2:])
+    size = (out * math.prod(node.shape[1:]), inner * math.prod(shape[1:]))
+
+    def build(block: int) -> Tensor:
+        kernel = weight[block * out : (block + 1) * out].to("cpu", torch.float64).flatten(2)
+        matrix = kernel.new_zeros(out, math.prod(node.shape[1:]), inner, math.prod(shape[1:]))
+        for tap, (targets, sources) in enumerate(taps()):
+            # Advanced indices apart from each other: the pairs come first, [pairs, out, inner].
+            matrix[:, targets, :, sources] = kernel[:, :, tap]
+        return matrix.reshape(size)
+
+    return Matrix(position, node.op, groups, size, build)
+
+
+def _taps(node: Node, spatial: Sequence[int], kernel: Sequence[int]) -> Callable[[], Iterator[tuple[Tensor, Tensor]]]:
+    """Return an iterator over the entries of a kernel: the (outputs, inputs) that each one joins, flat positions."""
+    stride, padding, dilation = (_ints(node, key) for key in ("stride", "padding", "dilation"))
+    axes = [
+        [_pairs(n, out, s, p, d * k) for k in range(taps)]
+        for n, out, s, p, d, taps in zip(
+            spatial, node.shape[1:], stride, padding[: len(spatial)], dilation, kernel, strict=True
+        )
+    ]
+
+    def iterate() -> Iterator[tuple[Tensor, Tensor]]:
+        for tap in itertools.product(*(range(size) for size in kernel)):
+            targets, sources = torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64)
+            for axis, k in enumerate(tap):
+                to, of = axes[axis][k]
+                targets = (targets[:, None] * node.shape[1 + axis] + to).flatten()
+                sources = (sources[:, None] * spatial[axis] + of).flatten()
+            yield targets, sources
+
+    return iterate
+
+
+def _pairs(size: int, windows: int, stride: int, padding: int, offset: int) -> tuple[Tensor, Tensor]:
+    """Return (windows, positions) along an axis where the tap at `offset` of a window lies inside the input."""
+    window = torch.arange(windows)
+    position = window * stride - padding + offset
+    inside = (position >= 0) & (position < size)
+    return window[inside], position[inside]
+
+
+def averages(position: int, node: Node, spatial: Sequence[int], axis: int) -> Matrix:
+    """Return what an `avg_pool2d` node does along one spatial axis: row i holds 1 / n_i, rounded up, in its window.
+
+    The whole is the Kronecker product of both axes, also where padding is not counted. Entries are not negative, so
+    that larger ones give a larger norm.
+    """
+    kernel, stride, padding = (_ints(node, key)[axis] for key in ("kernel", "stride", "padding"))
+    shape = (node.shape[1 + axis], spatial[axis])
+
+    def build(block: int) -> Tensor:
+        matrix = torch.zeros(shape, dtype=torch.float64)
+        for k in range(kernel):
+            matrix[_pairs(spatial[axis], shape[0], stride, padding, k)] = 1.0
+        inside = matrix.sum(1, keepdim=True)
+        counted = torch.full_like(inside, kernel) if node.attributes["count_include_pad"] else inside
+        return matrix * round_up(1 / counted)
+
+    return Matrix(position, node.op, 1, shape, build)
+
+
+def overlap(node: Node, spatial: Sequence[int]) -> int:
+    """Return how many windows of a `max_pool2d` node read one position at most."""
+    most = 1
+    for axis, size in enumerate(spatial):
+        kernel, stride, padding, dilation = (_ints(node, k)[axis] for k in ("kernel", "stride", "padding", "dilation"))
+        reads = torch.zeros(size, dtype=torch.int64)
+        for k in range(kernel):
+            reads[_pairs(size, node.shape[1 + axis], stride, padding, dilation * k)[1]] += 1
+        most *= int(reads.max())
+    return most
+
+
+def _ints(node: Node, name: str) -> tuple[int, ...]:
+    value = node.attributes[name]
+    assert isinstance(value, tuple)
+    return value
