@@ -1,0 +1,301 @@
+"""What the page about a classifier shows: everything known about one function on one split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from robench.bounds import Ceilings
+from robench.metrics import (
+    Curve,
+    EvaluatorCounts,
+    Flag,
+    Result,
+    Subject,
+    attribution,
+    clopper_pearson,
+    curve,
+    result_at,
+    searched_at,
+)
+from robench.report import bracket, cost, interval, percent, safe
+from robench.runs import ClassifierInfo, Display, Manifest, PluginInfo, Trust, folder_name
+from robench.threat import Epsilon, Norm
+from robench_leaderboard._bars import Bar, bar_of
+from robench_leaderboard._curve_chart import curve_chart
+from robench_leaderboard._gallery import Gallery, WitnessesOf, galleries_of
+from robench_leaderboard._names import board_page, classifier_page, dataset_page
+from robench_leaderboard._per_class import ClassTable, class_names, class_table
+from robench_leaderboard._rows import trust_of
+from robench_leaderboard._text import norm_name
+
+__all__ = ["ClassifierView", "EpsView", "NormView", "RunView", "Settled", "Told", "classifier_views"]
+
+
+@dataclass(frozen=True)
+class EpsView:
+    """One searched ε: the bracket in words and as a bar, and what did not end in a verdict.
+
+    `open` counts correct samples neither certified nor broken, `numerical` those left open within rounding error.
+    """
+
+    result: Result
+    bar: Bar
+    bracket: str
+    interval: str
+    certified: str
+    empirical: str
+    ceiling: str | None
+    worst: str | None
+    open: int
+    numerical: int
+    cost: str
+
+
+@dataclass(frozen=True)
+class Settled:
+    """How many samples an evaluator settled first, at each ε: (certified, falsified)."""
+
+    evaluator: str
+    counts: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class NormView:
+    """One norm. `board` is the page that compares others in it; `searched` says how the upper line was searched."""
+
+    norm: Norm
+    board: str
+    rows: tuple[EpsView, ...]
+    chart: Markup | None
+    searched: str
+    settled: tuple[Settled, ...]
+    evaluators: tuple[tuple[Epsilon, tuple[EvaluatorCounts, ...]], ...]
+    classes: ClassTable | None
+    gallery: Gallery
+
+
+@dataclass(frozen=True)
+class Told:
+    """A flag, and where it holds: `everywhere`, or a list of norms and ε."""
+
+    flag: Flag
+    where: str
+
+
+@dataclass(frozen=True)
+class RunView:
+    """A run, and the command that asks its witnesses again."""
+
+    manifest: Manifest
+    replay: str
+
+
+@dataclass(frozen=True)
+class ClassifierView:
+    """One classifier on one split. `stem` is what its downloads are called."""
+
+    subject: Subject
+    page: str
+    stem: str
+    dataset_page: str
+    info: ClassifierInfo
+    display: Display
+    trust: Trust
+    clean: str
+    clean_interval: str
+    classes: tuple[str, ...]
+    norms: tuple[NormView, ...]
+    flags: tuple[Told, ...]
+    runs: tuple[RunView, ...]
+    downloads: tuple[tuple[str, str], ...] = ()
+
+    def class_name(self, label: int) -> str:
+        """The name of a class; its number where names are not known."""
+        return self.classes[label] if 0 <= label < len(self.classes) else "abstains" if label == -1 else str(label)
+
+    def plugins(self, manifest: Manifest) -> list[PluginInfo]:
+        """Every plugin behind a run, once."""
+        parts = [manifest.classifier, manifest.dataset, *manifest.evaluators]
+        found = {(one.name, one.distribution, one.version): one for part in parts for one in part.plugins}
+        return [found[key] for key in sorted(found)]
+
+
+def classifier_views(
+    subjects: Sequence[Subject], ceilings: Ceilings, witnesses_of: WitnessesOf
+) -> list[ClassifierView]:
+    """Return a view per subject. `witnesses_of` gives the witness tables of a run, by its id, part by part."""
+    datasets: dict[tuple[str, str], str] = {}
+    for subject in subjects:
+        key = subject.dataset_hash, subject.split
+        datasets[key] = min(subject.dataset, datasets.get(key, subject.dataset))
+    return [
+        _view(subject, datasets[subject.dataset_hash, subject.split], ceilings, witnesses_of) for subject in subjects
+    ]
+
+
+def _view(subject: Subject, dataset: str, ceilings: Ceilings, witnesses_of: WitnessesOf) -> ClassifierView:
+    galleries = galleries_of(subject, witnesses_of)
+    results = {
+        norm: [result_at(subject, norm, eps, ceilings) for eps in epsilons]
+        for norm, epsilons in subject.requested.items()
+    }
+    norms = tuple(_norm(subject, norm, results[norm], dataset, ceilings, galleries[norm]) for norm in results)
+    every = [result for found in results.values() for result in found]
+    newest = subject.runs[-1]
+    infos = [one.classifier for one in subject.runs if one.classifier.fingerprint == subject.fingerprint]
+    correct, n = int(subject.correct.sum()), len(subject.samples)
+    page = classifier_page(subject)
+    return ClassifierView(
+        subject=subject,
+        page=page,
+        stem=page.removesuffix(".html"),
+        dataset_page=dataset_page(dataset, subject.dataset_hash, subject.split),
+        info=(infos or [newest.classifier])[-1],
+        display=_display(subject),
+        trust=trust_of(every[0]) if every else newest.trust,
+        clean=f"{100 * correct / n:.1f} %",
+        clean_interval=interval(clopper_pearson(correct, n)),
+        classes=class_names(subject),
+        norms=norms,
+        flags=tuple(_told(every)),
+        runs=tuple(RunView(one, _replay(one)) for one in reversed(subject.runs)),
+    )
+
+
+def _display(subject: Subject) -> Display:
+    """What the runs say about the classifier, the newest word on each key."""
+    fields: dict[str, str] = {}
+    more: dict[str, str] = {}
+    for manifest in subject.runs:
+        shown = manifest.display
+        for name in ("paper", "training_data", "licence"):
+            if getattr(shown, name):
+                fields[name] = getattr(shown, name)
+        more |= shown.more
+    return Display(name=subject.title[:500], **fields, more=dict(sorted(more.items())))
+
+
+def _norm(
+    subject: Subject, norm: Norm, results: list[Result], dataset: str, ceilings: Ceilings, gallery: Gallery
+) -> NormView:
+    line = curve(subject, norm)
+    middle = _headline(subject, norm, results)
+    place = f"in {norm_name(norm)} at ε = {results[middle].eps.text}" if results else ""
+    classes = class_table(subject, results, middle, place)
+    rows = tuple(_row(result, classes, i) for i, result in enumerate(results))
+    return NormView(
+        norm=norm,
+        board=board_page(dataset, subject.dataset_hash, subject.split, norm),
+        rows=rows,
+        chart=_chart(subject, line, results, ceilings),
+        searched=_searched(line),
+        settled=tuple(_settled(subject, norm, results)),
+        evaluators=tuple((result.eps, result.evaluators) for result in results),
+        classes=classes,
+        gallery=gallery,
+    )
+
+
+def _headline(subject: Subject, norm: Norm, results: Sequence[Result]) -> int:
+    """Which ε to show where there is room for one: the dataset's own threshold, else the middle one."""
+    told = {
+        Epsilon.parse(text).value for manifest in subject.runs for text in manifest.dataset.thresholds.get(norm, ())
+    }
+    usual = [i for i, result in enumerate(results) if result.eps.value in told] or list(range(len(results)))
+    return usual[(len(usual) - 1) // 2] if usual else 0
+
+
+def _row(result: Result, classes: ClassTable | None, i: int) -> EpsView:
+    subject, eps = result.subject, result.eps.value
+    radii, rows = subject.radii(result.norm), subject.rows
+    here = (rows["norm"] == result.norm).to_numpy() & searched_at(rows["eps"].to_numpy(dtype=float), eps)
+    low = percent(result.certified) if result.certified else "not asked"
+    high = percent(result.empirical) if result.empirical else "not asked"
+    return EpsView(
+        result=result,
+        bar=bar_of(result),
+        bracket=bracket(result),
+        interval=interval(result.joint_interval),
+        certified=low,
+        empirical=high,
+        ceiling=f"{100 * result.ceiling.value:.1f} %" if result.ceiling else None,
+        worst=_worst(classes, i),
+        open=int((radii.empirical(eps) & ~radii.certified(eps)).sum()),
+        numerical=int(rows.loc[here & rows["numerical"].to_numpy(), "sample"].nunique()),
+        cost=cost(result),
+    )
+
+
+def _worst(classes: ClassTable | None, i: int) -> str | None:
+    if classes is None:
+        return None
+    low, high = classes.worst[i].certified, classes.worst[i].empirical
+    if low and high:
+        return f"{100 * low[0]:.1f} – {100 * high[0]:.1f} %"
+    return f"≥ {100 * low[0]:.1f} %" if low else f"≤ {100 * high[0]:.1f} %" if high else None
+
+
+def _chart(subject: Subject, line: Curve, results: Sequence[Result], ceilings: Ceilings) -> Markup | None:
+    finite = [eps for eps in line.eps if eps > 0]
+    largest = max([result.eps.value for result in results], default=max(finite, default=0.0))
+    if not largest > 0:
+        return None
+    right = 1.15 * largest
+    certified = any(result.certified is not None for result in results) if results else any(line.certified)
+    empirical = any(result.empirical is not None for result in results)
+    limits = ceilings.curve(subject.dataset_hash, subject.split, subject.samples_hash, line.norm) if ceilings else ()
+    clean = float(subject.correct.mean())
+    said = [f"{result.eps.text}: {bracket(result)}" for result in results]
+    words = (
+        f"Accuracy of {safe(subject.title)[:80]} against ε in {norm_name(line.norm)}, from {100 * clean:.1f} % clean. "
+        f"Certified to empirical at ε = {'; '.join(said[:12])}."
+        if said
+        else ""
+    )
+    marks = [(result.eps.value, result.eps.text) for result in results]
+    return curve_chart(
+        line, right, marks, clean=clean, certified=certified, empirical=empirical, ceiling=limits,
+        title=f"size ε of the perturbation in {norm_name(line.norm)}", words=words,
+    )  # fmt: skip
+
+
+def _searched(line: Curve) -> str:
+    if line.everywhere:
+        return "The upper line is solid: a minimum-norm search looked at every ε."
+    if line.searched:
+        return "The upper line is dashed where nothing searched; dots mark each ε that an attack really searched."
+    return "No attack searched in this norm: what lies above the certified part is open."
+
+
+def _settled(subject: Subject, norm: Norm, results: Sequence[Result]) -> list[Settled]:
+    found: dict[str, list[tuple[int, int]]] = {}
+    for i, result in enumerate(results):
+        proven = attribution(subject, norm, result.eps.value, "certified")
+        broken = attribution(subject, norm, result.eps.value, "falsified")
+        for name in {*proven, *broken}:
+            counts = found.setdefault(name, [(0, 0)] * len(results))
+            counts[i] = proven.get(name, 0), broken.get(name, 0)
+    order = {info.canonical: place for manifest in subject.runs for place, info in enumerate(manifest.evaluators)}
+    names = sorted(found, key=lambda name: (name != "clean", order.get(name, len(order)), name))
+    return [Settled(name, tuple(found[name])) for name in names]
+
+
+def _told(results: Sequence[Result]) -> list[Told]:
+    """Every flag once, with where it holds."""
+    places: dict[Flag, list[str]] = {}
+    for result in results:
+        for flag in result.flags:
+            places.setdefault(flag, []).append(f"{norm_name(result.norm)} {result.eps.text}")
+    return [
+        Told(flag, "everywhere" if len(found) == len(results) else ", ".join(found))
+        for flag, found in sorted(places.items())
+    ]
+
+
+def _replay(manifest: Manifest) -> str:
+    dataset = folder_name(manifest.dataset.canonical, manifest.dataset.hash)
+    classifier = folder_name(manifest.classifier.canonical, manifest.classifier.fingerprint)
+    return f"robench replay RESULTS/{dataset}/{classifier}/{manifest.run}"
