@@ -140,8 +140,11 @@ def load_data(resolved: Resolved, split: str, rows: str | None = None) -> Data:
 def given_data(dataset: Any, split: str, rows: str | None = None) -> Data:
     """Load a dataset given as a Python object: Samples, a pair (x, y), or anything with `load(split)`.
 
-    Raises InputError for anything else.
+    `Data` was loaded before and is returned as it is: its hash is not computed again. Raises InputError for anything
+    else.
     """
+    if isinstance(dataset, Data):
+        return dataset
     if isinstance(dataset, tuple) and len(dataset) == 2:
         dataset = samples_from(*dataset)
     value = _InMemory(dataset) if isinstance(dataset, Samples) else dataset

@@ -49,8 +49,10 @@ app = typer.Typer(
 
 # Each command module adds itself to `app`: this is the order of `--help`.
 for _command in (
+    "demo",
     "train",
     "eval",
+    "run",
     "bound",
     "check",
     "replay",

@@ -13,7 +13,7 @@ from robench.cli._app import app
 if TYPE_CHECKING:
     from robench.check import Checked
 
-__all__ = ["check"]
+__all__ = ["check", "show_check"]
 
 
 @app.command("check")
@@ -32,12 +32,13 @@ def check(
     if as_json:
         print(json.dumps(outcome.document(), ensure_ascii=False, indent=1))
     else:
-        _show(outcome, limit)
+        show_check(outcome, limit)
     if outcome.findings:
         raise typer.Exit(1)
 
 
-def _show(outcome: Checked, limit: int) -> None:
+def show_check(outcome: Checked, limit: int) -> None:
+    """Print findings by kind, notes, and what was counted."""
     from itertools import groupby
 
     from robench.check import CODES

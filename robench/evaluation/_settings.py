@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from robench.contracts import Attack, Certifier, CompositeAttack, Dataset, Model
+from robench.loading import Data
 from robench.runs import Display
 from robench.samples import Samples
 from robench.threat import Epsilon
@@ -26,7 +27,7 @@ class Settings:
     """
 
     model: str | torch.nn.Module | Model | Any
-    dataset: str | Samples | Dataset
+    dataset: str | Samples | Dataset | Data
     eps: Sequence[str | float | Epsilon]
     norm: str = "linf"
     attacks: Sequence[str | Attack | CompositeAttack] | None = None

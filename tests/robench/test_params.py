@@ -292,7 +292,7 @@ def test_a_relative_path_is_looked_for_in_the_search_folders_in_order(tmp_path, 
     absolute = tmp_path / "here" / "a.npz"
     assert made(f"e:{absolute}", Reader, Context(search=folders)).value.path == absolute
     for text in ("nowhere.npz", "n" * 5000):
-        with pytest.raises(DataError, match="no file|cannot read"):
+        with pytest.raises(DataError, match=r"no file|cannot read"):
             made(f"e:{text}", Reader, Context(search=folders))
 
 

@@ -1,0 +1,186 @@
+"""`robench run`: every evaluation of a suite file, resumable."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from robench.cli._app import app
+from robench.cli._overview import overview
+
+if TYPE_CHECKING:
+    from robench.suite import BoundCell, Cell, Outcome, Planned, Suite, SuiteOutcome
+
+__all__ = ["INCOMPLETE", "report_failures", "run", "run_shown", "suite_document"]
+
+INCOMPLETE = 3
+
+
+@app.command("run")
+def run(
+    context: typer.Context,
+    suite: Annotated[Path, typer.Argument(metavar="SUITE", help="TOML file: models, datasets, threats, evaluators.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Results folder.")] = Path("results"),
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the cells and what is left of each, and write nothing.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+) -> None:
+    """Run every evaluation and bound of a suite file; what is complete is skipped, what was interrupted goes on.
+
+    A cell that fails does not stop the others. Files in the suite are relative to the suite file's folder. Exit codes:
+    0 fine, 2 bad input (before anything runs), 3 something failed or some samples ended in error, 130 interrupted.
+    """
+    from robench.suite import load_suite, plan_suite
+
+    loaded = load_suite(suite)
+    if dry_run:
+        planned = plan_suite(loaded, out)
+        _show_plan(planned, as_json)
+        if any(one.state == "fails" for one in planned):
+            raise typer.Exit(INCOMPLETE)
+        return
+    outcome = run_shown(loaded, out, quiet=quiet or as_json, debug=bool((context.obj or {}).get("debug")))
+    if as_json:
+        print(json.dumps(suite_document(outcome), ensure_ascii=False, indent=1))
+    else:
+        results = outcome.results()
+        if results:
+            print("\n".join(overview(results)))
+        print(f"next: robench check {out}  |  robench leaderboard build {out} --out site")
+    report_failures(outcome)
+
+
+def run_shown(suite: Suite, out: Path, *, quiet: bool, debug: bool = False) -> SuiteOutcome:
+    """Run a suite with a bar for the running cell and a line for each that ended, on stderr."""
+    from robench.cli._progress import Progress
+    from robench.report import safe
+    from robench.suite import run_suite
+
+    count = len(suite.tasks)
+    bar: Progress | None = None
+
+    def started(position: int, cell: BoundCell | Cell) -> None:
+        nonlocal bar
+        bar = Progress(f"[{position + 1}/{count}] {safe(cell.title)}", quiet=quiet or not sys.stderr.isatty())
+        bar.__enter__()
+
+    def progress(done: int, total: int, counts: Mapping[str, int]) -> None:
+        if bar:
+            bar.update(done, total, counts)
+
+    def close() -> None:
+        nonlocal bar
+        if bar:
+            bar.__exit__(None, None, None)
+        bar = None
+
+    def finished(position: int, outcome: Outcome) -> None:
+        close()
+        if debug and outcome.trace:
+            print(outcome.trace, file=sys.stderr)
+        if not quiet:
+            print(f"[{position + 1}/{count}] {_line(outcome)}", file=sys.stderr, flush=True)
+
+    def warn(line: str) -> None:
+        if bar:
+            bar.message(f"robench: {line}")
+
+    try:
+        return run_suite(suite, out, started=started, progress=progress, finished=finished, warn=warn)
+    finally:
+        close()
+
+
+def report_failures(outcome: SuiteOutcome) -> None:
+    """Say on stderr what failed and why; exits with 3 where something did."""
+    from robench.report import safe
+
+    failed = outcome.failures
+    if not failed:
+        return
+    print(f"robench: {len(failed)} of {len(outcome.outcomes)} cells failed; the others are kept", file=sys.stderr)
+    for one in failed:
+        reason = one.reason or f"{one.errors} samples ended in error; they are no evidence"
+        print(f"  {safe(one.cell.place)}: {safe(one.cell.title)}: {safe(reason)}", file=sys.stderr)
+    raise typer.Exit(INCOMPLETE)
+
+
+def suite_document(outcome: SuiteOutcome) -> dict[str, Any]:
+    """Return what `robench run --json` prints: an entry per cell, then the results as of `robench eval --json`."""
+    return {
+        "schema": 1,
+        "cells": [
+            {
+                **_cell(one.cell),
+                "state": one.state,
+                "reason": one.reason or None,
+                "run": one.run.manifest.run if one.run else None,
+                "errors": one.errors,
+                "seconds": round(one.seconds, 3),
+            }
+            for one in outcome.outcomes
+        ],
+        "results": [result.document() for result in outcome.results()],
+    }
+
+
+def _cell(cell: BoundCell | Cell) -> dict[str, Any]:
+    from robench.suite import Cell
+
+    if isinstance(cell, Cell):
+        settings = cell.settings
+        kind, name, eps = "evaluation", {"model": cell.model}, settings.eps
+        split, samples, norm = settings.split, settings.samples, settings.norm
+    else:
+        kind, name, eps = "bound", {"bound": cell.bound}, cell.eps
+        split, samples, norm = cell.split, cell.samples, cell.norm
+    return {
+        "place": cell.place,
+        "kind": kind,
+        **name,
+        "dataset": cell.dataset,
+        "split": split,
+        "samples": samples,
+        "norm": norm,
+        "eps": [str(one) for one in eps],
+    }
+
+
+def _line(outcome: Outcome) -> str:
+    from robench.report import safe
+
+    said = {
+        "done": f"done in {outcome.seconds:.3g} s",
+        "resumed": f"went on and is done, {outcome.seconds:.3g} s",
+        "complete": "is complete already",
+        "failed": f"failed: {outcome.reason}",
+    }[outcome.state]
+    if outcome.errors:
+        said += f"; {outcome.errors} samples ended in error"
+    return safe(f"{outcome.cell.title}: {said}")
+
+
+def _show_plan(planned: Sequence[Planned], as_json: bool) -> None:
+    from robench.report import safe
+
+    if as_json:
+        cells = [
+            {**_cell(one.cell), "state": one.state, "done": one.done, "n": one.n, "reason": one.reason or None}
+            for one in planned
+        ]
+        print(json.dumps({"schema": 1, "cells": cells}, ensure_ascii=False, indent=1))
+        return
+    for one in planned:
+        state = f"{one.state}: {one.reason}" if one.reason else one.state
+        if one.state == "resumes":
+            state += f", {one.done} of {one.n} samples done"
+        print(safe(f"{one.cell.place}  {one.cell.title}: {state}"))
+    left = sum(one.state != "complete" for one in planned)
+    print(f"{left} of {len(planned)} cells to do")

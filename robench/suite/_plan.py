@@ -1,0 +1,72 @@
+"""What running a suite would do: the state of every cell, nothing written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from robench.bounds import find_bounds
+from robench.errors import RobenchError
+from robench.evaluation import prepare
+from robench.runs import Run
+from robench.suite._cells import BoundCell, Cell, Suite
+from robench.suite._run import Shelf
+from robench.text import one_line
+
+__all__ = ["Planned", "plan_suite"]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """The state of one cell: `complete`, `resumes` (with `done` of `n` samples), `to do`, or `fails` (with why)."""
+
+    cell: BoundCell | Cell
+    state: Literal["complete", "resumes", "to do", "fails"]
+    done: int = 0
+    n: int = 0
+    reason: str = ""
+
+
+def plan_suite(suite: Suite, out: Path | str) -> list[Planned]:
+    """Load what each cell needs and look for its run in `out`; a cell that cannot run says why."""
+    shelf = Shelf((suite.folder,))
+    planned = []
+    for cell in suite.tasks:
+        try:
+            planned.append(_evaluation(cell, out, shelf) if isinstance(cell, Cell) else _bound(cell, out, shelf))
+        except RobenchError as error:
+            planned.append(Planned(cell, "fails", reason=one_line(str(error))))
+    return planned
+
+
+def _evaluation(cell: Cell, out: Path | str, shelf: Shelf) -> Planned:
+    settings = cell.settings
+    data = shelf.data(str(settings.dataset), settings.split, settings.samples)
+    manifest = prepare(replace(settings, dataset=data)).manifest
+    n = manifest.dataset.n
+    run = Run.find_resumable(out, manifest.request)
+    if run is None:
+        return Planned(cell, "to do", 0, n)
+    try:
+        done = n if run.manifest.complete else len(run.done())
+        return Planned(cell, "complete" if run.manifest.complete else "resumes", done, n)
+    finally:
+        run.close()
+
+
+def _bound(cell: BoundCell, out: Path | str, shelf: Shelf) -> Planned:
+    data = shelf.data(cell.data, cell.split, cell.samples)
+    samples = data.hash, data.split, data.samples_hash
+    asked = cell.bound, cell.norm, *samples, {eps.value for eps in cell.eps}
+    for run in find_bounds(out, lambda problem: None) if Path(out).is_dir() else ():
+        manifest = run.manifest
+        same = (manifest.bound.canonical, manifest.norm) == (cell.bound, cell.norm)
+        samples = manifest.dataset.hash, manifest.dataset.split, manifest.dataset.samples_hash
+        if (
+            same
+            and samples == (data.hash, data.split, data.samples_hash)
+            and {eps.value for eps in manifest.epsilons} == asked
+        ):
+            return Planned(cell, "complete")
+    return Planned(cell, "to do")
