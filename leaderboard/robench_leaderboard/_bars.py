@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from robench.metrics import Result
+from robench.metrics import Result, clopper_pearson
 
-__all__ = ["Bar", "bar_of"]
+__all__ = ["EXAMPLE_SAMPLES", "Bar", "bar_of", "worked_example"]
+
+EXAMPLE_SAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,7 @@ def bar_of(result: Result) -> Bar:
     clean = 100 * (result.clean.value or 0.0)
     certified = None if result.certified is None else 100 * (result.certified.value or 0.0)
     empirical = None if result.empirical is None else 100 * (result.empirical.value or 0.0)
-    bound = getattr(result, "ceiling", None)
-    ceiling = None if bound is None else 100 * bound.value
+    ceiling = None if result.ceiling is None else 100 * result.ceiling.value
     low, high = (100 * end for end in result.joint_interval)
     words = [
         f"{certified:.1f} % certified" if certified is not None else "no certificates",
@@ -68,3 +69,10 @@ def bar_of(result: Result) -> Bar:
         *([f"ceiling {ceiling:.1f} %"] if ceiling is not None else []),
     ]
     return Bar(certified, empirical, clean, low, high, ", ".join(words), ceiling)
+
+
+def worked_example() -> Bar:
+    """Return the bar that explains bars: 42 % certified, 64 % empirical and 90 % clean of `EXAMPLE_SAMPLES`."""
+    low, high = clopper_pearson(420, EXAMPLE_SAMPLES).lower, clopper_pearson(640, EXAMPLE_SAMPLES).upper
+    words = "42 % certified, 22 % open, 26 % broken: empirical accuracy 64 %, clean accuracy 90 %, ceiling 78 %"
+    return Bar(42, 64, 90, 100 * low, 100 * high, words, 78)

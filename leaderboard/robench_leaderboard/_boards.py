@@ -48,11 +48,6 @@ class Board:
         return any(section.limits for section in self.sections)
 
     @property
-    def panels(self) -> tuple[str, ...]:
-        """Charts."""
-        return ()
-
-    @property
     def rows(self) -> tuple[Row, ...]:
         """Every row of every section."""
         return tuple(row for section in self.sections for row in section.rows)
@@ -99,7 +94,7 @@ def _board(name: str, about: list[Subject], norm: Norm, figures: Figures) -> Boa
 
 
 def _headline(about: list[Subject], norm: Norm, sections: Sequence[Section]) -> Section:
-    """The dataset's own threshold if it was searched, else the ε that most classifiers were asked at, the middle one."""
+    """The dataset's own threshold if it was searched, else the middle ε of most classifiers."""
     told = {
         Epsilon.parse(text).value
         for subject in about

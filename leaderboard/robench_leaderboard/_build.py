@@ -1,17 +1,25 @@
-"""From runs and bounds to a folder of pages, in one step."""
+"""From runs and bounds to a folder of pages and files, in one step."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from robench.bounds import Ceilings
 from robench.folders import MARKER, check, marker, replace_folder
-from robench.metrics import Result, Subject, result_at, subjects
+from robench.metrics import Subject, result_at, subjects
 from robench.runs import Run
-from robench.threat import Norm
-from robench_leaderboard._boards import Board, boards_of
+from robench_leaderboard._bars import EXAMPLE_SAMPLES, worked_example
+from robench_leaderboard._boards import Board, Figures, boards_of
+from robench_leaderboard._classifiers import classifier_views
+from robench_leaderboard._datasets import dataset_views
+from robench_leaderboard._downloads import COLUMNS, board_files, evidence_file, evidence_of, figure_files
 from robench_leaderboard._environment import environment
+from robench_leaderboard._methods import FLAGS, TRUST, speakers_of
+from robench_leaderboard._names import classifier_page
+from robench_leaderboard._panels import panels_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,34 +33,91 @@ def build_site(runs: Sequence[Run], site: Path, bounds: Sequence[BoundRun] = ())
     """Build the site of `runs` in `site`; return its index page. Raises InputError where the folder is not ours."""
     site = site.resolve()
     check(site, "site")
-    about = subjects(runs)
-    figures: dict[tuple[Subject, Norm, float], Result] = {
-        (subject, norm, eps.value): result_at(subject, norm, eps)
+    runs = sorted(runs, key=lambda run: run.manifest.run)
+    bounds = sorted(bounds, key=lambda run: run.manifest.run)
+    about, ceilings = subjects(runs), Ceilings(bounds)
+    figures = {
+        (subject, norm, eps.value): result_at(subject, norm, eps, ceilings)
         for subject in about
         for norm, epsilons in subject.requested.items()
         for eps in epsilons
     }
-    pages = _pages(boards_of(about, figures))
-    replace_folder(site, {name: text.encode() for name, text in pages.items()} | {MARKER: marker("site")})
+    boards = boards_of(about, figures)
+    files = figure_files(boards, _summary(runs, figures))
+    for board in boards:
+        files |= board_files(board)
+    files |= {evidence_file(subject): evidence_of(subject, runs) for subject in about}
+    made = _Pages(about, boards, figures, ceilings, bounds, _witnesses(runs), files)
+    pages = {name: text.encode() for name, text in made.all()}
+    replace_folder(site, files | pages | {MARKER: marker("site")})
     return site / "index.html"
 
 
-def _pages(boards: list[Board]) -> dict[str, str]:
-    """The home page and the boards: name and text."""
-    made = environment()
-    pages = {"index.html": made.get_template("index.html").render(boards=boards)}
-    for board in boards:
-        siblings = [other for other in boards if other.dataset_page == board.dataset_page]
-        pages[board.page] = made.get_template("board.html").render(board=board, siblings=siblings)
-    return pages
+@dataclass(frozen=True)
+class _Pages:
+    """Everything that the pages are made of."""
+
+    subjects: Sequence[Subject]
+    boards: Sequence[Board]
+    figures: Figures
+    ceilings: Ceilings
+    bounds: Sequence[BoundRun]
+    witnesses: Callable[[str], Iterator[pa.Table]]
+    files: dict[str, bytes]
+
+    def all(self) -> Iterator[tuple[str, str]]:
+        """Yield each page's name and text."""
+        made = environment()
+
+        def page(template: str, **context: Any) -> str:
+            return made.get_template(template).render(context)
+
+        datasets = dataset_views(self.subjects, self.bounds, self.ceilings)
+        example = {"example": worked_example(), "example_samples": EXAMPLE_SAMPLES}
+        yield "index.html", page("index.html", boards=self.boards, datasets=datasets, **example)
+        yield "methods.html", page("methods.html", meanings=FLAGS, trust=TRUST, **self._spoken())
+        yield "downloads.html", page("downloads.html", columns=COLUMNS, **self._listed())
+        for board in self.boards:
+            siblings = [other for other in self.boards if other.dataset_page == board.dataset_page]
+            panels = panels_of(board, self.ceilings)
+            yield board.page, page("board.html", board=board, siblings=siblings, panels=panels)
+        for dataset in datasets:
+            yield dataset.page, page("dataset.html", view=dataset)
+        for classifier in classifier_views(self.subjects, self.ceilings, self.witnesses):
+            yield classifier.page, page("classifier.html", view=classifier)
+
+    def _spoken(self) -> dict[str, Any]:
+        known = {flag.code for flag in FLAGS}
+        codes = {flag.code for result in self.figures.values() for flag in result.flags}
+        return {"speakers": speakers_of(self.figures.values(), self.bounds), "others": sorted(codes - known)}
+
+    def _listed(self) -> dict[str, Any]:
+        classifiers = [
+            {
+                "page": classifier_page(subject),
+                "name": subject.title,
+                "dataset": subject.dataset,
+                "split": subject.split,
+                "rows": len(subject.rows),
+                "file": evidence_file(subject).removesuffix(".parquet"),
+            }
+            for subject in self.subjects
+        ]
+        sizes = {name: len(data) for name, data in self.files.items()}
+        return {"boards": self.boards, "total": len(self.figures), "classifiers": classifiers, "sizes": sizes}
 
 
-def _witnesses(runs: Sequence[Run]) -> Callable[[Subject], Iterator[pa.Table]]:
-    """Return a function that yields the witness tables of a subject's runs, oldest run first."""
+def _summary(runs: Sequence[Run], figures: Figures) -> dict[str, Any]:
+    """The document of `eval --json` about `runs`, from figures that are already there."""
+    names = [run.manifest.run for run in runs]
+    return {
+        "schema": 1,
+        "run": names[0] if len(names) == 1 else names,
+        "results": [result.document() for result in figures.values()],
+    }
+
+
+def _witnesses(runs: Sequence[Run]) -> Callable[[str], Iterator[pa.Table]]:
+    """Return a function that yields the witness tables of a run, by its id, part by part."""
     by_name = {run.manifest.run: run for run in runs}
-
-    def of(subject: Subject) -> Iterator[pa.Table]:
-        for manifest in subject.runs:
-            yield from by_name[manifest.run].iter_witnesses()
-
-    return of
+    return lambda name: by_name[name].iter_witnesses()

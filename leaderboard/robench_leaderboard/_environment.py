@@ -29,7 +29,7 @@ def environment() -> Environment:
         keep_trailing_newline=True,
     )
     made.filters.update(bdi=bdi, plain=plain, norm=norm_mark, norm_name=norm_name, web_address=web_address)
-    made.filters.update(percent=_percent, count=_count)
+    made.filters.update(percent=_percent, count=_count, size=_size)
     made.globals.update(_shared())
     return made
 
@@ -59,3 +59,11 @@ def _percent(fraction: float) -> str:
 def _count(number: int, noun: str) -> str:
     """`1 sample`, `1,797 samples`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _size(number: int) -> str:
+    """Bytes in words: `812 B`, `12.3 kB`, `4.5 MB`."""
+    for size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if number >= size:
+            return f"{number / size:.1f} {unit}"
+    return f"{number} B"

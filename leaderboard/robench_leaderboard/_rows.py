@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from robench.metrics import Result, Share, rank_ranges
 from robench.report import cost, interval, percent
@@ -36,6 +35,7 @@ class Row:
     page: str
     rank: str
     best: int | None
+    worst: int | None
     trust: str
     bar: Bar
     clean: Figure
@@ -81,6 +81,11 @@ class Section:
     n: int | None
     rows: tuple[Row, ...]
     limits: tuple[Limit, ...]
+
+    @property
+    def uneven(self) -> bool:
+        """Whether rows differ in their ceiling, or in having one."""
+        return bool(self.limits) and (len(self.limits) > 1 or self.limits[0].rows < len(self.rows))
 
 
 def section_of(results: Sequence[Result], eps: Epsilon) -> Section:
@@ -137,8 +142,8 @@ def _ranks(found: list[Result]) -> tuple[str, list[tuple[int, int] | None]]:
 def _limits(found: list[Result]) -> tuple[Limit, ...]:
     counted: dict[tuple[float, str, int], int] = {}
     for result in found:
-        if _ceiling(result) is not None:
-            key = (_ceiling(result).value, _ceiling(result).bound, result.n)
+        if result.ceiling is not None:
+            key = (result.ceiling.value, result.ceiling.bound, result.n)
             counted[key] = counted.get(key, 0) + 1
     return tuple(Limit(*key, rows) for key, rows in sorted(counted.items()))
 
@@ -152,12 +157,13 @@ def _row(result: Result, rank: tuple[int, int] | None) -> Row:
         page=classifier_page(subject),
         rank="" if rank is None else str(rank[0]) if rank[0] == rank[1] else f"{rank[0]}–{rank[1]}",
         best=None if rank is None else rank[0],
+        worst=None if rank is None else rank[1],
         trust=trust_of(result),
         bar=bar_of(result),
         clean=_figure(result.clean),
         certified=None if result.certified is None else _figure(result.certified),
         empirical=None if result.empirical is None else _figure(result.empirical),
-        ceiling=None if _ceiling(result) is None else f"{100 * _ceiling(result).value:.1f} %",
+        ceiling=None if result.ceiling is None else f"{100 * result.ceiling.value:.1f} %",
         passes=(result.forwards + result.backwards) / max(1, result.n),
         passes_text=passes,
         time=time,
@@ -166,7 +172,3 @@ def _row(result: Result, rank: tuple[int, int] | None) -> Row:
 
 def _figure(share: Share) -> Figure:
     return Figure(percent(share), interval(share.interval), share.value or 0.0)
-
-
-def _ceiling(result: Result) -> Any:
-    return getattr(result, "ceiling", None)

@@ -21,10 +21,11 @@ def build(
     out: Annotated[Path, typer.Option(help="Folder of the site; an older site there is replaced.")] = Path("site"),
 ) -> None:
     """Build pages that open from a file and without JavaScript. The same results give the same bytes."""
+    from robench.bounds import find_bounds
     from robench.runs import find_runs
     from robench_leaderboard import build as build_site
 
-    print(build_site(find_runs(results), out))
+    print(build_site(find_runs(results), out, find_bounds(results)))
 
 
 @site.command("serve")
