@@ -4,6 +4,7 @@
                                /manifest.json    its presence commits both
 """
 
+from robench.bounds._answer import answer_problem
 from robench.bounds._ceilings import Ceiling, Ceilings
 from robench.bounds._compute import compute
 from robench.bounds._find import find_bounds
@@ -11,4 +12,13 @@ from robench.bounds._manifest import BoundManifest
 from robench.bounds._run import BoundRun
 from robench.bounds._table import BoundRow
 
-__all__ = ["BoundManifest", "BoundRow", "BoundRun", "Ceiling", "Ceilings", "compute", "find_bounds"]
+__all__ = [
+    "BoundManifest",
+    "BoundRow",
+    "BoundRun",
+    "Ceiling",
+    "Ceilings",
+    "answer_problem",
+    "compute",
+    "find_bounds",
+]

@@ -13,10 +13,10 @@ from robench.contracts import BoundCurve
 from robench.evidence import detail_json
 from robench.threat import Epsilon, Norm
 
-__all__ = ["facts_in", "problem_with", "rows_of"]
+__all__ = ["answer_problem", "facts_in", "rows_of"]
 
 
-def problem_with(curve: Any, n: int) -> str | None:
+def answer_problem(curve: Any, n: int) -> str | None:
     """Say what in a bound's answer about `n` ε (ascending) breaks the contract of `BoundCurve`; None where nothing."""
     if not isinstance(curve, BoundCurve):
         return f"evaluate returned {type(curve).__name__}, not robench.BoundCurve"

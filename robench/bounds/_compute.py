@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import ValidationError
 
 import robench
-from robench.bounds._answer import facts_in, problem_with, rows_of
+from robench.bounds._answer import answer_problem, facts_in, rows_of
 from robench.bounds._find import FOLDER, find_bounds
 from robench.bounds._manifest import MOST_EPSILONS, BoundManifest
 from robench.bounds._run import MANIFEST, ROWS, BoundRun
@@ -126,7 +126,7 @@ def _evaluate(
         raise
     except BaseException as error:
         raise PluginError(who, f"failed on {data.canonical} in {norm}: {one_line(error)}") from error
-    if problem := problem_with(curve, len(epsilons)):
+    if problem := answer_problem(curve, len(epsilons)):
         raise PluginError(who, problem)
     return curve
 

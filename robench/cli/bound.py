@@ -57,7 +57,7 @@ def bound(
                 out=out,
                 resume=resume,
                 progress=lambda done, steps, bar=progress: bar.update(done, steps, {}),  # type: ignore[misc]
-                search=[*(files or []), Path()],
+                search=[Path(), *(files or [])],
             )
         documents.append(bound_document(run))
         if not as_json:

@@ -19,6 +19,7 @@ from typing import Any
 from robench.contracts import (
     Attack,
     AttackModifier,
+    Bound,
     Certifier,
     CompositeAttack,
     Dataset,
@@ -36,6 +37,7 @@ __all__ = [
     "Finding",
     "check_attack",
     "check_attack_modifier",
+    "check_bound",
     "check_certifier",
     "check_dataset",
     "check_importer",
@@ -60,7 +62,7 @@ def check_plugin(
     `skip` leaves checks out, `only` all others. Importers need `path`, a file or folder that they read.
     Raises SpecError for an unknown kind, ValueError for an unknown check.
     """
-    from robench.testing import _attacks, _certifiers, _data, _importers, _models, _modifiers, _training
+    from robench.testing import _attacks, _bounds, _certifiers, _data, _importers, _models, _modifiers, _training
 
     choice, kind = Choice.of(skip, only), find_kind(kind).name
     if kind == "importers":
@@ -68,6 +70,7 @@ def check_plugin(
     by_kind: dict[str, Callable[[Any, Choice], list[Finding]]] = {
         "attacks": _attacks.attack_findings,
         "attack_modifiers": _modifiers.modifier_findings,
+        "bounds": _bounds.bound_findings,
         "certifiers": _certifiers.certifier_findings,
         "datasets": _data.dataset_findings,
         "models": _models.model_findings,
@@ -94,6 +97,11 @@ def check_attack(attack: Attack | CompositeAttack | str, *, skip: Iterable[str] 
 def check_attack_modifier(modifier: AttackModifier | str, *, skip: Iterable[str] = ()) -> list[Finding]:
     """Check that a one-step attack still conforms when modified."""
     return raise_for(check_plugin("attack_modifiers", modifier, skip=skip))
+
+
+def check_bound(bound: Bound | str, *, skip: Iterable[str] = ()) -> list[Finding]:
+    """Check a bound against the best classifier on small sets of samples, in every norm that it takes."""
+    return raise_for(check_plugin("bounds", bound, skip=skip))
 
 
 def check_certifier(certifier: Certifier | str, *, skip: Iterable[str] = ()) -> list[Finding]:

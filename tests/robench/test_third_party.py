@@ -21,6 +21,7 @@ CLASSES = {
     "attacks": ("descent", "Descent"),
     "attack_modifiers": ("again", "Again"),
     "certifiers": ("hyperplane", "Hyperplane"),
+    "bounds": ("twins", "Twins"),
     "recipes": ("logistic", "Logistic"),
     "importers": ("csv-radii", "CsvRadii"),
 }
@@ -187,3 +188,35 @@ def _app():
     from robench.cli import app
 
     return app
+
+
+@pytest.mark.parametrize(
+    ("bound", "complaint"),
+    [
+        ("liar-rising", "the ceiling rises with ε: 0.75 after 0.5"),
+        ("liar-nan", "value nan is no accuracy in 0 … 1"),
+        ("liar-short", "1 values for 2 ε"),
+        ("liar-words", "direction 'sideways' is not ceiling or floor"),
+        ("liar-raises", "failed on halves:n=40 in linf: RuntimeError: the matching went wrong"),
+    ],
+)
+def test_no_answer_that_cannot_be_one_is_stored(installed, tmp_path, bound, complaint):
+    with pytest.raises(robench.PluginError, match=bound) as caught:
+        robench.bound(bound, "halves:n=40", norm="linf", eps=["0.05", "0.1"], out=tmp_path)
+    assert complaint in str(caught.value) and "robench-liars 1.0" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_check_finds_the_ceiling_that_is_too_low(installed, tmp_path):
+    evaluate(tmp_path, ["descent"], ["hyperplane"], eps=("0.02",))
+    robench.bound("twins", "halves:n=40", norm="linf", eps="0.01", out=tmp_path)
+    assert CliRunner().invoke(_app(), ["check", str(tmp_path)]).exit_code == 0
+    run = robench.bound("liar-low:value=0.25", "halves:n=40", norm="linf", eps="0.01", out=tmp_path)
+    result = CliRunner().invoke(_app(), ["check", str(tmp_path), "--json"])
+    assert result.exit_code == 1
+    (finding,) = json.loads(result.stdout)["findings"]
+    certified = (radii() > 0.01).mean()
+    assert (finding["code"], finding["norm"], finding["evaluators"]) == ("ceiling", "linf", ["hyperplane"])
+    assert finding["values"]["ceiling"] == 0.25 and 0.25 < finding["values"]["certified"] <= certified
+    assert run.manifest.run in finding["text"] and "halves" in finding["text"] and "liar-low" in finding["text"]

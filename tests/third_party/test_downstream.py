@@ -28,6 +28,7 @@ EXAMPLE = {
     ("attacks", "descent"),
     ("attack_modifiers", "again"),
     ("certifiers", "hyperplane"),
+    ("bounds", "twins"),
     ("recipes", "logistic"),
     ("importers", "csv-radii"),
 }
@@ -167,7 +168,16 @@ def test_check_finds_the_unsound_certifier(tmp_path):
     assert "liar-radius" in robench("check", str(tmp_path), exit_code=1)
 
 
-@pytest.mark.parametrize("kind", ["attack", "certifier"])
+def test_the_bound_is_stored_and_a_lying_one_is_not(tmp_path):
+    command = ["-d", "halves:n=30", "--norm", "l2", "--eps", "0.1", "--eps", "0.2", "--out", str(tmp_path)]
+    (bound,) = json.loads(robench("bound", "twins", *command, "--json"))["bounds"]
+    assert [row["value"] for row in bound["rows"]] == [1.0, 1.0]
+    for name in ("rising", "nan", "short", "words", "raises"):
+        robench("bound", f"liar-{name}", *command, exit_code=2)
+    assert [folder.name for folder in tmp_path.glob("*/_bounds/*")] == ["twins"]
+
+
+@pytest.mark.parametrize("kind", ["attack", "bound", "certifier"])
 def test_a_new_plugin_installs_and_passes_its_own_test(tmp_path, kind):
     folder, site = tmp_path / "fresh", tmp_path / "site"
     robench("plugins", "new", f"fresh-{kind}", "--kind", kind, "--out", str(folder))

@@ -6,6 +6,7 @@ from robench.registry import load_plugins
 from robench.testing import (
     check_attack,
     check_attack_modifier,
+    check_bound,
     check_certifier,
     check_dataset,
     check_importer,
@@ -23,6 +24,7 @@ SPECS = {
     "attacks": "descent:steps=5,starts=3",
     "attack_modifiers": "again:times=3",
     "certifiers": "hyperplane",
+    "bounds": "twins",
     "recipes": "logistic:epochs=20,rate=0.5",
     "importers": "csv-radii:norm=linf",
 }
@@ -62,6 +64,10 @@ def test_the_attack_modifier_conforms():
 
 def test_the_certifier_conforms():
     check_certifier("hyperplane")
+
+
+def test_the_bound_conforms():
+    check_bound("twins")
 
 
 def test_the_recipe_conforms():

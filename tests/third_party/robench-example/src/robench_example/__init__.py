@@ -55,6 +55,12 @@ def robench_register_certifiers(register):
 
 
 @hookimpl
+def robench_register_bounds(register):
+    """Register the bound."""
+    register("twins", "robench_example.bound:Twins", summary="identical inputs with different labels")
+
+
+@hookimpl
 def robench_register_recipes(register):
     """Register the recipe."""
     register("logistic", "robench_example.recipe:Logistic", summary="logistic regression by gradient descent")

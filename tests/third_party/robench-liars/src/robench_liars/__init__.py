@@ -21,3 +21,14 @@ def robench_register_certifiers(register):
     """Register certifiers, none of which can be believed."""
     register("liar-radius", "robench_liars.certifiers:Radius", summary="1.5 times the exact linear radius")
     register("liar-open-mouth", "robench_liars.certifiers:Raises", summary="raises in the middle of its work")
+
+
+@hookimpl
+def robench_register_bounds(register):
+    """Register bounds, none of which can be believed."""
+    register("liar-rising", "robench_liars.bounds:Rising", summary="a ceiling that rises with ε")
+    register("liar-nan", "robench_liars.bounds:Nan", summary="NaN at every ε")
+    register("liar-short", "robench_liars.bounds:Short", summary="one value, whatever the number of ε")
+    register("liar-words", "robench_liars.bounds:Words", summary="a direction that nobody knows")
+    register("liar-raises", "robench_liars.bounds:Raises", summary="raises in the middle of its work")
+    register("liar-low", "robench_liars.bounds:Low", summary="a ceiling below what somebody reaches")
