@@ -95,11 +95,10 @@ class RunView:
 
 @dataclass(frozen=True)
 class ClassifierView:
-    """One classifier on one split. `stem` is what its downloads are called."""
+    """One classifier on one split. `downloads` are the files about it: (address, what it holds)."""
 
     subject: Subject
     page: str
-    stem: str
     dataset_page: str
     info: ClassifierInfo
     display: Display
@@ -147,11 +146,9 @@ def _view(subject: Subject, dataset: str, ceilings: Ceilings, witnesses_of: Witn
     newest = subject.runs[-1]
     infos = [one.classifier for one in subject.runs if one.classifier.fingerprint == subject.fingerprint]
     correct, n = int(subject.correct.sum()), len(subject.samples)
-    page = classifier_page(subject)
     return ClassifierView(
         subject=subject,
-        page=page,
-        stem=page.removesuffix(".html"),
+        page=classifier_page(subject),
         dataset_page=dataset_page(dataset, subject.dataset_hash, subject.split),
         info=(infos or [newest.classifier])[-1],
         display=_display(subject),

@@ -56,8 +56,8 @@ def curve_chart(
 ) -> Markup:
     """Return the chart of one classifier from ε = 0 to `right` (> 0).
 
-    `marks` are the ε of the axis with their texts, `title` names it, `clean` is the clean accuracy, `certified` and `empirical` say which
-    sides were asked for, `ceiling` is that of the same samples.
+    `marks` are the ε of the axis with their texts, `title` names it. `clean` is the clean accuracy, `certified` and
+    `empirical` say which sides were asked for, `ceiling` is that of the same samples.
     """
     flat = [(0.0, clean)]
     low = drawn_steps(list(zip(line.eps, line.certified, strict=True)), right) if certified else [(0.0, 0.0)]
@@ -91,13 +91,16 @@ def curve_chart(
 
 
 def ceiling_chart(
-    named: Sequence[tuple[str, Steps]], right: float, marks: Sequence[tuple[float, str]], *, title: str, words: str
+    ceiling: Steps, reached: Steps, right: float, marks: Sequence[tuple[float, str]], *, title: str, words: str
 ) -> Markup:
-    """Return the chart of ceilings from ε = 0 to `right`: what no classifier can exceed."""
-    lines = [_Line(name, drawn_steps(steps, right), "var(--ceiling)", 2.2) for name, steps in named]
-    layers = [
-        _band("impossible", line.steps, [(line.steps[0][0], 1.0)], right, "var(--ceiling)", 0.14) for line in lines
-    ]
+    """Return the chart of a ceiling from ε = 0 to `right`, above what is `reached`: certified of some classifier."""
+    top = drawn_steps(ceiling, right)
+    layers = [_band("impossible", top, [(top[0][0], 1.0)], right, "var(--ceiling)", 0.14)]
+    lines = [_Line("ceiling", top, "var(--ceiling)", 2.2)]
+    if reached:
+        best = drawn_steps(reached, right)
+        layers.append(_band("reached", [(0.0, 0.0)], best, right, "var(--certified)"))
+        lines.append(_Line("certified", best, "var(--certified)"))
     return _framed([*layers, *(_drawn(line, right) for line in lines)], lines, right, marks, title, words)
 
 

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 
 from robench.bounds import BoundRow, BoundRun, Ceilings
-from robench.metrics import Subject
-from robench.report import safe
+from robench.metrics import Subject, curve
 from robench.runs import DatasetInfo
 from robench.threat import NORMS, Norm
-from robench_leaderboard._class_chart import MOST_CLASSES, separation_chart
 from robench_leaderboard._curve_chart import ceiling_chart
 from robench_leaderboard._names import board_page, classifier_page, dataset_page
 from robench_leaderboard._per_class import labels_of
-from robench_leaderboard._text import norm_name
+from robench_leaderboard._separation import Separation, separation_of
+from robench_leaderboard._text import norm_name, plain
 
-__all__ = ["ClassCount", "DatasetView", "Limit", "Pair", "SampleSet", "Separation", "dataset_views"]
-
-_CLOSEST = 10
+__all__ = ["ClassCount", "DatasetView", "Limit", "NormLimits", "SampleSet", "dataset_views"]
 
 
 @dataclass(frozen=True)
@@ -38,33 +34,14 @@ class Limit:
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Two classes and the smallest distance between their samples; at half of it they meet."""
-
-    one: str
-    other: str
-    distance: float
-
-
-@dataclass(frozen=True)
-class Separation:
-    """Smallest distances between classes in one norm, the closest pairs first; no chart of very many classes."""
-
-    norm: Norm
-    pairs: tuple[Pair, ...]
-    hidden: int
-    chart: Markup | None
-    run: str
-
-
-@dataclass(frozen=True)
 class NormLimits:
-    """What bounds say in one norm, in one sentence and by ε."""
+    """What bounds say in one norm, in words and by ε. `reached`: the chart also shows what is certified."""
 
     norm: Norm
     sentence: str
     limits: tuple[Limit, ...]
     chart: Markup | None
+    reached: bool
     separation: Separation | None
 
 
@@ -177,7 +154,12 @@ def _sets(about: Sequence[Subject], bounds: Sequence[BoundRun], ceilings: Ceilin
                 selection=info.selection,
                 shared=sum(subject.samples_hash == samples_hash for subject in about),
                 norms=tuple(
-                    _limits(norm, [run for run in mine if run.manifest.norm == norm], ceilings)
+                    _limits(
+                        norm,
+                        [run for run in mine if run.manifest.norm == norm],
+                        [one for one in about if one.samples_hash == samples_hash],
+                        ceilings,
+                    )
                     for norm in NORMS
                     if any(run.manifest.norm == norm for run in mine)
                 ),
@@ -186,7 +168,7 @@ def _sets(about: Sequence[Subject], bounds: Sequence[BoundRun], ceilings: Ceilin
     return sorted(out, key=lambda one: (-one.shared, -one.n, one.samples_hash))
 
 
-def _limits(norm: Norm, runs: Sequence[BoundRun], ceilings: Ceilings) -> NormLimits:
+def _limits(norm: Norm, runs: Sequence[BoundRun], about: Sequence[Subject], ceilings: Ceilings) -> NormLimits:
     info = runs[-1].manifest.dataset
     steps = ceilings.curve(info.hash, info.split, info.samples_hash or "", norm)
     limits = [
@@ -195,13 +177,15 @@ def _limits(norm: Norm, runs: Sequence[BoundRun], ceilings: Ceilings) -> NormLim
         for row in run.rows
     ]
     limits.sort(key=lambda one: (one.row.eps.value, one.row.value, one.bound, one.run))
-    separation = next((found for run in reversed(runs) if (found := _separation(norm, run))), None)
+    separation = next((found for run in reversed(runs) if (found := separation_of(run))), None)
     texts = {row.row.eps.value: row.row.eps.text for row in limits}
+    reached = _reached(about, norm)
     return NormLimits(
         norm=norm,
         sentence=_sentence(norm, steps, texts, info.n, separation),
         limits=tuple(limits),
-        chart=_chart(norm, steps, texts, info.n),
+        chart=_chart(norm, steps, texts, info.n, reached),
+        reached=bool(reached),
         separation=separation,
     )
 
@@ -221,80 +205,54 @@ def _sentence(
     below = [(eps, value) for eps, value in steps if value < 1]
     words = []
     if below:
-        eps, value = below[0]
-        last, lowest = below[-1]
+        (first, value), (last, lowest) = below[0], below[-1]
         more = f", and on no more than {100 * lowest:.2f} % at {texts[last]}" if lowest < value else ""
         words.append(
-            f"Whatever it is and however it was trained, no classifier is robust on more than {100 * value:.2f} % of "
-            f"these {n:,} samples at ε = {texts[eps]} in {norm_name(norm)}{more}: some of them come within 2ε of a "
-            "sample of another class, and no answer in the middle is right for both."
+            f"No classifier, however it was trained, is robust on more than {100 * value:.2f} % of these {n:,} samples "
+            f"at ε = {texts[first]} in {norm_name(norm)}{more}."
         )
     elif steps:
         words.append(
-            f"Up to ε = {texts[steps[-1][0]]} in {norm_name(norm)} these {n:,} samples alone forbid nothing: "
-            "a classifier that is robust on all of them may exist."
+            f"Up to ε = {texts[steps[-1][0]]} in {norm_name(norm)} nothing is known to keep a classifier from being "
+            f"robust on all of these {n:,} samples."
         )
-    if separation and separation.pairs:
+    if separation is not None:
         closest = separation.pairs[0]
         words.append(
-            f"The closest samples of different classes are {closest.distance:.4g} apart ({_short(closest.one)} and "
-            f"{_short(closest.other)}), so below ε = {closest.distance / 2:.4g} nothing is lost."
+            f"Two samples no more than 2ε apart share a point between them, and no answer there is right for both "
+            f"classes: the closest ones here, {plain(closest.one, 30)} and {plain(closest.other, 30)}, are "
+            f"{closest.distance:.4g} apart and meet at ε = {closest.distance / 2:.4g}."
         )
     return " ".join(words)
 
 
-def _short(name: str) -> str:
-    plain = safe(name)
-    return plain if len(plain) <= 30 else f"{plain[:29]}…"
+def _reached(about: Sequence[Subject], norm: Norm) -> tuple[tuple[float, float], ...]:
+    """The highest certified accuracy of any classifier at each ε; () where no certifier was asked."""
+    lines = [line for one in about if norm in one.requested and any((line := curve(one, norm)).certified)]
+    if not lines:
+        return ()
+    places = np.unique(np.concatenate([line.eps for line in lines]))
+    each = [
+        np.asarray(line.certified)[np.searchsorted(line.eps, places, side="right") - 1] for line in lines
+    ]  # every curve starts at 0
+    return tuple(zip(places.tolist(), np.max(each, axis=0).tolist(), strict=True))
 
 
-def _chart(norm: Norm, steps: Sequence[tuple[float, float]], texts: dict[float, str], n: int) -> Markup | None:
+def _chart(
+    norm: Norm,
+    steps: Sequence[tuple[float, float]],
+    texts: dict[float, str],
+    n: int,
+    reached: Sequence[tuple[float, float]],
+) -> Markup | None:
     if not steps:
         return None
     said = "; ".join(f"{texts[eps]}: {100 * value:.2f} %" for eps, value in steps[:12])
     return ceiling_chart(
-        [("ceiling", steps)],
+        steps,
+        reached,
         1.15 * steps[-1][0],
         [(eps, texts[eps]) for eps, _ in steps],
         title=f"size ε of the perturbation in {norm_name(norm)}",
         words=f"Highest robust accuracy that any classifier can have on these {n:,} samples, at ε = {said}.",
-    )
-
-
-def _separation(norm: Norm, run: BoundRun) -> Separation | None:
-    """The distances between classes among a bound's facts, if they are there and have the form that they should."""
-    told = run.manifest.facts.get("separation")
-    if not isinstance(told, dict):
-        return None
-    names, table = told.get("classes"), told.get("distance")
-    if not _is_table(names, table):
-        return None
-    assert isinstance(names, list) and isinstance(table, list)
-    pairs = [
-        Pair(names[i], names[j], float(table[i][j]))
-        for i in range(len(names))
-        for j in range(i)
-        if table[i][j] is not None
-    ]
-    pairs.sort(key=lambda pair: (pair.distance, pair.one, pair.other))
-    if not pairs:
-        return None
-    closest = pairs[0]
-    words = (
-        f"Smallest distances in {norm_name(norm)} between the samples of {len(names)} classes; the closest are "
-        f"{_short(closest.one)} and {_short(closest.other)}, {closest.distance:.4g} apart."
-    )
-    chart = separation_chart(names, table, words=words) if 2 <= len(names) <= MOST_CLASSES else None
-    return Separation(norm, tuple(pairs[:_CLOSEST]), max(0, len(pairs) - _CLOSEST), chart, run.manifest.run)
-
-
-def _is_table(names: Any, table: Any) -> bool:
-    """Whether facts hold class names and a square table of distances or nulls: they may come from anybody."""
-    if not (isinstance(names, list) and isinstance(table, list) and len(table) == len(names)):
-        return False
-    return all(isinstance(name, str) for name in names) and all(
-        isinstance(line, list)
-        and len(line) == len(names)
-        and all(one is None or (isinstance(one, int | float) and not isinstance(one, bool)) for one in line)
-        for line in table
     )
