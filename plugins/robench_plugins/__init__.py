@@ -15,4 +15,5 @@ robench_modules = (
     "robench_plugins.lipschitz",
     "robench_plugins.training",
     "robench_plugins.importers",
+    "robench_plugins.theory",
 )

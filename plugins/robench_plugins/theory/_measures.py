@@ -1,0 +1,198 @@
+"""Distances between blocks of float32 points, in float64 and with a bound on their error.
+
+A *measure* orders pairs as the norm does: the distance in linf and l1, its square in l2. What a measure's error leaves
+open is settled in integers (`exact`): every float32 number is one times a power of two. On grids (k/16, k/255 rounded
+to float32) most measures have no error at all, because no sum that occurs needs more than 53 bits.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from robench.numerics import gamma
+from robench.threat import Norm
+
+__all__ = ["Measure", "measure_of"]
+
+Floats = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.int32]
+
+_LEAD: Final = 32  # coordinates looked at first
+_FEW: Final = 0.1  # pairs that are left then, as a fraction: fewer are finished one by one
+_BLOCK: Final = 4 << 20  # coordinates worked on together
+
+
+class Measure(ABC):
+    """Measures between the rows of `x` [n, d], float32. The error is at most `relative` · v + `absolute`[i] + […][j]."""
+
+    power: int = 1
+
+    def __init__(self, x: npt.NDArray[np.float32]) -> None:
+        """Find out how large the rounding errors can be."""
+        self.x = x
+        self.relative = 0.0
+        self.absolute = np.zeros(len(x))
+
+    @abstractmethod
+    def operand(self, rows: Rows) -> Tensor:
+        """Return rows in the form that `values` takes, float64 [B, …]."""
+
+    @abstractmethod
+    def values(self, left: Tensor, right: Tensor, limit: Floats) -> Floats:
+        """Return the measures [L, R]. Where one is above `limit` [R], something above `limit` may stand in its place."""
+
+    def error(self, i: Rows, j: Rows, value: Floats) -> Floats:
+        """Return a bound on the error of `value`, the measures of the pairs (i, j); the rounding of v ± it included."""
+        return self.relative * value + (self.absolute[i] + self.absolute[j])
+
+    def limit(self, reach: float) -> float:
+        """Return the largest double v such that a measure of v or less means a distance of `reach` or less."""
+        exact = Fraction(reach) ** self.power
+        if exact > Fraction(np.finfo(np.float64).max):
+            return float(np.finfo(np.float64).max)
+        value = float(exact)
+        return value if Fraction(value) <= exact else math.nextafter(value, 0.0)
+
+    def root(self, value: Floats) -> Floats:
+        """Return the distances that belong to measures, rounded up."""
+        return value if self.power == 1 else np.nextafter(np.sqrt(value), math.inf)
+
+    def root_down(self, value: Floats) -> Floats:
+        """Return the distances that belong to measures, rounded down."""
+        if self.power == 1:
+            return value
+        root = np.sqrt(value)
+        # The square of a number of 24 bits is exact.
+        exact = (root.astype(np.float32) == root) & (root * root == value)
+        return np.where(exact, root, np.nextafter(root, 0.0))
+
+    def exact(self, i: int, j: int) -> Fraction:
+        """Return the measure of a pair in rational arithmetic."""
+        mantissas, exponents = np.frexp(self.x[[i, j]])
+        whole, shift = (mantissas * 2.0**24).astype(np.int64), exponents.astype(np.int64) - 24
+        low = int(shift[whole != 0].min(initial=0))
+        shift = np.maximum(shift - low, 0)
+        a, b = ([int(m) << int(s) for m, s in zip(*row, strict=True)] for row in zip(whole, shift, strict=True))
+        return self._combine([abs(p - q) for p, q in zip(a, b, strict=True)]) * Fraction(2) ** (low * self.power)
+
+    def direct(self, i: Rows, j: Rows) -> tuple[Floats, Floats]:
+        """Return the measures of the pairs (i, j) from their differences, and a bound on the error of each."""
+        value = np.empty(len(i))
+        step = max(1, _BLOCK // max(1, self.x.shape[1]))
+        for at in range(0, len(i), step):
+            a, b = (self.x[rows[at : at + step]].astype(np.float64) for rows in (i, j))
+            value[at : at + step] = self._reduce(np.abs(a - b))
+        return value, 2 * gamma(self.x.shape[1] + 6) * value
+
+    @abstractmethod
+    def _reduce(self, steps: Floats) -> Floats:
+        """Return the measures that belong to the coordinates' distances [B, d]."""
+
+    @abstractmethod
+    def _combine(self, steps: list[int]) -> Fraction:
+        """Return `_reduce` of one pair in integers."""
+
+
+class _Euclidean(Measure):
+    """‖a − b‖² = −2 a·b + ‖a‖² + ‖b‖² as one matrix product of d + 2 terms.
+
+    The terms' magnitudes add up to at most 2 (‖a‖² + ‖b‖²), and ‖a‖² itself has an error of γ_d: 3 γ_{d+2} (‖a‖² + ‖b‖²)
+    in all (Higham 2002, section 3.1). Nothing over- or underflows: the squares of float32 numbers have room in float64.
+    """
+
+    power = 2
+
+    def __init__(self, x: npt.NDArray[np.float32]) -> None:
+        super().__init__(x)
+        self.squares = np.concatenate([*(np.square(b).sum(1) for b in _blocks(x)), np.zeros(0)])
+        # Multiples of q² up to 2**53 q² need no rounding, in whatever order they are added.
+        if 4 * self.squares.max(initial=0.0) > 2.0**52 * _quantum(x) ** 2:
+            self.absolute = 4 * gamma(x.shape[1] + 8) * self.squares
+
+    def operand(self, rows: Rows) -> Tensor:
+        block = np.empty((len(self.squares[rows]), self.x.shape[1] + 2))
+        block[:, :-2], block[:, -2], block[:, -1] = self.x[rows], self.squares[rows], 1.0
+        return torch.from_numpy(block)
+
+    def values(self, left: Tensor, right: Tensor, limit: Floats) -> Floats:
+        turned = torch.cat([-2 * left[:, :-2], left[:, -1:], left[:, -2:-1]], 1)
+        return (turned @ right.T).numpy()
+
+    def _reduce(self, steps: Floats) -> Floats:
+        return np.square(steps).sum(1)
+
+    def _combine(self, steps: list[int]) -> Fraction:
+        return Fraction(sum(step * step for step in steps))
+
+
+class _Coordinatewise(Measure):
+    """linf and l1: what some coordinates say is a lower bound, so that few pairs need all of them."""
+
+    def __init__(self, x: npt.NDArray[np.float32], norm: Norm) -> None:
+        super().__init__(x)
+        self.norm = norm
+        largest = np.concatenate([*(self._reduce(np.abs(b)) for b in _blocks(x)), np.zeros(0)]).max(initial=0.0)
+        if 2 * largest > 2.0**52 * _quantum(x):
+            self.relative = 2 * gamma(x.shape[1] + 4) if norm == "l1" else 4 * 2.0**-53
+        some = x[:: max(1, len(x) // 1024)].astype(np.float64)
+        self.order = np.argsort(-some.var(0), kind="stable") if len(some) else np.arange(x.shape[1])
+
+    def operand(self, rows: Rows) -> Tensor:
+        return torch.from_numpy(self.x[rows][:, self.order].astype(np.float64))
+
+    def values(self, left: Tensor, right: Tensor, limit: Floats) -> Floats:
+        lead = max(_LEAD, left.shape[1] // 8)
+        p = math.inf if self.norm == "linf" else 1.0
+        found = torch.cdist(left[:, :lead].contiguous(), right[:, :lead].contiguous(), p=p).numpy()
+        if left.shape[1] <= lead:
+            return found
+        # Partial sums of what is above the limit by more than the error of the sum.
+        i, j = np.nonzero(found <= limit * (1 + 2 * self.relative))
+        left, right = left[:, lead:].contiguous(), right[:, lead:].contiguous()
+        if len(i) > _FEW * found.size:
+            return self._join(found, torch.cdist(left, right, p=p).numpy())
+        step = max(1, _BLOCK // left.shape[1])
+        for start in range(0, len(i), step):
+            a, b = i[start : start + step], j[start : start + step]
+            found[a, b] = self._join(found[a, b], self._reduce(np.abs(left.numpy()[a] - right.numpy()[b])))
+        return found
+
+    def _join(self, some: Floats, others: Floats) -> Floats:
+        return np.maximum(some, others) if self.norm == "linf" else some + others
+
+    def _reduce(self, steps: Floats) -> Floats:
+        return steps.max(1, initial=0.0) if self.norm == "linf" else steps.sum(1)
+
+    def _combine(self, steps: list[int]) -> Fraction:
+        return Fraction(max(steps, default=0) if self.norm == "linf" else sum(steps))
+
+
+def measure_of(x: npt.NDArray[np.float32], norm: Norm) -> Measure:
+    """Return the measure of a norm on the rows of `x` [n, d]."""
+    return _Euclidean(x) if norm == "l2" else _Coordinatewise(x, norm)
+
+
+def _blocks(x: npt.NDArray[np.float32]) -> Iterator[Floats]:
+    step = max(1, _BLOCK // max(1, x.shape[1]))
+    for start in range(0, len(x), step):
+        yield x[start : start + step].astype(np.float64)
+
+
+def _quantum(x: npt.NDArray[np.float32]) -> float:
+    """Return a power of two (1 at most) of which every entry of `x` is a multiple; 1 where all are 0."""
+    lowest = 0
+    for block in _blocks(x):
+        mantissas, exponents = np.frexp(block[block != 0])
+        whole = (mantissas * 2.0**24).astype(np.int64)
+        bits = np.frexp((whole & -whole).astype(np.float64))[1]
+        lowest = min(lowest, int((exponents + bits).min(initial=25)) - 25)
+    return 2.0**lowest
