@@ -6,6 +6,7 @@ import itertools
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,9 +36,18 @@ class Traces:
 def _random_states() -> dict[str, str]:
     return {
         "torch's global random state": torch.random.get_rng_state().numpy().tobytes().hex(),
-        "numpy's global random state": repr(np.random.get_state(legacy=False)),
+        "numpy's global random state": _numpy_state(),
         "random's global state": repr(random.getstate()),
     }
+
+
+def _numpy_state() -> str:
+    state: Any = np.random.get_state(legacy=False)
+    # As bytes: writing out an array's numbers takes longer than most plugins do.
+    inner = {
+        name: value.tobytes() if isinstance(value, np.ndarray) else value for name, value in state["state"].items()
+    }
+    return repr({**state, "state": inner})
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import cached_property
+from functools import lru_cache
 from itertools import combinations, pairwise
 from typing import Any
 
@@ -34,14 +34,14 @@ class Separated:
     y: Array
     domain: Domain = field(default_factory=Domain)
     _gaps: dict[tuple[Norm, str], dict[tuple[int, int], Fraction]] = field(default_factory=dict, repr=False)
+    _best: dict[tuple[Norm, float], int] = field(default_factory=dict, repr=False)
 
-    @cached_property
     def samples(self) -> Samples:
-        """The samples, under indices of their own."""
+        """Return a copy of the samples, under indices of their own."""
         n = len(self.y)
         index = (7 * np.arange(n, dtype=np.int64) + 3) % 101
         classes = tuple("abcd"[: max(2, int(self.y.max()) + 1)])
-        return Samples(self.x, self.y.astype(np.int64), index, self.domain, classes)
+        return Samples(self.x.copy(), self.y.astype(np.int64), index, self.domain, classes)
 
     def take(self, rows: list[int]) -> Separated:
         """Return the samples at `rows`."""
@@ -76,7 +76,9 @@ class Separated:
 
     def best(self, norm: Norm, eps: float) -> int:
         """Return how many samples the best classifier is robustly right on, in either precision."""
-        return max(self._most(norm, eps, "float64"), self._most(norm, eps, "float32"))
+        if (norm, eps) not in self._best:
+            self._best[norm, eps] = max(self._most(norm, eps, "float64"), self._most(norm, eps, "float32"))
+        return self._best[norm, eps]
 
     def _most(self, norm: Norm, eps: float, dtype: str) -> int:
         n, reach = len(self.y), 2 * Fraction(eps)
@@ -108,35 +110,40 @@ def _draw(seed: int, *shape: int) -> Array:
     return np.random.default_rng(seed).random(shape)
 
 
-def known_sets() -> list[Separated]:
+@lru_cache(maxsize=1)
+def known_sets() -> tuple[Separated, ...]:
     """Return sets of two and of three classes, flat and as pictures, in the unit box and without a box."""
     y = np.arange(12) % 3
-    return [
+    return (
         Separated("two classes of vectors", _draw(5, 12, 3).astype(np.float32), np.arange(12) % 2),
         Separated("three classes of pictures", _draw(6, 11, 1, 2, 3).astype(np.float32), y[:11]),
         Separated("three classes without a box", (8 * _draw(7, 10, 2) - 4), y[:10], Domain.unbounded()),
         identical(),
-    ]
+    )
 
 
+@lru_cache(maxsize=1)
 def identical() -> Separated:
     """Return nine samples of four inputs: with labels a a b, a b c, b, and c c."""
     inputs = _draw(8, 4, 4).astype(np.float32)
     return Separated("identical inputs", inputs[[0, 1, 3, 0, 1, 2, 0, 1, 3]], np.array([0, 0, 2, 0, 1, 1, 1, 2, 2]))
 
 
+@lru_cache(maxsize=1)
 def on_a_grid() -> Separated:
     """Return two classes on multiples of 1/8, where many balls touch exactly."""
     x = np.random.default_rng(9).integers(0, 9, (10, 3)) / 8
     return Separated("a grid, where balls touch", x.astype(np.float32), np.arange(10) % 2)
 
 
+@lru_cache(maxsize=1)
 def cast_apart() -> Separated:
     """Return two classes in double precision that rounding to float32 moves apart, by a part in 10⁷."""
     below, above = 0.25 - 0.7 * 2.0**-26, 0.75 + 0.7 * 2.0**-24  # float32 takes a whole step of either
     return Separated("inputs that float32 moves apart", np.array([[below, 0.5], [above, 0.5]]), np.array([0, 1]))
 
 
+@lru_cache(maxsize=1)
 def one_class() -> Separated:
     """Return samples of one class only."""
     return Separated("one class", _draw(10, 6, 4).astype(np.float32), np.zeros(6, dtype=np.int64))
