@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from robench_leaderboard._charts import FONT, along, draw, layer, shortened, text_width, texts
 
-__all__ = ["MOST_CLASSES", "ClassBar", "class_chart", "figure", "separation_chart"]
+__all__ = ["MOST_CLASSES", "ClassBar", "class_chart", "separation_chart"]
 
 MOST_CLASSES = 40
 _WIDTH, _ROW, _BAR = 300, 24, 15
@@ -94,15 +94,15 @@ def separation_chart(names: Sequence[str], distance: Sequence[Sequence[float | N
     ]
     if cell >= _ROOM_FOR_FIGURES:
         figures = [
-            {"column": j + 0.5, "row": i + 0.5, "text": figure(value), "color": "var(--ink)"} for i, j, value in known
+            {"column": j + 0.5, "row": i + 0.5, "text": _figure(value), "color": "var(--ink)"} for i, j, value in known
         ]
         layers.append(texts("figures", figures, "center", x=x, y=y))
     return draw(layers, width=side, height=side, room=(room, 26 if upright else room, 8, 6), words=words)
 
 
-def figure(distance: float) -> str:
-    """Return a distance with three digits at most."""
-    return f"{distance:.2g}" if distance < 1 else f"{distance:.3g}"
+def _figure(distance: float) -> str:
+    """A distance in a cell's width."""
+    return f"{distance:.2f}" if 0.1 <= distance < 10 else f"{distance:.2g}" if distance < 1000 else f"{distance:.0e}"
 
 
 def _nearness(value: float, low: float, high: float) -> float:

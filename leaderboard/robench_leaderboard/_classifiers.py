@@ -64,7 +64,10 @@ class Settled:
 
 @dataclass(frozen=True)
 class NormView:
-    """One norm. `board` is the page that compares others in it; `searched` says how the upper line was searched."""
+    """One norm. `board` is the page that compares others in it; `searched` says how the upper line was searched.
+
+    `carried` is what evidence in other norms settles besides, (certified, falsified) at each ε.
+    """
 
     norm: Norm
     board: str
@@ -72,6 +75,7 @@ class NormView:
     chart: Markup | None
     searched: str
     settled: tuple[Settled, ...]
+    carried: tuple[tuple[int, int], ...]
     evaluators: tuple[tuple[Epsilon, tuple[EvaluatorCounts, ...]], ...]
     classes: ClassTable | None
     gallery: Gallery
@@ -183,13 +187,15 @@ def _norm(
     place = f"in {norm_name(norm)} at ε = {results[middle].eps.text}" if results else ""
     classes = class_table(subject, results, middle, place)
     rows = tuple(_row(result, classes, i) for i, result in enumerate(results))
+    settled = tuple(_settled(subject, norm, results))
     return NormView(
         norm=norm,
         board=board_page(dataset, subject.dataset_hash, subject.split, norm),
         rows=rows,
         chart=_chart(subject, line, results, ceilings),
         searched=_searched(line),
-        settled=tuple(_settled(subject, norm, results)),
+        settled=settled,
+        carried=_carried(results, settled),
         evaluators=tuple((result.eps, result.evaluators) for result in results),
         classes=classes,
         gallery=gallery,
@@ -278,6 +284,17 @@ def _settled(subject: Subject, norm: Norm, results: Sequence[Result]) -> list[Se
     order = {info.canonical: place for manifest in subject.runs for place, info in enumerate(manifest.evaluators)}
     names = sorted(found, key=lambda name: (name != "clean", order.get(name, len(order)), name))
     return [Settled(name, tuple(found[name])) for name in names]
+
+
+def _carried(results: Sequence[Result], settled: Sequence[Settled]) -> tuple[tuple[int, int], ...]:
+    """What evidence in other norms settles at each ε beyond that, () where nothing is: (certified, falsified)."""
+    out = []
+    for i, result in enumerate(results):
+        proven = result.certified.count if result.certified else 0
+        broken = result.n - result.empirical.count if result.empirical else 0
+        counted = [sum(entry.counts[i][side] for entry in settled) for side in (0, 1)]
+        out.append((max(0, proven - counted[0]), max(0, broken - counted[1])))
+    return tuple(out) if any(map(any, out)) else ()
 
 
 def _told(results: Sequence[Result]) -> list[Told]:

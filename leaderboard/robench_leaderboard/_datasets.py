@@ -35,11 +35,15 @@ class Limit:
 
 @dataclass(frozen=True)
 class NormLimits:
-    """What bounds say in one norm, in words and by ε. `reached`: the chart also shows what is certified."""
+    """What bounds say in one norm, in words and by ε.
+
+    `sources` are the bounds, each with its source and its assumptions; `reached`: the chart shows what is certified too.
+    """
 
     norm: Norm
     sentence: str
     limits: tuple[Limit, ...]
+    sources: tuple[tuple[str, str, str], ...]
     chart: Markup | None
     reached: bool
     separation: Separation | None
@@ -184,6 +188,7 @@ def _limits(norm: Norm, runs: Sequence[BoundRun], about: Sequence[Subject], ceil
         norm=norm,
         sentence=_sentence(norm, steps, texts, info.n, separation),
         limits=tuple(limits),
+        sources=tuple(sorted({(one.bound, one.row.source, one.row.assumptions) for one in limits})),
         chart=_chart(norm, steps, texts, info.n, reached),
         reached=bool(reached),
         separation=separation,
