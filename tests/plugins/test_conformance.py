@@ -1,5 +1,6 @@
 """Every built-in plugin passes the conformance kit, and none is forgotten."""
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from robench.testing import check_plugin
 
 # Specs by kind: defaults, and what makes another program of the same plugin. Files are made below.
 SPECS = {
-    "datasets": ["digits", "npz:{data}"],
+    "datasets": ["digits", "npz:{data}", "mnist:{mnist}"],
     "transforms": ["subset:n=10", "subset:n=7,seed=3", "classes:{classes}"],
     "models": [
         "checkpoint:{checkpoint}",
@@ -32,6 +33,7 @@ SPECS = {
         "pgd:steps=20,targets=0,loss=dlr,momentum=0.75,early_exit=false",
     ],
     "certifiers": ["ibp", "linear", "lipschitz"],
+    "bounds": ["transport"],
     "recipes": ["standard:epochs=5", "pgd-at:epochs=3", "ibp:epochs=6", "gaussian:epochs=5", "aol:epochs=10"],
     "importers": ["cohen"],
 }
@@ -53,6 +55,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     ).eval()
     save(from_torch(net, (1, 8, 8)), folder / "net", {})
     _export(net, folder / "net.onnx")
+    (folder / "mnist").mkdir()
+    for name, count in (("train", 40), ("t10k", 20)):
+        images, labels = draw.integers(0, 256, (count, 28, 28), np.uint8), draw.integers(0, 10, count, np.uint8)
+        (folder / "mnist" / f"{name}-images-idx3-ubyte").write_bytes(
+            struct.pack(">4I", 2051, count, 28, 28) + images.tobytes()
+        )
+        (folder / "mnist" / f"{name}-labels-idx1-ubyte").write_bytes(struct.pack(">2I", 2049, count) + labels.tobytes())
     lines = [
         "idx\tlabel\tpredict\tradius\tcorrect\ttime",
         "0\t3\t3\t0.378\t1\t15.4",
@@ -63,6 +72,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {
         "data": str(folder / "data.npz"),
         "checkpoint": str(folder / "net"),
+        "mnist": str(folder / "mnist"),
         "onnx": str(folder / "net.onnx"),
         "certify": str(folder / "sigma_0.25"),
         "classes": "0+2",

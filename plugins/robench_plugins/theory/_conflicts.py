@@ -58,7 +58,7 @@ class Conflicts:
 
     Attributes, after `scan`:
         counts: how many pairs conflict at ε_k but at no smaller ε, int64 [K].
-        nearest: a lower bound on the distance of the classes c < e, float64 [classes, classes]; inf where one is absent.
+        nearest: a lower bound on the distance of the classes c < e, float64 [classes, classes]; inf without samples.
         complete: for how many ε, from the smallest on, the pairs are held. All together are `capacity` at most.
     """
 
@@ -105,9 +105,9 @@ class Conflicts:
         return Edges.join(held)
 
     def between(self, left: Ints, right: Ints, k: int, count: int) -> Edges:
-        """Return pairs (i from `left`, j from `right`) that conflict at ε_k: some, about `count`, and none if none does.
+        """Return pairs (i from `left`, j from `right`) that conflict at ε_k, and none only if none does.
 
-        Both ascend. Where there are more, a random choice.
+        All of them, or a random choice of about `count`. Both lists ascend.
         """
         draw = np.random.default_rng(0)
         found = []
@@ -127,7 +127,7 @@ class Conflicts:
         """Yield columns from `right` and lists of rows from `left`; each list's rows are of one class, no column is."""
         size = max(1, self.points.x.shape[1])
         width, height = (max(16, min(most, _OPERAND // size)) for most in (_COLUMNS, _ROWS))
-        for label, (start, stop) in enumerate(zip(self.points.starts[:-1], self.points.starts[1:], strict=True)):
+        for start, stop in pairwise(self.points.starts):
             rows = left[np.searchsorted(left, start) : np.searchsorted(left, stop)]
             before, after = np.searchsorted(right, start), np.searchsorted(right, stop)
             columns = right[after:] if later else np.concatenate([right[:before], right[after:]])

@@ -178,9 +178,10 @@ def _graph(left: int, right: int, i: Ints, j: Ints) -> Any:
 
 
 def _spans(starts: Longs, counts: Longs) -> Longs:
-    """Return starts[0], …, starts[0] + counts[0] − 1, starts[1], …"""
+    """Return starts[0], … (counts[0] of them), starts[1], … and so on."""
     before = np.cumsum(counts) - counts
-    return np.arange(int(counts.sum()), dtype=np.int64) + np.repeat(starts - before, counts)
+    positions: Longs = np.arange(int(counts.sum()), dtype=np.int64) + np.repeat(starts - before, counts)
+    return positions
 
 
 def _chunks(vertices: npt.NDArray[Any], degrees: Longs) -> list[npt.NDArray[Any]]:

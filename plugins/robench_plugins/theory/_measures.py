@@ -32,7 +32,7 @@ _BLOCK: Final = 4 << 20  # coordinates worked on together
 
 
 class Measure(ABC):
-    """Measures between the rows of `x` [n, d], float32. The error is at most `relative` · v + `absolute`[i] + […][j]."""
+    """Measures between the rows of `x` [n, d], float32, within `relative` · v + `absolute`[i] + `absolute`[j]."""
 
     power: int = 1
 
@@ -48,7 +48,7 @@ class Measure(ABC):
 
     @abstractmethod
     def values(self, left: Tensor, right: Tensor, limit: Floats) -> Floats:
-        """Return the measures [L, R]. Where one is above `limit` [R], something above `limit` may stand in its place."""
+        """Return the measures [L, R]; in place of one above `limit` [R], anything above `limit` may stand."""
 
     def error(self, i: Rows, j: Rows, value: Floats) -> Floats:
         """Return a bound on the error of `value`, the measures of the pairs (i, j); the rounding of v ± it included."""
@@ -105,8 +105,9 @@ class Measure(ABC):
 class _Euclidean(Measure):
     """‖a − b‖² = −2 a·b + ‖a‖² + ‖b‖² as one matrix product of d + 2 terms.
 
-    The terms' magnitudes add up to at most 2 (‖a‖² + ‖b‖²), and ‖a‖² itself has an error of γ_d: 3 γ_{d+2} (‖a‖² + ‖b‖²)
-    in all (Higham 2002, section 3.1). Nothing over- or underflows: the squares of float32 numbers have room in float64.
+    The terms' magnitudes add up to at most 2 (‖a‖² + ‖b‖²), and ‖a‖² itself has an error of γ_d: in all at most
+    3 γ_{d+2} (‖a‖² + ‖b‖²) (Higham 2002, section 3.1). Nothing over- or underflows: float64 has room for the
+    squares of float32 numbers.
     """
 
     power = 2
@@ -128,7 +129,8 @@ class _Euclidean(Measure):
         return (turned @ right.T).numpy()
 
     def _reduce(self, steps: Floats) -> Floats:
-        return np.square(steps).sum(1)
+        sums: Floats = np.square(steps).sum(1)
+        return sums
 
     def _combine(self, steps: list[int]) -> Fraction:
         return Fraction(sum(step * step for step in steps))
@@ -170,7 +172,8 @@ class _Coordinatewise(Measure):
         return np.maximum(some, others) if self.norm == "linf" else some + others
 
     def _reduce(self, steps: Floats) -> Floats:
-        return steps.max(1, initial=0.0) if self.norm == "linf" else steps.sum(1)
+        reduced: Floats = steps.max(1, initial=0.0) if self.norm == "linf" else steps.sum(1)
+        return reduced
 
     def _combine(self, steps: list[int]) -> Fraction:
         return Fraction(max(steps, default=0) if self.norm == "linf" else sum(steps))

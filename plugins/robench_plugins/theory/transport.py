@@ -1,7 +1,7 @@
 """The least robust error on given samples, by matching samples of different classes that are too close together.
 
-Bhagoji, Cullina & Mittal 2019 (arXiv:1909.12272, theorem 1 on an empirical distribution) for two classes; Dai et al. 2023
-(arXiv:2302.10722), their linear program cut off at degree 2, for more.
+Bhagoji, Cullina & Mittal 2019 (arXiv:1909.12272, theorem 1 on an empirical distribution) for two classes; Dai et al.
+2023 (arXiv:2302.10722), their linear program cut off at degree 2, for more.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ _HELD: Final = 1 << 30  # bytes of conflicts, and of the graphs that they become
 _BYTES: Final = {False: 32, True: 64}  # a conflict's share at the peak, in a bipartite graph and in a double cover
 _MATRIX: Final = 100  # classes up to which their distances are told
 
-_ASSUMPTIONS: Final = "closed balls in a convex domain; any classifier, randomized ones included; exactly these samples, in float32 or float64"
+_ASSUMPTIONS: Final = (
+    "closed balls in a convex domain; exactly these samples, in float32 or float64; "
+    "any classifier, a randomized one by its expected accuracy"
+)
 _SOURCE: Final = {
     False: "Bhagoji, Cullina & Mittal 2019, theorem 1: maximum matching",
     True: "Dai et al. 2023, linear program of degree 2: half a maximum matching of the double cover",
@@ -41,8 +44,8 @@ class Transport:
 
     Two samples of different classes conflict at ε when a point of the domain is within ε of both: every classifier errs
     there for one of them. Two classes: the least number of errors is the size of the maximum matching of conflicting
-    samples, and some classifier makes no more. More classes: it is at least the minimum of Σ c_v such that c_u + c_v ≥ 1
-    for every conflict and c ≥ 0, which is half the size of the maximum matching of the double cover.
+    samples, and some classifier makes no more. More classes: it is at least the minimum of Σ c_v such that c_u + c_v
+    ≥ 1 for every conflict and c ≥ 0, which is half the size of the maximum matching of the double cover.
 
     Memory: the samples in float32, 1 GiB of conflicts, and blocks. Where more samples conflict than that, they are
     looked for again, where they can still matter.
