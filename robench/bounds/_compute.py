@@ -164,7 +164,8 @@ class _Draft:
             self.bound.full == found.bound.full
             and self.bound.plugins != ()  # of an object from Python, nobody can tell whether it is the same
             and (mine.hash, mine.split, mine.samples_hash) == (known.hash, known.split, known.samples_hash)
-            and (self.norm, self.epsilons) == (found.norm, found.epsilons)
+            and self.norm == found.norm
+            and [eps.value for eps in self.epsilons] == [eps.value for eps in found.epsilons]
             and _majors(self.versions)
             == _majors({name: found.environment.versions.get(name, "") for name in self.versions})
         )

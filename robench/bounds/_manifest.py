@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 from datetime import UTC, datetime
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from robench.errors import DataError
 from robench.fields import EpsilonText, Json, Line, Sha256, Strict, Text, Time, first_problem
@@ -71,13 +71,12 @@ class BoundManifest(Strict):
             raise DataError(f"{where}: not a bound's manifest: {first_problem(error)}") from None
 
 
-class _Facts(Strict):
-    facts: dict[Line, Json]
+_FACTS: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[Line, Json], config=ConfigDict(strict=True))
 
 
-def facts_of(text: str) -> dict[str, Json]:
+def facts_of(text: str) -> dict[str, Any]:
     """Return a JSON object as checked facts. Raises ValueError, one line."""
     try:
-        return dict(_Facts.model_validate_json(f'{{"facts":{text}}}').facts)
+        return _FACTS.validate_json(text)
     except ValidationError as error:
         raise ValueError(first_problem(error)) from None
