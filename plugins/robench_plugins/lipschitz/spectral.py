@@ -71,7 +71,7 @@ def normalised(values: Tensor, largest: float) -> tuple[Tensor, int]:
 def seconds(rows: int, columns: int) -> float:
     """Return about how long `spectral_norm_upper` of a matrix takes on one core, as measured."""
     long, short = max(rows, columns), min(rows, columns)
-    return (3.0 * long * short**2 + 14.0 * short**3) / 4e10 + (20.0 * long * short) / 1e9 + 2e-4
+    return (3.0 * long * short**2 + 14.0 * short**3) / 2.5e10 + (20.0 * long * short) / 1e9 + 2e-4
 
 
 def _bound(w: Tensor, roundings: int) -> float:

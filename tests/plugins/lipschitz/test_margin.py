@@ -1,0 +1,301 @@
+"""`lipschitz`: never above the exact radius, equal to the closed form where it is tight, and never contradicted."""
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import robench
+from oracles.enumeration import TOLERANCE, exact_radius, random_net
+from oracles.random_graphs import Draft, mlp
+from oracles.rational import margin as exact_margin
+from oracles.rational import rational_logits
+from robench.check import check
+from robench.graph import GraphClassifier
+from robench.registry import load_plugins
+from robench.streams import Stream
+from robench.threat import Domain, Threat
+from robench_plugins.lipschitz import margin
+from robench_plugins.lipschitz.constant import lipschitz_constant
+from robench_plugins.lipschitz.margin import ROOT_TWO, LipschitzMargin
+
+
+def certify(classifier, x, y, domain=None, norm="l2"):
+    stream = Stream.for_samples(0, "lipschitz", range(len(x)))
+    return LipschitzMargin().certify(classifier, x, y, Threat(norm, None, domain or Domain()), stream)
+
+
+def linear(weight, bias=None, dtype=torch.float64):
+    constants = {"weight": torch.as_tensor(weight, dtype=dtype)}
+    constants |= {} if bias is None else {"bias": torch.as_tensor(bias, dtype=dtype)}
+    draft = Draft((constants["weight"].shape[1],), np.random.default_rng(0))
+    return GraphClassifier(draft.add("linear", constants=constants).graph(), dtype=dtype)
+
+
+def labels(classifier, x):
+    return classifier.logits(x).argmax(1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_never_above_the_exact_radius_of_relu_nets(dtype):
+    proven = 0.0
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        weights, biases = random_net(rng, (2, 5, 3) if seed % 2 else (3, 4, 4, 3))
+        classifier = GraphClassifier(mlp(weights, biases), dtype=dtype)
+        x = torch.tensor(rng.random((6, len(weights[0][0]))), dtype=dtype)
+        y = labels(classifier, x)
+        for row, lower in enumerate(certify(classifier, x, y).lower.tolist()):
+            exact = exact_radius(weights, biases, x[row].double().numpy(), int(y[row]), "l2")
+            assert lower <= exact + TOLERANCE
+            proven = max(proven, lower / exact)
+    assert proven > 0.3
+
+
+def max_min_as_relu(weights, biases):
+    """A MaxMin net on [0, 1]^d as a ReLU net: max = b + (a − b)⁺, min = a − (a − b)⁺, and v = (v + C)⁺ − C."""
+    large, mix, offset = 64.0, np.eye(len(weights[0][0])), np.zeros(len(weights[0][0]))
+    relu_weights, relu_biases = [], []
+    for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+        first, second = np.eye(len(weight))[::2], np.eye(len(weight))[1::2]
+        pick = np.vstack([first - second, first, second])
+        shift = np.repeat([0.0, large, large], len(first))
+        relu_weights.append(pick @ weight @ mix)
+        relu_biases.append(pick @ (weight @ offset + bias) + shift)
+        pairs, mix = len(first), np.zeros((len(weight), len(pick)))
+        for i in range(pairs):  # rows: min, max; columns: (a − b)⁺, a + C, b + C
+            mix[2 * i, [i, pairs + i]] = -1.0, 1.0
+            mix[2 * i + 1, [i, 2 * pairs + i]] = 1.0, 1.0
+        offset = np.full(len(weight), -large)
+    relu_weights.append(weights[-1] @ mix)
+    relu_biases.append(weights[-1] @ offset + biases[-1])
+    return relu_weights, relu_biases
+
+
+def max_min(weights, biases):
+    draft = Draft((weights[0].shape[1],), np.random.default_rng(0))
+    for depth, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        if depth:
+            draft.add("group_sort", group=2)
+        draft.add("linear", constants={"weight": torch.tensor(weight), "bias": torch.tensor(bias)})
+    return GraphClassifier(draft.graph(), dtype=torch.float64)
+
+
+def test_never_above_the_exact_radius_of_max_min_nets():
+    proven = 0.0
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        sizes = (2, 4, 4, 3) if seed % 2 else (3, 6, 2)
+        weights, biases = random_net(rng, sizes)
+        if seed >= 2:  # orthogonal layers, for which the product is made
+            weights = [np.linalg.qr(rng.normal(size=(max(w.shape),) * 2))[0][: len(w), : len(w[0])] for w in weights]
+        classifier, as_relu = max_min(weights, biases), max_min_as_relu(weights, biases)
+        x = torch.tensor(rng.random((5, sizes[0])))
+        y = labels(classifier, x)
+        for row, lower in enumerate(certify(classifier, x, y).lower.tolist()):
+            exact = exact_radius(*as_relu, x[row].numpy(), int(y[row]), "l2")
+            assert lower <= exact + TOLERANCE
+            proven = max(proven, lower / exact)
+    assert proven > 0.7
+
+
+@settings(max_examples=150)
+@given(st.integers(0, 2**32 - 1), st.integers(-100, 100))
+def test_below_the_closed_form_of_linear_nets_in_exact_arithmetic(seed, power):
+    rng = np.random.default_rng(seed)
+    weight, x = rng.normal(size=(3, 4)) * 10.0**power, rng.random(4)
+    bias = rng.normal(size=3) * 10.0 ** (power - 1)
+    classifier = linear(weight, bias)
+    for y in range(3):
+        lower = certify(classifier, torch.tensor(x[None]), torch.tensor([y])).lower.item()
+        point = [Fraction(v) for v in x.tolist()]
+        for j in range(3):
+            row = [Fraction(a) - Fraction(b) for a, b in zip(weight[y].tolist(), weight[j].tolist(), strict=True)]
+            gap = sum((a * b for a, b in zip(row, point, strict=True)), Fraction(bias[y]) - Fraction(bias[j]))
+            if j != y and lower > 0:
+                assert gap > 0 and Fraction(lower) ** 2 * sum(v * v for v in row) < gap**2
+
+
+def test_tight_where_logits_are_opposite():
+    """f = (w·x, −w·x): L = √2 ‖w‖, and the radius is w·x / ‖w‖. Without √2 it would be too large, with 2 too small."""
+    w = np.array([3.0, -4.0, 12.0]) / 7
+    x = np.array([0.5, 0.25, 0.75])
+    found = certify(linear(np.stack([w, -w])), torch.tensor(x[None]), torch.tensor([0]))
+    radius = float(w @ x / np.linalg.norm(w))
+    assert radius * (1 - 1e-12) < found.lower.item() < radius
+    assert found.status == ["certified"]
+
+
+def test_the_ball_is_closed():
+    """The nearest tie of f = (x₁, −x₁) is at distance 1/2 exactly; the stored radius is below."""
+    lower = certify(linear([[1.0], [-1.0]]), torch.tensor([[0.5]], dtype=torch.float64), torch.tensor([0])).lower.item()
+    assert 0.5 * (1 - 1e-13) < lower < 0.5
+
+
+def test_root_two_is_rounded_up():
+    assert Fraction(ROOT_TWO) ** 2 > 2 > Fraction(math.nextafter(ROOT_TWO, 0)) ** 2
+
+
+def test_every_operation_is_rounded_to_the_safe_side():
+    """radius · √2 · L ≤ margin, from the figures in the detail and the true margin, in exact arithmetic."""
+    rng = np.random.default_rng(0)
+    for seed in range(30):
+        weights, biases = random_net(np.random.default_rng(seed), (3, 6, 3))
+        classifier = GraphClassifier(mlp(weights, biases), dtype=torch.float64)
+        x = torch.tensor(rng.random((4, 3)))
+        y = labels(classifier, x)
+        found = certify(classifier, x, y)
+        constant = lipschitz_constant(classifier.graph).value
+        for row, lower in enumerate(found.lower.tolist()):
+            assert found.detail[row] == {"margin": found.detail[row]["margin"], "lipschitz": constant}
+            assert Fraction(found.detail[row]["margin"]) <= exact_margin(
+                rational_logits(classifier.graph, x[row]), int(y[row])
+            )
+            assert 2 * (Fraction(lower) * Fraction(constant)) ** 2 < Fraction(found.detail[row]["margin"]) ** 2
+            assert lower > found.detail[row]["margin"] / (math.sqrt(2) * constant) * (1 - 1e-14)
+
+
+@pytest.mark.parametrize("factor", [4.0, 0.37, 1e-30, 1e30])
+def test_scaling_the_logits_leaves_radii(factor):
+    """A temperature changes margin and L alike."""
+    rng = np.random.default_rng(1)
+    weights, biases = random_net(rng, (4, 8, 3))
+    x = torch.tensor(rng.random((20, 4)))
+    plain = GraphClassifier(mlp(weights, biases), dtype=torch.float64)
+    scaled = GraphClassifier(
+        mlp([weights[0], factor * weights[1]], [biases[0], factor * biases[1]]), dtype=torch.float64
+    )
+    y = labels(plain, x)
+    torch.testing.assert_close(certify(scaled, x, y).lower, certify(plain, x, y).lower, rtol=1e-10, atol=0)
+
+
+def test_an_orthogonal_layer_more_leaves_radii():
+    """The same function in three layers: turned, and turned back with the next one, at any scale."""
+    rng = np.random.default_rng(2)
+    weights, biases = random_net(rng, (4, 8, 3))
+    turn = np.linalg.qr(rng.normal(size=(4, 4)))[0]
+    x = torch.tensor(rng.random((20, 4)))
+    plain = GraphClassifier(mlp(weights, biases), dtype=torch.float64)
+    y = labels(plain, x)
+    for factor in (1.0, 2.0):
+        draft = Draft((4,), rng)
+        draft.add("linear", constants={"weight": torch.tensor(turn.T * factor)})
+        draft.add(
+            "linear", constants={"weight": torch.tensor(weights[0] @ turn / factor), "bias": torch.tensor(biases[0])}
+        )
+        draft.add("relu").add("linear", constants={"weight": torch.tensor(weights[1]), "bias": torch.tensor(biases[1])})
+        more = GraphClassifier(draft.graph(), dtype=torch.float64)
+        torch.testing.assert_close(certify(more, x, y).lower, certify(plain, x, y).lower, rtol=1e-10, atol=0)
+
+
+def test_ties_errors_and_numbers_that_are_not_finite_have_radius_zero():
+    classifier = linear([[1.0, 0.0], [0.0, 1.0]])
+    x = torch.tensor([[0.5, 0.5], [0.1, 0.9], [math.nan, 0.0], [math.inf, 0.0]], dtype=torch.float64)
+    found = certify(classifier, x, torch.zeros(4, dtype=torch.int64))
+    assert found.lower.tolist() == [0.0] * 4 and found.status == ["open"] * 4
+    assert found.detail[2] is None and found.detail[1]["margin"] < 0
+
+
+def test_what_cannot_be_misclassified_has_no_finite_radius():
+    classifier = linear(np.zeros((2, 2)), [1.0, 0.0])
+    found = certify(classifier, torch.rand(2, 2, dtype=torch.float64), torch.tensor([0, 1]))
+    assert found.lower.tolist() == [math.inf, 0.0] and found.status == ["certified", "open"]
+
+
+def test_a_constant_that_overflows_proves_nothing():
+    classifier = linear(np.full((2, 2), 1.7e308), [1.0, 0.0])
+    x = torch.full((1, 2), 1e-308, dtype=torch.float64)
+    found = certify(classifier, x, torch.tensor([0]))
+    assert found.lower.tolist() == [0.0] and found.status == ["open"] and found.detail == [None]
+
+
+def test_it_says_why_it_does_not_apply(monkeypatch):
+    classifier = linear([[1.0, 0.0], [0.0, 1.0]])
+    one = LipschitzMargin()
+    assert one.applies(classifier, "l2") is None
+    for norm in ("linf", "l1"):
+        assert "l2" in one.applies(classifier, norm) and norm in one.applies(classifier, norm)
+        with pytest.raises(ValueError, match=norm):
+            certify(classifier, torch.rand(1, 2, dtype=torch.float64), torch.tensor([0]), norm=norm)
+
+    class Opaque:
+        graph = None
+
+    assert "graph" in one.applies(Opaque(), "l2")
+    draft = Draft((1, 80, 80), np.random.default_rng(0))
+    weight = torch.zeros(2, 1, 3, 3)
+    draft.add("conv2d", constants={"weight": weight}, stride=(1, 1), padding=(1,) * 4, dilation=(1, 1), groups=1)
+    large = GraphClassifier(draft.add("mean", axes=(1, 2)).flatten().graph())
+    reason = one.applies(large, "l2")
+    assert reason.startswith("node 1: the matrix of conv2d, 12800 x 6400, is too large: all norms would take about ")
+    assert reason.endswith("minutes (lipschitz:minutes=1)")
+    assert LipschitzMargin(minutes=10).applies(large, "l2") is None
+    monkeypatch.setattr(margin, "unsupported", lambda graph: "node 7: no Lipschitz rule for erf")
+    assert one.applies(classifier, "l2") == "node 7: no Lipschitz rule for erf"
+
+
+def test_it_runs_where_nothing_is_asked_for():
+    (entry,) = [entry for entry in load_plugins().entries("certifiers") if entry.name == "lipschitz"]
+    assert entry.cost == "small" and entry.default
+    assert load_plugins().resolve("certifiers", "lipschitz:minutes=1").canonical == "lipschitz"
+
+
+def test_batches_and_the_domain_do_not_matter():
+    classifier = GraphClassifier(mlp(*random_net(np.random.default_rng(3), (6, 8, 4))))
+    x, y = torch.rand(12, 6, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 4
+    whole = certify(classifier, x, y).lower
+    single = torch.cat([certify(classifier, x[i : i + 1], y[i : i + 1], Domain.unbounded()).lower for i in range(12)])
+    torch.testing.assert_close(whole, single, rtol=1e-12, atol=0)
+    assert certify(classifier, x[:0], y[:0]).lower.shape == (0,)
+
+
+def attacked(model, data, out, eps):
+    done = robench.evaluate(
+        model,
+        data,
+        norm="l2",
+        eps=eps,
+        attacks=["pgd:steps=20,targets=2,restarts=2"],
+        certifiers=["lipschitz"],
+        out=out,
+    )
+    assert check([done.run]).findings == ()
+    for result in done.summary["results"]:
+        assert result["contradictions"] == 0
+        assert result["certified_accuracy"] <= result["empirical_accuracy"]
+    return done
+
+
+def test_no_witness_lies_within_a_radius_of_random_nets(tmp_path):
+    rng = np.random.default_rng(0)
+    for seed in range(3):
+        torch.manual_seed(seed)
+        net = torch.nn.Sequential(
+            torch.nn.Conv2d(1, 4, 3, padding=1),
+            torch.nn.BatchNorm2d(4),
+            torch.nn.ReLU(),
+            torch.nn.MaxPool2d(2),
+            torch.nn.Flatten(),
+            torch.nn.Linear(36, 3),
+        ).eval()
+        torch.nn.init.normal_(net[1].weight)
+        x = rng.random((30, 1, 6, 6), dtype=np.float32)
+        y = net(torch.tensor(x)).argmax(1).numpy()
+        data = robench.Samples(x, y, np.arange(30), Domain(), ("a", "b", "c"))
+        done = attacked(net, data, tmp_path / str(seed), ["0.02", "0.2"])
+        assert (done.evidence["lower"] > 0).sum() >= 30
+
+
+@pytest.mark.parametrize("model", ["digits-standard", "digits-pgd-l2", "digits-aol"])
+def test_no_witness_lies_within_a_radius_of_trained_nets(model, tmp_path):
+    done = attacked(model, "digits | subset:n=60", tmp_path, ["0.1", "0.5", "1"])
+    radii = done.evidence.query("kind == 'certificate'")["lower"]
+    assert (radii > 0).sum() >= 50
+    half = next(result for result in done.summary["results"] if result["eps"] == "0.5")
+    if model == "digits-aol":  # made for it: most of what attacks leave is proven
+        assert half["certified_accuracy"] > 0.6
+        assert half["empirical_accuracy"] - half["certified_accuracy"] < 0.2
