@@ -38,7 +38,7 @@ def codes(outcome):
 def test_honest_evidence_passes(tmp_path):
     outcome = found(tmp_path, honest(0), honest(1))
     assert (outcome.findings, outcome.notes) == ((), ())
-    assert outcome.counts == {"runs": 2, "classifiers": 1, "samples": 4, "rows": 18, "witnesses": 2}
+    assert outcome.counts == {"runs": 2, "classifiers": 1, "samples": 4, "rows": 18, "witnesses": 2, "bounds": 0}
 
 
 def test_a_certificate_above_a_witness_is_named(tmp_path):
