@@ -1,4 +1,4 @@
-"""Certified radius margin / (√2 L) in l2 (Tsuzuku et al. 2018, "Lipschitz-margin training", proposition 1).
+"""Certified radius margin / (√2 L) in l2 (Tsuzuku et al. 2018, arXiv:1802.04034).
 
 If f is L-Lipschitz from l2 to l2, f_y − f_j is √2 L-Lipschitz: it is f followed by (e_y − e_j)ᵀ, of norm √2. So no
 point nearer than margin / (√2 L) is misclassified. (2 L would be for logits that are L-Lipschitz one by one.)
