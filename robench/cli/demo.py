@@ -25,6 +25,9 @@ __all__ = ["demo"]
 def demo(
     context: typer.Context,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for results and site.")] = Path("robench-demo"),
+    jobs: Annotated[
+        int | None, typer.Option("-j", "--jobs", min=1, metavar="N", help="Cells at a time; two where there are cores.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> None:
@@ -37,6 +40,7 @@ def demo(
     from robench.check import check_folders
     from robench.folders import claim
     from robench.runs import find_runs
+    from robench.suite import cores, plan_suite
     from robench_leaderboard import build
 
     def say(line: str) -> None:
@@ -46,8 +50,12 @@ def demo(
     claim(out, "demo")
     results = out / "results"
     suite = _suite()
-    say(f"{len(suite.tasks)} cells; interrupted, the same command goes on")
-    outcome = run_shown(suite, results, quiet=quiet or as_json, debug=bool((context.obj or {}).get("debug")))
+    left = sum(one.state != "complete" for one in plan_suite(suite, results))
+    say(f"{left} of {len(suite.tasks)} cells to do; interrupted, the same command goes on")
+    debug = bool((context.obj or {}).get("debug"))
+    outcome = run_shown(
+        suite, results, jobs=max(1, min(jobs or min(2, cores()), left)), quiet=quiet or as_json, debug=debug
+    )
     if not outcome.runs:
         report_failures(outcome)
     say("checking the evidence")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +26,9 @@ def run(
     context: typer.Context,
     suite: Annotated[Path, typer.Argument(metavar="SUITE", help="TOML file: models, datasets, threats, evaluators.")],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Results folder.")] = Path("results"),
+    jobs: Annotated[
+        int, typer.Option("-j", "--jobs", min=1, metavar="N", help="Cells at a time, each with its share of the cores.")
+    ] = 1,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the cells and what is left of each, and write nothing.")
     ] = False,
@@ -46,7 +49,8 @@ def run(
         if any(one.state == "fails" for one in planned):
             raise typer.Exit(INCOMPLETE)
         return
-    outcome = run_shown(loaded, out, quiet=quiet or as_json, debug=bool((context.obj or {}).get("debug")))
+    debug = bool((context.obj or {}).get("debug"))
+    outcome = run_shown(loaded, out, jobs=jobs, quiet=quiet or as_json, debug=debug)
     if as_json:
         print(json.dumps(suite_document(outcome), ensure_ascii=False, indent=1))
     else:
@@ -57,45 +61,28 @@ def run(
     report_failures(outcome)
 
 
-def run_shown(suite: Suite, out: Path, *, quiet: bool, debug: bool = False) -> SuiteOutcome:
-    """Run a suite with a bar for the running cell and a line for each that ended, on stderr."""
-    from robench.cli._progress import Progress
-    from robench.report import safe
+def run_shown(suite: Suite, out: Path, *, jobs: int, quiet: bool, debug: bool) -> SuiteOutcome:
+    """Run a suite with bars for the running cells and a line for each that ended, on stderr."""
+    from robench.cli._bars import Bars
     from robench.suite import run_suite
 
-    count = len(suite.tasks)
-    bar: Progress | None = None
+    with Bars("cells", len(suite.tasks), quiet) as bars:
 
-    def started(position: int, cell: BoundCell | Cell) -> None:
-        nonlocal bar
-        bar = Progress(f"[{position + 1}/{count}] {safe(cell.title)}", quiet=quiet or not sys.stderr.isatty())
-        bar.__enter__()
+        def finished(position: int, outcome: Outcome) -> None:
+            bars.end(position, _line(outcome))
+            if debug and outcome.trace:
+                for line in outcome.trace.splitlines():
+                    bars.message(f"| {line}")
 
-    def progress(done: int, total: int, counts: Mapping[str, int]) -> None:
-        if bar:
-            bar.update(done, total, counts)
-
-    def close() -> None:
-        nonlocal bar
-        if bar:
-            bar.__exit__(None, None, None)
-        bar = None
-
-    def finished(position: int, outcome: Outcome) -> None:
-        close()
-        if debug and outcome.trace:
-            print(outcome.trace, file=sys.stderr)
-        if not quiet:
-            print(f"[{position + 1}/{count}] {_line(outcome)}", file=sys.stderr, flush=True)
-
-    def warn(line: str) -> None:
-        if bar:
-            bar.message(f"robench: {line}")
-
-    try:
-        return run_suite(suite, out, started=started, progress=progress, finished=finished, warn=warn)
-    finally:
-        close()
+        return run_suite(
+            suite,
+            out,
+            jobs=jobs,
+            started=lambda position, cell: bars.begin(position, cell.title),
+            progress=bars.update,
+            finished=finished,
+            warn=lambda line: bars.message(f"robench: {line}"),
+        )
 
 
 def report_failures(outcome: SuiteOutcome) -> None:

@@ -2,8 +2,10 @@
 
 from robench.suite._cells import BoundCell, Cell, Suite
 from robench.suite._load import load_suite, parse_suite
+from robench.suite._perform import Outcome
 from robench.suite._plan import Planned, plan_suite
-from robench.suite._run import Outcome, SuiteOutcome, run_suite
+from robench.suite._run import SuiteOutcome, run_suite
+from robench.suite._workers import cores
 
 __all__ = [
     "BoundCell",
@@ -12,6 +14,7 @@ __all__ = [
     "Planned",
     "Suite",
     "SuiteOutcome",
+    "cores",
     "load_suite",
     "parse_suite",
     "plan_suite",

@@ -11,7 +11,7 @@ from robench.errors import RobenchError
 from robench.evaluation import prepare
 from robench.runs import Run
 from robench.suite._cells import BoundCell, Cell, Suite
-from robench.suite._run import Shelf
+from robench.suite._perform import Shelf
 from robench.text import one_line
 
 __all__ = ["Planned", "plan_suite"]
@@ -57,16 +57,10 @@ def _evaluation(cell: Cell, out: Path | str, shelf: Shelf) -> Planned:
 
 def _bound(cell: BoundCell, out: Path | str, shelf: Shelf) -> Planned:
     data = shelf.data(cell.data, cell.split, cell.samples)
-    samples = data.hash, data.split, data.samples_hash
-    asked = cell.bound, cell.norm, *samples, {eps.value for eps in cell.eps}
+    asked = (cell.bound, cell.norm, data.hash, data.split, data.samples_hash), {eps.value for eps in cell.eps}
     for run in find_bounds(out, lambda problem: None) if Path(out).is_dir() else ():
-        manifest = run.manifest
-        same = (manifest.bound.canonical, manifest.norm) == (cell.bound, cell.norm)
-        samples = manifest.dataset.hash, manifest.dataset.split, manifest.dataset.samples_hash
-        if (
-            same
-            and samples == (data.hash, data.split, data.samples_hash)
-            and {eps.value for eps in manifest.epsilons} == asked
-        ):
+        about, dataset = run.manifest, run.manifest.dataset
+        found = about.bound.canonical, about.norm, dataset.hash, dataset.split, dataset.samples_hash
+        if (found, {eps.value for eps in about.epsilons}) == asked:
             return Planned(cell, "complete")
     return Planned(cell, "to do")

@@ -1,0 +1,125 @@
+"""One cell of a suite, through the code of its own command; whatever goes wrong becomes its outcome."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from robench.bounds import BoundRun, compute
+from robench.errors import RobenchError
+from robench.evaluation import execute, prepare
+from robench.loading import Data, load_data
+from robench.registry import load_plugins
+from robench.runs import Run
+from robench.suite._cells import BoundCell, Cell
+from robench.text import one_line
+
+__all__ = ["Outcome", "Shelf", "State", "perform"]
+
+State = Literal["done", "resumed", "complete", "failed"]
+Progress = Callable[[int, int, Mapping[str, int]], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one cell.
+
+    Attributes:
+        cell: the cell.
+        state: `done`, `resumed` (an interrupted run went on to its end), `complete` (it was before), `failed`.
+        reason: why it failed, on one line.
+        run: the run or the bound; None where it failed.
+        errors: samples that ended in error.
+        seconds: time it took now.
+        trace: the traceback of a failure.
+    """
+
+    cell: BoundCell | Cell
+    state: State
+    reason: str = ""
+    run: Run | BoundRun | None = None
+    errors: int = 0
+    seconds: float = 0.0
+    trace: str = field(default="", repr=False)
+
+
+class Shelf:
+    """Loads datasets, and keeps the last one: its cells follow each other, and its hash covers the whole split."""
+
+    def __init__(self, search: Sequence[Path]) -> None:
+        """Look for files in the folders of `search`."""
+        self.search = search
+        self._last: tuple[tuple[str, str, str | None], Data] | None = None
+
+    def data(self, spec: str, split: str, samples: str | None) -> Data:
+        """Return the samples that `spec` names. Raises InputError."""
+        key = spec, split, samples
+        if self._last is None or self._last[0] != key:
+            self._last = None  # lets go of it first
+            resolved = load_plugins().resolve("datasets", spec, search=self.search)
+            self._last = key, load_data(resolved, split, samples)
+        return self._last[1]
+
+
+def perform(
+    cell: BoundCell | Cell, out: Path | str, shelf: Shelf, progress: Progress, warn: Callable[[str], None]
+) -> Outcome:
+    """Run what a cell still lacks in the results folder `out`. Raises KeyboardInterrupt alone."""
+    begun = time.monotonic()
+    try:
+        if isinstance(cell, Cell):
+            outcome = _evaluate(cell, out, shelf, progress, warn)
+        else:
+            outcome = _compute(cell, out, shelf, progress)
+    except Exception as error:
+        outcome = _failure(cell, error)
+    return replace(outcome, seconds=time.monotonic() - begun)
+
+
+def _evaluate(cell: Cell, out: Path | str, shelf: Shelf, progress: Progress, warn: Callable[[str], None]) -> Outcome:
+    settings = cell.settings
+    data = shelf.data(str(settings.dataset), settings.split, settings.samples)
+    prepared = prepare(replace(settings, dataset=data))
+    run = Run.find_resumable(out, prepared.manifest.request)
+    if run is not None and run.manifest.complete:
+        return Outcome(cell, "complete", run=run, errors=run.manifest.errors)
+    state: State = "done" if run is None else "resumed"
+    with run or Run.create(out, prepared.manifest) as run:
+        for note in prepared.notes:
+            warn(note)
+        execute(prepared, run, progress, warn)
+    return Outcome(cell, state, run=run, errors=run.manifest.errors)
+
+
+def _compute(cell: BoundCell, out: Path | str, shelf: Shelf, progress: Progress) -> Outcome:
+    begun = datetime.now(UTC).replace(microsecond=0)
+    run = compute(
+        cell.spec,
+        shelf.data(cell.data, cell.split, cell.samples),
+        norm=cell.norm,
+        eps=cell.eps,
+        samples=cell.samples,
+        split=cell.split,
+        out=out,
+        resume=True,
+        progress=lambda done, steps: progress(done, steps, {}),
+        search=shelf.search,
+    )
+    return Outcome(cell, "complete" if run.manifest.started < begun else "done", run=run)
+
+
+def _failure(cell: BoundCell | Cell, error: Exception) -> Outcome:
+    """Say why on one line, and let go of what the failed cell held."""
+    reason = one_line(str(error) if isinstance(error, RobenchError) else error)
+    trace = "".join(traceback.format_exception(error))
+    traceback.clear_frames(error.__traceback__)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return Outcome(cell, "failed", reason, trace=trace)
