@@ -8,42 +8,42 @@ __all__ = ["DIGESTS", "FINGERPRINTS"]
 
 DIGESTS: Final = {
     "digits-standard": {
-        "checkpoint.json": "6735cf6d091f6b212cf703ce225cd38e289edb343cb0f337abbbfa6c015c551b",
-        "graph.json": "4d8333e14854d401cfdcf82d99c4839171ba0a14347c9b80971f289627bde569",
-        "weights.safetensors": "6c55e5e00b78e34b04339a2460ecc136964d54a8bc5eca447cd3144856e42bdb",
+        "checkpoint.json": "908f17278a7e88bc570bf855575040b4a2929ef931f7ad73313f5953738b9a57",
+        "graph.json": "91589f48c1161f634ce6d842ed263db7dec2f6f79faf1083584c8a96e395a554",
+        "weights.safetensors": "4e107a7a7239fe3d245c1371ca83ca558abae6d0b19291310d5a77edf1b144c1",
     },
     "digits-gaussian": {
-        "checkpoint.json": "aa159afd88cc95bee66e1d550e3c7260650e282cd47821e670778d9334a0f8a7",
-        "graph.json": "4d8333e14854d401cfdcf82d99c4839171ba0a14347c9b80971f289627bde569",
-        "weights.safetensors": "b00c6a84eaa89806a019b0fa235bca785f5081aaafc85e89083c705764acb7c3",
+        "checkpoint.json": "13d3c16b7be15c167bf98772de0a3d850e8b8fdc3fa90d27a57192345451237f",
+        "graph.json": "91589f48c1161f634ce6d842ed263db7dec2f6f79faf1083584c8a96e395a554",
+        "weights.safetensors": "316ff22118a8e324207c2f89c660388b22eb4db53caceb1a9c03a57fe6593d2a",
     },
     "digits-pgd-linf": {
-        "checkpoint.json": "499d9e216d3f9eae044db2e1ae8a93803cacc99ff67651d8319cfc81b9b5331c",
-        "graph.json": "4d8333e14854d401cfdcf82d99c4839171ba0a14347c9b80971f289627bde569",
-        "weights.safetensors": "02158bc3d656f86c84c8b79083a1cb571085b3bca4ffeda5a6507322baadeeeb",
+        "checkpoint.json": "5f1b7177fded461d69c17b8998a1fe55b51d2bfe080b170494b9f0fd087bc1df",
+        "graph.json": "91589f48c1161f634ce6d842ed263db7dec2f6f79faf1083584c8a96e395a554",
+        "weights.safetensors": "03677507679a4a419cc816f646d2ba11470471b9cc387363ad913d982bf7e64a",
     },
     "digits-pgd-l2": {
-        "checkpoint.json": "e4d12ac66804be6e419ef95296efa0dd104d36d5d3bb64144ebfbd997275cd76",
-        "graph.json": "4d8333e14854d401cfdcf82d99c4839171ba0a14347c9b80971f289627bde569",
-        "weights.safetensors": "b199c0417db891d73e3af50b004c7db05601a1dc8182f058ff8571056e35ac85",
+        "checkpoint.json": "0a77d10cf36149099bbce879a925159111c0171b724905fbc96f4c590470bc4e",
+        "graph.json": "91589f48c1161f634ce6d842ed263db7dec2f6f79faf1083584c8a96e395a554",
+        "weights.safetensors": "80387256ceb99fd843dbdfd0234f031f915821aa4da1df3307ee3108eed45e7a",
     },
     "digits-ibp": {
-        "checkpoint.json": "266a5ceb4183f5af830c51664448ece01d243cce6f48328967887aa532a5cff6",
-        "graph.json": "4d8333e14854d401cfdcf82d99c4839171ba0a14347c9b80971f289627bde569",
-        "weights.safetensors": "e81d99ab3b8b50361062fe3f8bd0d879ef58b093e2d5031520dd82beca8edf36",
+        "checkpoint.json": "073369bd8ccaceb08999f1a2c975b052e52995c2c46eaf816419c7a4dfbe4bb3",
+        "graph.json": "91589f48c1161f634ce6d842ed263db7dec2f6f79faf1083584c8a96e395a554",
+        "weights.safetensors": "4ca97435adc2d685d67ebdfdd6e69e8cb8c889ccecf94375b08dea5df970287b",
     },
     "digits-aol": {
-        "checkpoint.json": "0bb320621c74570d13b371600dbb4ad7b0a23667a6823cbfd40b9ba9bdd1e43a",
+        "checkpoint.json": "8ad66c5ef3be9b9205bd4f46f36d89544d475e9e5387eef26fd80be8138a33fe",
         "graph.json": "b503185fef02d32572abe031c500a5fe5daf002f01f6ab6610d8e9d6d5739be2",
-        "weights.safetensors": "6d577467b1a00fbfaac04badc09facfdca543e7dd26a342d4e99442d0676ad7b",
+        "weights.safetensors": "bcab90b0e80085b16616dc598384ff2cb6ec309a0df19881bd96ae66077a7f83",
     },
 }
 
 FINGERPRINTS: Final = {
-    "digits-standard": "4c49d4697e834bbf21dd0c6401bc808515eed66333b91bf50d351cdb5bd8f739",
-    "digits-gaussian": "45fdb145b755b58014ffc91989baaf48afac6b6f09ce4b1d42fc27e883b5a279",
-    "digits-pgd-linf": "f90d3ebfcaec2aecf86361e63e7e1a945d410a2270c2e6d79d158e1d790a45e3",
-    "digits-pgd-l2": "fd88c7a9a81aa824dee569567790857eed01ac0332ef127d6e822ac1b7b8fb58",
-    "digits-ibp": "4a1269664697e7a426764e1c5a4da43a94ef0e3713b31e572d8575cc55db52b5",
-    "digits-aol": "3ea94381a138a0b3b1496145254c71c1583306dda18a3534761f3f9721500b60",
+    "digits-standard": "3b8633b64ea87e724aee3bf09503de9172f184096cd1f6a11d64c07125ab7640",
+    "digits-gaussian": "f3fc8dfe600f65b6ddba593db82266157070e5ab158a03b30aaacd87fbb24aba",
+    "digits-pgd-linf": "05288f0699ad0fa9ffbbd5e58bed3bda09c05c3280df27e8195269bc8c1ece7b",
+    "digits-pgd-l2": "2fa732941cec2e64070bed644b5788e9f57b6690218ea3c99719f3309602c7bd",
+    "digits-ibp": "c29aa186657bcf3e6e4a37141d2e2628d16b927c8d008e006732f4ec9f05f5de",
+    "digits-aol": "2a9fc14352efaee2ae736efdf5d0adfec08d907e879faee79e69f8d063adf881",
 }
