@@ -27,6 +27,7 @@ Box = tuple[int, int, int, int]
 """Room around a plot for labels, in pixels: left, top, right, bottom."""
 
 _CACHE = 1024
+_LONGEST = 1200  # characters of what a screen reader says
 _KEPT = {
     *("d", "x", "y", "x1", "x2", "y1", "y2", "cx", "cy", "r", "width", "height", "transform", "points"),
     *("fill", "fill-opacity", "stroke", "stroke-width", "stroke-opacity", "stroke-dasharray", "stroke-linecap"),
@@ -58,7 +59,7 @@ def draw(layers: Sequence[alt.Chart], *, width: int, height: int, room: Box, wor
     head = Markup(
         '<svg class="chart" width="{0}" height="{1}" viewBox="0 0 {0} {1}" role="img" aria-label="{2}">'
         '<g aria-hidden="true" fill="none">'
-    ).format(across, down, words)
+    ).format(across, down, shortened(words, _LONGEST))
     return head + Markup(_drawn(json.dumps(spec, sort_keys=True))) + Markup("</g></svg>")
 
 

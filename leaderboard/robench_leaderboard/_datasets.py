@@ -37,7 +37,7 @@ class Limit:
 class NormLimits:
     """What bounds say in one norm, in words and by ε.
 
-    `sources` are the bounds, each with its source and its assumptions; `reached`: the chart shows what is certified too.
+    `sources` are the bounds, each with source and assumptions; `reached`: the chart shows what is certified too.
     """
 
     norm: Norm

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from robench.errors import DataError
 from robench.evidence import decode_clean, decode_point
-from robench.threat import NORMS, Norm
+from robench.threat import NORMS, Epsilon, Norm
 from robench_leaderboard._png import data_uri
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Picture:
         scale: largest absolute change of a value.
         distances: of the witness, per norm.
         evaluator: who found it.
-        eps: the budget that was searched, None for a minimum-norm search.
+        eps: the budget that was searched, in the words it was given in; None for a minimum-norm search.
         run: where it lies.
     """
 
@@ -64,7 +64,7 @@ class Picture:
     scale: float
     distances: dict[Norm, float]
     evaluator: str
-    eps: float | None
+    eps: str | None
     run: str
 
 
@@ -172,10 +172,17 @@ def _picture(witness: _Witness, label: int) -> tuple[Picture, str]:
         scale=scale,
         distances={norm: row[norm] for norm in NORMS},
         evaluator=row["evaluator"],
-        eps=row["eps"],
+        eps=_words(row["eps"], manifest),
         run=row["run"],
     )
     return picture, told
+
+
+def _words(eps: float | None, manifest: Manifest) -> str | None:
+    if eps is None:
+        return None
+    given = {Epsilon.parse(text).value: text for text in manifest.request.eps}
+    return given.get(eps, f"{eps:.4g}")
 
 
 def _bytes(image: Floats, low: float, high: float) -> npt.NDArray[np.uint8]:
