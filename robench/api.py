@@ -15,6 +15,7 @@ from robench.errors import InputError
 from robench.evaluation import Settings, display, execute, prepare
 from robench.metrics import summarise
 from robench.runs import Run, load
+from robench.storage import LocalStorage
 from robench.threat import Epsilon
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ def evaluate(
         precision=precision,
         display=display(name, meta),
     )
+    results = LocalStorage(out)  # a plugin may change the working folder
     prepared = prepare(settings)
     if resume and prepared.unidentified:
         raise InputError(
@@ -118,7 +120,7 @@ def evaluate(
             for note in prepared.notes:
                 warn(note)
             execute(prepared, run, progress or (lambda done, total, counts: None), warn)
-    return Evaluation(run, summarise([run], Ceilings(find_bounds(out, warn))))
+    return Evaluation(run, summarise([run], Ceilings(find_bounds(results, warn))))
 
 
 def _side(given: Any) -> Any:

@@ -24,6 +24,7 @@ from robench.bounds._table import to_parquet
 from robench.contracts import Bound, BoundCurve
 from robench.errors import InputError, PluginError, RobenchError
 from robench.fields import first_problem
+from robench.folders import check
 from robench.runs import Component, Environment, folder_name, git_state, new_run_id, open_results, slug
 from robench.storage import LocalStorage
 from robench.text import one_line
@@ -84,12 +85,15 @@ def compute(
     data = _data(dataset, split, samples, search)
     if not len(data.samples):
         raise InputError(f"{data.canonical} holds no samples in split {data.split!r}")
+    target, begun = Path(out), Path(out).absolute()
+    check(target, "results")  # before the work, not after it
     draft = _Draft(component, data, asked, epsilons, samples)
     known = draft.computed_before(out) if resume else None
     if known is not None:
         return known
     curve = _evaluate(value, who, data, asked, epsilons, progress or (lambda done, steps: None))
-    return draft.store(open_results(out), curve)
+    # The bound may have changed the working folder.
+    return draft.store(open_results(target if target.absolute() == begun else begun), curve)
 
 
 def _bound(plugins: Any, bound: str | Bound, search: Sequence[Path]) -> tuple[Bound, Component, str]:

@@ -15,6 +15,7 @@ from robench.errors import InputError
 if TYPE_CHECKING:
     from robench.evaluation import Prepared
     from robench.runs import Run
+    from robench.storage import LocalStorage
 
 __all__ = ["evaluate"]
 
@@ -82,7 +83,9 @@ def evaluate(
     from robench.cli._progress import Progress
     from robench.evaluation import Settings, display, execute, prepare
     from robench.runs import Run
+    from robench.storage import LocalStorage
 
+    results = LocalStorage(out)  # a plugin may change the working folder
     with Progress("eval", quiet=quiet or as_json) as progress:
         prepared = prepare(
             Settings(
@@ -121,7 +124,7 @@ def evaluate(
                 except KeyboardInterrupt:
                     kept = f"{len(run.done())} of {run.manifest.dataset.n} samples are kept in {run.location}"
                     raise KeyboardInterrupt(f"interrupted; {kept}; go on with --resume") from None
-    _finish(run, out, as_json)
+    _finish(run, results, as_json)
 
 
 def _side(given: list[str] | None, option: str) -> list[str] | None:
@@ -165,7 +168,7 @@ def _show_plan(prepared: Prepared, run: Run | None, as_json: bool) -> None:
     print(f"{left} samples to do" + (f", going on with run {run.manifest.run}" if run else ""))
 
 
-def _finish(run: Run | None, out: Path, as_json: bool) -> None:
+def _finish(run: Run | None, out: LocalStorage, as_json: bool) -> None:
     from robench.bounds import Ceilings, find_bounds
     from robench.metrics import results, summarise
     from robench.report import print_results, safe
@@ -178,7 +181,7 @@ def _finish(run: Run | None, out: Path, as_json: bool) -> None:
     else:
         print_results(results([run], ceilings))
         print(f"evidence: {run.location}")
-        print(f"next: robench check {out}  |  robench replay {out}")
+        print(f"next: robench check {out.root}  |  robench replay {out.root}")
     if run.manifest.errors:
         print(f"robench: {run.manifest.errors} samples ended in error; they are no evidence", file=sys.stderr)
         raise typer.Exit(INCOMPLETE)

@@ -173,8 +173,20 @@ def test_bad_input_is_one_line_and_writes_nothing(tmp_path, changes, complaint):
 def test_a_foreign_folder_is_left_alone(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="not a robench results folder"):
-        compute(Exact(), (X, Y), norm="l2", eps=0.1, out=tmp_path)
+        compute(Exact("ceiling", lambda **_: pytest.fail("computed first")), (X, Y), norm="l2", eps=0.1, out=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_bound_that_changes_the_working_folder_is_stored_where_it_was_asked_for(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    def moves(values, **_):
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        return values
+
+    compute(Exact("ceiling", moves), (X, Y), norm="l2", eps=0.1, out="results")
+    assert len(find_bounds(tmp_path / "results")) == 1 and list((tmp_path / "elsewhere").iterdir()) == []
 
 
 def test_resume_returns_the_equal_bound_and_no_other(site, tmp_path):
