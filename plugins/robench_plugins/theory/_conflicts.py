@@ -24,6 +24,7 @@ Ints = npt.NDArray[np.int32]
 _ROWS: Final = 1024
 _COLUMNS: Final = 4096
 _OPERAND: Final = 4 << 20  # coordinates of one side of a block
+_REFINED: Final = 4096  # pairs at the smallest distance that are measured again, more precisely
 _SAMPLE: Final = 512  # points among which the first distances are measured
 _LARGEST: Final = float(np.finfo(np.float64).max)
 
@@ -91,13 +92,14 @@ class Conflicts:
                 label = int(self.labels[rows[0]])
                 limit = np.maximum(self._reachable(rows, columns, -1), self._least[label, self.labels[columns]])
                 values = self.measure.values(self.measure.operand(rows), right, limit)
-                self._note(label, rows, columns, values.min(0))
+                self._note(label, rows, columns, values)
                 edges, first = self._sift(rows, columns, values, len(self.reach) - 1)
                 self._hold(edges, first)
                 advance()
         moved = [self.points.moved[start:stop].max(initial=0.0) for start, stop in pairwise(self.points.starts)]
+        moved = np.minimum(moved, 1e300)
         self.nearest = self.measure.root_down(self.nearest.clip(0.0)) - np.add.outer(moved, moved) * (1 + 2.0**-50)
-        self.nearest = np.where(np.isnan(self.nearest), 0.0, self.nearest).clip(0.0)
+        self.nearest = self.nearest.clip(0.0)
 
     def take(self, k: int) -> Edges:
         """Hand over the pairs that conflict at ε_k but at no smaller ε; once, and for k < `complete` alone."""
@@ -137,9 +139,7 @@ class Conflicts:
 
     def _reachable(self, rows: Ints, columns: Ints, k: int) -> float:
         """Return a measure above which no pair of the block conflicts at ε_k."""
-        absolute = self.measure.absolute
-        slack = self.measure.relative * self.limits[k] + absolute[rows].max() + absolute[columns].max()
-        return float(min(self.limits[k] + 2 * slack, _LARGEST))
+        return min(self.limits[k] + 2 * self._slack(rows, columns, self.limits[k]), _LARGEST)
 
     def _sift(self, rows: Ints, columns: Ints, values: Floats, k: int) -> tuple[Edges, npt.NDArray[np.intp]]:
         """Return the pairs of a block that conflict at ε_k, and the first ε at which each does."""
@@ -173,7 +173,7 @@ class Conflicts:
         first = np.searchsorted(self.limits, value + error)
         for at in np.flatnonzero(np.searchsorted(self.limits, value - error) < first):
             exact = self.measure.exact(int(i[at]), int(j[at]))
-            first[at] = sum(Fraction(limit) < exact for limit in self.limits)
+            first[at] = sum(Fraction(reach) ** self.measure.power < exact for reach in self.reach)
         return first
 
     def _hold(self, edges: Edges, first: npt.NDArray[np.intp]) -> None:
@@ -195,11 +195,33 @@ class Conflicts:
         least = np.minimum.reduceat(np.minimum.reduceat(values, starts, 0), starts, 1)
         self._least[np.ix_(there, there)] = least
 
-    def _note(self, label: int, rows: Ints, columns: Ints, least: Floats) -> None:
-        """Keep the smallest measures between class `label` and the others, of `least`, one for each column."""
-        absolute = self.measure.absolute
-        lower = least - (self.measure.relative * least + absolute[rows].max() + absolute[columns])
+    def _note(self, label: int, rows: Ints, columns: Ints, values: Floats) -> None:
+        """Keep the smallest measures between class `label` and the other classes of a block."""
+        least = values.min(0)
         starts = np.flatnonzero(np.diff(self.labels[columns], prepend=-1))
-        there = self.labels[columns[starts]]
-        for kept, seen in ((self._least, least), (self.nearest, lower)):
-            kept[label, there] = np.minimum(kept[label, there], np.minimum.reduceat(seen, starts))
+        there, stops = self.labels[columns[starts]], [*starts[1:], len(columns)]
+        for other, start, stop in zip(there, starts, stops, strict=True):
+            seen = least[start:stop].min()
+            if (
+                seen <= self._least[label, other]
+                or seen - self._slack(rows, columns, seen) < self.nearest[label, other]
+            ):
+                lower = self._lower(rows, columns[start:stop], values[:, start:stop], seen)
+                self._least[label, other] = min(self._least[label, other], seen)
+                self.nearest[label, other] = min(self.nearest[label, other], lower)
+
+    def _lower(self, rows: Ints, columns: Ints, values: Floats, least: float) -> float:
+        """Return a lower bound on the smallest measure of a block, whose smallest computed one is `least`."""
+        slack = self._slack(rows, columns, least)
+        if slack == 0:
+            return least
+        i, j = np.nonzero(values <= least + 3 * slack)
+        if len(i) > _REFINED:
+            return least - slack
+        value, error = self.measure.direct(rows[i], columns[j])
+        return min(least + slack, float((value - error).min()))
+
+    def _slack(self, rows: Ints, columns: Ints, value: float) -> float:
+        """Return a bound on the error of every measure in a block that is `value` or a few times its error more."""
+        absolute = self.measure.absolute
+        return float(2 * self.measure.relative * value + absolute[rows].max() + absolute[columns].max())
