@@ -68,7 +68,7 @@ def test_the_list_as_json(site):
         "version": "1.0",
         "state": "ok",
         "why": "",
-        "entries": 9,
+        "entries": 10,
     }
 
 
