@@ -259,7 +259,7 @@ def attacked(model, data, out, eps):
         data,
         norm="l2",
         eps=eps,
-        attacks=["pgd:steps=20,targets=2,restarts=2"],
+        attacks=["pgd:steps=20,targets=2"],
         certifiers=["lipschitz"],
         out=out,
     )
