@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from robench_leaderboard._boards import Board, Figures, boards_of
 from robench_leaderboard._classifiers import classifier_views
 from robench_leaderboard._datasets import dataset_views
 from robench_leaderboard._downloads import COLUMNS, board_files, evidence_file, evidence_of, figure_files
-from robench_leaderboard._environment import environment
+from robench_leaderboard._environment import environment, size_words
 from robench_leaderboard._methods import FLAGS, TRUST, speakers_of
 from robench_leaderboard._names import classifier_page
 from robench_leaderboard._panels import panels_of
@@ -84,7 +84,13 @@ class _Pages:
         for dataset in datasets:
             yield dataset.page, page("dataset.html", view=dataset)
         for classifier in classifier_views(self.subjects, self.ceilings, self.witnesses):
-            yield classifier.page, page("classifier.html", view=classifier)
+            view = replace(classifier, downloads=self._downloads(classifier.subject))
+            yield view.page, page("classifier.html", view=view)
+
+    def _downloads(self, subject: Subject) -> tuple[tuple[str, str], ...]:
+        name = evidence_file(subject)
+        rows, size = f"{len(subject.rows):,} rows", size_words(len(self.files[name]))
+        return ((name, f"all evidence: {rows}, Parquet, {size}"),)
 
     def _spoken(self) -> dict[str, Any]:
         known = {flag.code for flag in FLAGS}

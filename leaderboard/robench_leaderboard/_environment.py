@@ -13,7 +13,7 @@ from markupsafe import Markup
 from robench.metrics import BLOCKING
 from robench_leaderboard._text import bdi, norm_mark, norm_name, plain, web_address
 
-__all__ = ["environment"]
+__all__ = ["environment", "size_words"]
 
 _STYLES = ("style.css", "board.css", "pages.css", "print.css")
 
@@ -29,7 +29,7 @@ def environment() -> Environment:
         keep_trailing_newline=True,
     )
     made.filters.update(bdi=bdi, plain=plain, norm=norm_mark, norm_name=norm_name, web_address=web_address)
-    made.filters.update(percent=_percent, count=_count, size=_size)
+    made.filters.update(percent=_percent, count=_count, size=size_words)
     made.globals.update(_shared())
     return made
 
@@ -61,8 +61,8 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _size(number: int) -> str:
-    """Bytes in words: `812 B`, `12.3 kB`, `4.5 MB`."""
+def size_words(number: int) -> str:
+    """Return a number of bytes in words: `812 B`, `12.3 kB`, `4.5 MB`."""
     for size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if number >= size:
             return f"{number / size:.1f} {unit}"
