@@ -20,6 +20,7 @@ __all__ = ["ORIGINAL_TEST", "THRESHOLDS", "Mnist"]
 
 # linf: 0.1 is where certified training is compared (Wong & Kolter 2018), 0.3 where attacks and defences are (Madry et
 # al. 2018). l2: 1.58 is Wong et al. 2018's, the usual one of Lipschitz networks; 2 and l1 10 are Maini et al. 2020's.
+# No classifier is right on more than 99.99 % (1.58) and 99.84 % (2) of the test set there.
 THRESHOLDS: Final[dict[Norm, tuple[str, ...]]] = {"linf": ("0.1", "0.3"), "l2": ("1.58", "2"), "l1": ("10",)}
 
 # sha256 over x, y, the indices and the domain (`Samples.digest`) of the test set as it was published.
