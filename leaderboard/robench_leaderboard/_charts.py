@@ -16,6 +16,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import altair as alt
+from altair.utils.schemapi import debug_mode
 from markupsafe import Markup
 
 from robench.report import safe
@@ -26,6 +27,8 @@ FONT = 12
 Box = tuple[int, int, int, int]
 """Room around a plot for labels, in pixels: left, top, right, bottom."""
 
+# Altair holds every part of a spec against a JSON schema, which takes longer than drawing; the specs here are fixed.
+_unchecked = debug_mode(False)
 _CACHE = 1024
 _LONGEST = 1200  # characters of what a screen reader says
 _KEPT = {
@@ -40,6 +43,7 @@ _STEP = re.compile(r"[ML](-?[0-9.]+),(-?[0-9.]+)")
 _STRAIGHT = re.compile(r"(M-?[0-9.]+,-?[0-9.]+)(L-?[0-9.]+,-?[0-9.]+)+Z?")
 
 
+@_unchecked
 def draw(layers: Sequence[alt.Chart], *, width: int, height: int, room: Box, words: str) -> Markup:
     """Return the layers as an inline `<svg>` that scales with its place; `words` is what a screen reader says.
 
@@ -63,12 +67,14 @@ def draw(layers: Sequence[alt.Chart], *, width: int, height: int, room: Box, wor
     return head + Markup(_drawn(json.dumps(spec, sort_keys=True))) + Markup("</g></svg>")
 
 
+@_unchecked
 def layer(name: str, values: Iterable[Mapping[str, Any]], mark: Mapping[str, Any], **encoding: Any) -> alt.Chart:
     """Return a layer: a mark per row of `values` (or one path through them), placed by `encoding`."""
     drawn = alt.Chart(alt.InlineData(values=list(values)), name=name, mark=alt.MarkDef(**mark))
     return drawn.encode(**encoding) if encoding else drawn
 
 
+@_unchecked
 def texts(
     name: str,
     values: Iterable[Mapping[str, Any]],
@@ -86,6 +92,7 @@ def texts(
     return layer(name, values, {**mark, "angle": 270 if turned else 0}, text="text:N", color=color, **encoding)
 
 
+@_unchecked
 def along(channel: Callable[..., Any], field: str, low: float, high: float, *, reverse: bool = False) -> Any:
     """Return the place of a mark by the column `field`, [low, high] from side to side; nothing is drawn for it."""
     return channel(

@@ -20,7 +20,7 @@ from robench.metrics import (
     result_at,
     searched_at,
 )
-from robench.report import bracket, cost, interval, percent, safe
+from robench.report import bracket, cost, interval, percent
 from robench.runs import ClassifierInfo, Display, Manifest, PluginInfo, Trust, folder_name
 from robench.threat import Epsilon, Norm
 from robench_leaderboard._bars import Bar, bar_of
@@ -29,7 +29,7 @@ from robench_leaderboard._gallery import Gallery, WitnessesOf, galleries_of
 from robench_leaderboard._names import board_page, classifier_page, dataset_page
 from robench_leaderboard._per_class import ClassTable, class_names, class_table
 from robench_leaderboard._rows import trust_of
-from robench_leaderboard._text import norm_name
+from robench_leaderboard._text import norm_name, plain
 
 __all__ = ["ClassifierView", "EpsView", "NormView", "RunView", "Settled", "Told", "classifier_views"]
 
@@ -247,16 +247,15 @@ def _chart(subject: Subject, line: Curve, results: Sequence[Result], ceilings: C
     if not largest > 0:
         return None
     right = 1.15 * largest
-    certified = any(result.certified is not None for result in results) if results else any(line.certified)
-    empirical = any(result.empirical is not None for result in results)
+    asked = results or [result_at(subject, line.norm, Epsilon.parse(largest))]
+    certified = any(result.certified is not None for result in asked)
+    empirical = any(result.empirical is not None for result in asked)
     limits = ceilings.curve(subject.dataset_hash, subject.split, subject.samples_hash, line.norm) if ceilings else ()
     clean = float(subject.correct.mean())
-    said = [f"{result.eps.text}: {bracket(result)}" for result in results]
+    said = "; ".join(f"{result.eps.text}: {bracket(result)}" for result in asked[:12])
     words = (
-        f"Accuracy of {safe(subject.title)[:80]} against ε in {norm_name(line.norm)}, from {100 * clean:.1f} % clean. "
-        f"Certified to empirical at ε = {'; '.join(said[:12])}."
-        if said
-        else ""
+        f"Accuracy of {plain(subject.title, 80)} against ε in {norm_name(line.norm)}, from {100 * clean:.1f} % clean. "
+        f"Certified to empirical at ε = {said}."
     )
     marks = [(result.eps.value, result.eps.text) for result in results]
     return curve_chart(

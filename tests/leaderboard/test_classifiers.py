@@ -275,6 +275,7 @@ def test_every_kind_of_run_has_a_page(unusual, name):
         assert words in page.text
     assert not re.search(r"\b(None|nan|inf|undefined)\b", page.text)
     assert len(page.ids) == len(set(page.ids))
+    assert all(value for tag, key, value in page.attributes if key in ("aria-label", "alt", "aria-labelledby"))
     levels = [int(tag[1]) for tag in page.tags if re.fullmatch("h[1-6]", tag)]
     assert levels[0] == 1 and all(after <= before + 1 for before, after in itertools.pairwise(levels))
 
@@ -283,6 +284,13 @@ def test_the_curve_reaches_beyond_the_largest_budget():
     chart = str(view_of(sides(0, (("pgd", "attack"),))).norms[0].chart)
     assert "line-empirical" in chart and "line-certified" not in chart
     assert view_of(UNUSUAL["no norm"]()).norms == ()
+
+
+def test_radii_alone_make_a_curve():
+    (norm,) = view_of(radius()).norms
+    assert norm.rows == ()
+    assert "line-empirical" in norm.chart and "line-certified" in norm.chart
+    assert "stroke-dasharray" not in re.search(r'class="line-empirical">(<path[^>]*>)', norm.chart)[1]
 
 
 def test_where_the_numbers_come_from():

@@ -241,3 +241,31 @@ def test_the_page_shows_them(tmp_path):
         gallery(run_with()).pictures[0].clean,
         gallery(run_with()).pictures[0].adversarial,
     ]
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 360)])
+def test_the_page_is_accessible_and_no_wider_than_the_screen(tmp_path, scheme, width):
+    """With every detail open; images load under the content security policy."""
+    from axe_playwright_python.sync_playwright import Axe
+    from playwright.sync_api import sync_playwright
+
+    from oracles.pages import site_of
+
+    files = site_of(tmp_path, [run_with(display={"name": "Net"})])
+    name = next(name for name in files if name.startswith("net-") and name.endswith(".html"))
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900})
+        tab = context.new_page()
+        messages = []
+        tab.on("console", lambda message: messages.append(message.text))
+        tab.goto((tmp_path / "site" / name).as_uri())
+        for details in tab.query_selector_all("main details"):
+            details.evaluate("element => element.open = true")
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        loaded = "[...document.images].map(image => image.complete && image.naturalWidth > 0)"
+        assert tab.evaluate(loaded) == [True] * 18
+        assert messages == []
+        assert [found["id"] for found in Axe().run(tab).response["violations"]] == []
+        browser.close()
