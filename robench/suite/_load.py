@@ -70,7 +70,7 @@ def parse_suite(text: str, where: str = "suite.toml", folder: Path = Path()) -> 
 def _complaint(error: ValidationError) -> str:
     """The first thing that is wrong, after its place: `evaluations[1].threats[0].eps: …`."""
     details: list[ErrorDetails] = error.errors(include_url=False, include_input=False)
-    first = details[0]
+    first = min(details, key=lambda one: one["type"] != "extra_forbidden")  # a misspelt key explains a missing one
     more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
     place = first["loc"]
     if first["type"] == "extra_forbidden":

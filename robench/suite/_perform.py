@@ -6,13 +6,12 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 import torch
 
-from robench.bounds import BoundRun, compute
+from robench.bounds import BoundRun, compute, find_bounds
 from robench.errors import RobenchError
 from robench.evaluation import execute, prepare
 from robench.loading import Data, load_data
@@ -99,7 +98,7 @@ def _evaluate(cell: Cell, out: Path | str, shelf: Shelf, progress: Progress, war
 
 
 def _compute(cell: BoundCell, out: Path | str, shelf: Shelf, progress: Progress) -> Outcome:
-    begun = datetime.now(UTC).replace(microsecond=0)
+    known = {run.manifest.run for run in find_bounds(out, lambda problem: None)}
     run = compute(
         cell.spec,
         shelf.data(cell.data, cell.split, cell.samples),
@@ -112,7 +111,7 @@ def _compute(cell: BoundCell, out: Path | str, shelf: Shelf, progress: Progress)
         progress=lambda done, steps: progress(done, steps, {}),
         search=shelf.search,
     )
-    return Outcome(cell, "complete" if run.manifest.started < begun else "done", run=run)
+    return Outcome(cell, "complete" if run.manifest.run in known else "done", run=run)
 
 
 def _failure(cell: BoundCell | Cell, error: Exception) -> Outcome:
