@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from robench.api import evaluate
 from robench.errors import DataError
 from robench.evaluation import Settings, prepare
 from robench.graph import load
@@ -113,6 +114,61 @@ def test_layers_of_the_lipschitz_net_expand_nothing():
     assert len(largest) == 4
     assert max(largest) <= 1 + 1e-6
     assert min(largest) > 0.99
+
+
+def documented():
+    """The table of docs/zoo.md: name → (clean, {(norm, ε): (certified, empirical)}), in percent."""
+    page = (ROOT / "docs/zoo.md").read_text(encoding="utf-8")
+    lines = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in page.splitlines() if "|" in line]
+    head = next(line for line in lines if line[1:2] == ["clean"])
+    table = {
+        line[0].strip("`"): line[1:] for line in lines if len(line) == len(head) and line[0].startswith("`digits-")
+    }
+    return {
+        name: (
+            float(clean),
+            {
+                tuple(at.split()): tuple(float(side) for side in bracket.split(" – "))
+                for at, bracket in zip(head[2:], brackets, strict=True)
+            },
+        )
+        for name, (clean, *brackets) in table.items()
+    }
+
+
+def test_documented_commands_and_clean_accuracies_are_the_real_ones():
+    page = (ROOT / "docs/zoo.md").read_text(encoding="utf-8")
+    assert "```sh\n" + "".join(f"{line}\n" for line in COMMANDS.values()) + "```" in page
+    table = documented()
+    assert {name: clean for name, (clean, _) in table.items()} == {
+        name: round(100 * metadata(name)["test_accuracy"], 1) for name in NAMES
+    }
+    for _, brackets in table.values():
+        assert len(brackets) == 7
+        assert all(certified <= empirical for certified, empirical in brackets.values())
+
+
+@pytest.mark.parametrize(("name", "norm"), [("digits-ibp", "linf"), ("digits-aol", "l2")])
+def test_documented_certified_accuracies_are_measured(name, norm, tmp_path):
+    wanted = {eps: certified for (at, eps), (certified, _) in documented()[name][1].items() if at == norm}
+    done = evaluate(name, "digits", norm=norm, eps=list(wanted), attacks=(), out=tmp_path)
+    assert {result["eps"]: round(100 * result["certified_accuracy"], 1) for result in done.summary["results"]} == wanted
+
+
+def test_trained_against_an_attack_is_what_resists_it(tmp_path):
+    """A short attack on 100 samples: the order of the documented table, by a wide margin."""
+    left = {}
+    for name, norm, eps in (
+        ("digits-standard", "linf", ".15"),
+        ("digits-pgd-linf", "linf", ".15"),
+        ("digits-standard", "l2", ".5"),
+        ("digits-pgd-l2", "l2", ".5"),
+    ):
+        options = {"attacks": ["pgd:steps=20,targets=0"], "certifiers": (), "samples": "0:100", "out": tmp_path}
+        (result,) = evaluate(name, "digits", norm=norm, eps=eps, **options).summary["results"]
+        left[name, norm] = result["empirical_accuracy"]
+    assert left["digits-pgd-linf", "linf"] >= left["digits-standard", "linf"] + 0.4
+    assert left["digits-pgd-l2", "l2"] >= left["digits-standard", "l2"] + 0.1
 
 
 @pytest.mark.parametrize("file", ["checkpoint.json", "graph.json", "weights.safetensors"])
