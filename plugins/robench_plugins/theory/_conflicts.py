@@ -25,7 +25,7 @@ _ROWS: Final = 1024
 _COLUMNS: Final = 4096
 _OPERAND: Final = 4 << 20  # coordinates of one side of a block
 _REFINED: Final = 4096  # pairs at the smallest distance that are measured again, more precisely
-_SAMPLE: Final = 512  # points among which the first distances are measured
+_SAMPLE: Final = 128  # points among which the first distances are measured
 _LARGEST: Final = float(np.finfo(np.float64).max)
 
 

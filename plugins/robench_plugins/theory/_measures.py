@@ -27,7 +27,7 @@ Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int32]
 
 _LEAD: Final = 32  # coordinates looked at first, or an eighth of them
-_FEW: Final = 0.2  # of all pairs: fewer are measured one by one
+_FEW: Final = 0.3  # of all pairs: fewer are measured one by one
 _BLOCK: Final = 4 << 20  # coordinates worked on together
 
 
@@ -150,10 +150,10 @@ class _Screened(Measure):
         i, j = np.nonzero(found <= limit)
         if len(i) > _FEW * found.size:
             return torch.cdist(a, b, p=self.p).numpy()
-        step = max(1, _BLOCK // max(1, size))
-        for at in range(0, len(i), step):
-            some, others = i[at : at + step], j[at : at + step]
-            found[some, others] = self._reduce(np.abs(a.numpy()[some] - b.numpy()[others]))
+        rows, starts = np.unique(i, return_index=True)
+        for row, start, stop in zip(rows.tolist(), starts, [*starts[1:], len(i)], strict=True):
+            near = j[start:stop]
+            found[row, near] = torch.cdist(a[row : row + 1], b[torch.from_numpy(near)], p=self.p).numpy()[0]
         return found
 
     @abstractmethod

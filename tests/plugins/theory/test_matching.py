@@ -124,3 +124,21 @@ def test_on_a_bipartite_graph_the_double_cover_has_twice_the_matching(graph):
     i, j = np.array(sorted(set(itertools.chain(*batches)))).reshape(-1, 2).T
     n = left + right
     assert grown(n, n, [(i, j + left)], double_cover=True)[1] == [2 * grown(left, right, [(i, j)])[1][0]]
+
+
+@pytest.mark.parametrize("chunk", [7, 1 << 21])
+def test_both_directions_of_a_level_reach_the_same_vertices(chunk, monkeypatch):
+    """The unreached neighbours of the front, each with a parent in the front that is its neighbour."""
+    monkeypatch.setattr(_matching, "_CHUNK", chunk)
+    draw = np.random.default_rng(9)
+    for _ in range(30):
+        mask = draw.random((60, 50)) < draw.choice([0.02, 0.1, 0.5])
+        matching = Matching(60, 50)
+        matching.add(*(side.astype(np.int32) for side in np.nonzero(mask)))
+        front = np.flatnonzero(draw.random(60) < 0.1).astype(np.int32)
+        unreached = draw.random(50) < 0.7
+        expected = np.flatnonzero(mask[front].any(0) & unreached).tolist()
+        for reach in (matching._from_front, matching._from_rest):
+            parent = np.full(50, -1, np.int32)
+            assert sorted(reach(front, unreached.copy(), parent).tolist()) == expected
+            assert all(parent[right] in front and mask[parent[right], right] for right in expected)
