@@ -44,8 +44,8 @@ class Board:
 
     @property
     def limited(self) -> bool:
-        """Whether any row has a ceiling."""
-        return any(section.limits for section in self.sections)
+        """Whether any row has a ceiling below 100 %."""
+        return any(limit.value < 1 for section in self.sections for limit in section.limits)
 
     @property
     def rows(self) -> tuple[Row, ...]:

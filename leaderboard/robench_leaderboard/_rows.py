@@ -28,7 +28,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Row:
-    """One classifier at one ε. `rank` is empty where it has none; `gap` is what is neither proven nor broken."""
+    """One classifier at one ε. `rank` is empty where it has none; a `twin` looks like another row but for its hash."""
 
     result: Result
     name: str
@@ -45,6 +45,7 @@ class Row:
     passes: float
     passes_text: str
     time: str
+    twin: bool
 
     @property
     def gap(self) -> float:
@@ -93,12 +94,14 @@ def section_of(results: Sequence[Result], eps: Epsilon) -> Section:
     found = sorted(results, key=_order)
     by, ranks = _ranks(found)
     sizes = {result.n for result in found}
+    labels = [_label(result) for result in found]
+    twins = {label for label in labels if labels.count(label) > 1}
     return Section(
         eps=eps,
         anchor="eps-" + eps.text.replace("/", "-").replace("+", ""),
         by=by if any(ranks) else None,
         n=sizes.pop() if len(sizes) == 1 else None,
-        rows=tuple(_row(result, rank) for result, rank in zip(found, ranks, strict=True)),
+        rows=tuple(_row(result, rank, _label(result) in twins) for result, rank in zip(found, ranks, strict=True)),
         limits=_limits(found),
     )
 
@@ -148,7 +151,11 @@ def _limits(found: list[Result]) -> tuple[Limit, ...]:
     return tuple(Limit(*key, rows) for key, rows in sorted(counted.items()))
 
 
-def _row(result: Result, rank: tuple[int, int] | None) -> Row:
+def _label(result: Result) -> tuple[str, str]:
+    return result.subject.title, result.subject.classifier
+
+
+def _row(result: Result, rank: tuple[int, int] | None, twin: bool) -> Row:
     subject = result.subject
     passes, _, time = cost(result).partition(" passes a sample, ")
     return Row(
@@ -167,6 +174,7 @@ def _row(result: Result, rank: tuple[int, int] | None) -> Row:
         passes=(result.forwards + result.backwards) / max(1, result.n),
         passes_text=passes,
         time=time,
+        twin=twin,
     )
 
 

@@ -87,6 +87,7 @@
   const known = () => sections.some((section) => section.id === hash());
   addEventListener("hashchange", () => known() && select(hash()));
 
+  document.documentElement.classList.add("chosen");
   jump.hidden = true;
   tools.hidden = false;
   select(known() ? hash() : controls.dataset.headline);
