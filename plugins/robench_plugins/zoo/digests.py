@@ -18,9 +18,9 @@ DIGESTS: Final = {
         "weights.safetensors": "316ff22118a8e324207c2f89c660388b22eb4db53caceb1a9c03a57fe6593d2a",
     },
     "digits-pgd-linf": {
-        "checkpoint.json": "5f1b7177fded461d69c17b8998a1fe55b51d2bfe080b170494b9f0fd087bc1df",
+        "checkpoint.json": "c090d35232a5bf2b7a8488bbbe16f3fdf6388dd933a50fab4769ab4351a01310",
         "graph.json": "91589f48c1161f634ce6d842ed263db7dec2f6f79faf1083584c8a96e395a554",
-        "weights.safetensors": "03677507679a4a419cc816f646d2ba11470471b9cc387363ad913d982bf7e64a",
+        "weights.safetensors": "ffca13d06f283c14d2ef4916de7f5f2df0df7b5220adad3eb95b7724ab7b0601",
     },
     "digits-pgd-l2": {
         "checkpoint.json": "0a77d10cf36149099bbce879a925159111c0171b724905fbc96f4c590470bc4e",
@@ -42,7 +42,7 @@ DIGESTS: Final = {
 FINGERPRINTS: Final = {
     "digits-standard": "3b8633b64ea87e724aee3bf09503de9172f184096cd1f6a11d64c07125ab7640",
     "digits-gaussian": "f3fc8dfe600f65b6ddba593db82266157070e5ab158a03b30aaacd87fbb24aba",
-    "digits-pgd-linf": "05288f0699ad0fa9ffbbd5e58bed3bda09c05c3280df27e8195269bc8c1ece7b",
+    "digits-pgd-linf": "ab5c06116d9cc534474c6c61eca37d92cdbe8c88764bc9f853494744e36aa25d",
     "digits-pgd-l2": "2fa732941cec2e64070bed644b5788e9f57b6690218ea3c99719f3309602c7bd",
     "digits-ibp": "c29aa186657bcf3e6e4a37141d2e2628d16b927c8d008e006732f4ec9f05f5de",
     "digits-aol": "2a9fc14352efaee2ae736efdf5d0adfec08d907e879faee79e69f8d063adf881",
