@@ -132,6 +132,24 @@ def test_a_ceiling_stands_only_at_rows_of_its_own_samples(tmp_path):
     assert "No classifier can exceed 50.0 % on these 3 samples" in Page(board_of(files)).text
 
 
+def test_a_ceiling_of_everything_is_told_and_not_drawn(tmp_path):
+    run = fake_run(0, n=1).clean({0: True})
+    files = site_of(tmp_path, [run], bounds=[fake_bound({"0.1": 1.0}, samples=range(1))])
+    html = board_of(files)
+    assert "The ceiling is 100 % on these samples" in Page(html).text
+    assert 'class="ceiling"' not in html
+    assert "No classifier can exceed" not in html
+    assert 'class="ceiling"' not in files["index.html"].decode().split('id="boards"')[1]
+
+
+def test_rows_of_one_name_and_spec_are_told_apart_by_their_function(tmp_path):
+    runs = [fake_run(i, net="same", classifier="same", fingerprint=sha(f"{i}"), n=1).clean({0: True}) for i in (0, 1)]
+    html = board_of(site_of(tmp_path, [*runs, fake_run(2, net="other", n=1).clean({0: True})]))
+    for i in (0, 1):
+        assert f"<small>{sha(f'{i}')[:8]}</small>" in html
+    assert sha("other")[:8] not in html
+
+
 def test_sides_flags_and_trust_are_told(tmp_path):
     only = fake_run(0, net="attacked", n=3, evaluators=(("pgd", "attack"),)).clean({0: True, 1: True, 2: False})
     only.add("pgd", "attack", "linf", 0.1, {0: ("error", 0, INF), 1: ("open", 0, INF)})
