@@ -97,9 +97,8 @@ class Conflicts:
                 self._hold(edges, first)
                 advance()
         moved = [self.points.moved[start:stop].max(initial=0.0) for start, stop in pairwise(self.points.starts)]
-        moved = np.minimum(moved, 1e300)
-        self.nearest = self.measure.root_down(self.nearest.clip(0.0)) - np.add.outer(moved, moved) * (1 + 2.0**-50)
-        self.nearest = self.nearest.clip(0.0)
+        apart = np.add.outer(moved, moved).clip(max=1e300) * (1 + 2.0**-50)
+        self.nearest = (self.measure.root_down(self.nearest.clip(0.0)) - apart).clip(0.0)
 
     def take(self, k: int) -> Edges:
         """Hand over the pairs that conflict at ε_k but at no smaller ε; once, and for k < `complete` alone."""
@@ -139,7 +138,8 @@ class Conflicts:
 
     def _reachable(self, rows: Ints, columns: Ints, k: int) -> float:
         """Return a measure above which no pair of the block conflicts at ε_k."""
-        return min(self.limits[k] + 2 * self._slack(rows, columns, self.limits[k]), _LARGEST)
+        limit = float(self.limits[k])
+        return min(limit + 2 * self._slack(rows, columns, limit), _LARGEST)
 
     def _sift(self, rows: Ints, columns: Ints, values: Floats, k: int) -> tuple[Edges, npt.NDArray[np.intp]]:
         """Return the pairs of a block that conflict at ε_k, and the first ε at which each does."""

@@ -11,6 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -26,7 +27,7 @@ __all__ = ["Measure", "measure_of"]
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int32]
 
-_LEAD: Final = 32  # coordinates looked at first, or an eighth of them
+_SPLITS: Final = 3  # places at which linf is screened
 _FEW: Final = 0.3  # of all pairs: fewer are measured one by one
 _BLOCK: Final = 4 << 20  # coordinates worked on together
 
@@ -144,40 +145,56 @@ class _Screened(Measure):
     def values(self, left: Tensor, right: Tensor, limit: Floats) -> Floats:
         size = self.x.shape[1]
         a, b = left[:, :size].contiguous(), right[:, :size].contiguous()
-        if limit.min(initial=math.inf) == math.inf:
-            return torch.cdist(a, b, p=self.p).numpy()
-        found = self.floor(left, right)
+        most = float(limit.max(initial=0.0))
+        found = self.floor(left, right, most) if most < math.inf else np.zeros((len(left), len(right)))
         i, j = np.nonzero(found <= limit)
         if len(i) > _FEW * found.size:
             return torch.cdist(a, b, p=self.p).numpy()
-        rows, starts = np.unique(i, return_index=True)
-        for row, start, stop in zip(rows.tolist(), starts, [*starts[1:], len(i)], strict=True):
+        ends = np.searchsorted(i, np.arange(len(a) + 1))
+        for row, (start, stop) in enumerate(pairwise(ends)):
+            if start == stop:
+                continue
             near = j[start:stop]
             found[row, near] = torch.cdist(a[row : row + 1], b[torch.from_numpy(near)], p=self.p).numpy()[0]
         return found
 
     @abstractmethod
-    def floor(self, left: Tensor, right: Tensor) -> Floats:
-        """Return lower bounds on the measures, [L, R]."""
+    def floor(self, left: Tensor, right: Tensor, limit: float) -> Floats:
+        """Return lower bounds on the measures, [L, R]. Whether they exceed `limit` is all that matters."""
 
 
 class _Maximum(_Screened):
-    """linf. The coordinates that vary most come first: their maximum is the lower bound."""
+    """linf. Where one point is at most s and the other s + t or more, they are t apart or more.
+
+    Which pairs are so, at any coordinate and for a few s, is a matrix product of zeros and ones.
+    """
 
     p = math.inf
 
     def __init__(self, x: npt.NDArray[np.float32]) -> None:
         super().__init__(x)
-        if 2 * max((b.max(initial=0.0) for b in map(np.abs, _blocks(x))), default=0.0) > 2.0**52 * _quantum(x):
+        self._least, self._most = float(x.min(initial=0.0)), float(x.max(initial=0.0))
+        if 2 * max(-self._least, self._most) > 2.0**52 * _quantum(x):
             self.relative = 2.0**-50
-        self.order = np.argsort(-x[:: max(1, len(x) // 1024)].astype(np.float64).var(0), kind="stable")
 
     def operand(self, rows: Rows) -> Tensor:
-        return torch.from_numpy(self.x[rows][:, self.order].astype(np.float64))
+        return torch.from_numpy(self.x[rows].astype(np.float64))
 
-    def floor(self, left: Tensor, right: Tensor) -> Floats:
-        lead = max(_LEAD, left.shape[1] // 8)
-        return torch.cdist(left[:, :lead].contiguous(), right[:, :lead].contiguous(), p=self.p).numpy()
+    def floor(self, left: Tensor, right: Tensor, limit: float) -> Floats:
+        apart = limit * (1 + 2.0**-20)
+        room = self._most - self._least - apart
+        if room <= 2.0**-20 * (self._most - self._least):
+            return np.zeros((len(left), len(right)))
+        low = [self._least + room * (part + 0.5) / _SPLITS for part in range(_SPLITS)]
+        high = [side + apart for side in low]
+        # Sides rounded so that they are more than `limit` apart, or the screen is not to be trusted.
+        if min(Fraction(b) - Fraction(a) for a, b in zip(low, high, strict=True)) <= Fraction(limit):
+            return np.zeros((len(left), len(right)))
+        below, above = [(right <= side).float() for side in low], [(right >= side).float() for side in high]
+        others = torch.cat([*below, *above], 1)
+        below, above = [(left <= side).float() for side in low], [(left >= side).float() for side in high]
+        found = (torch.cat([*above, *below], 1) @ others.T).numpy()
+        return np.where(found > 0, math.nextafter(limit, math.inf), 0.0)
 
     def _reduce(self, steps: Floats) -> Floats:
         largest: Floats = steps.max(1, initial=0.0)
@@ -204,8 +221,9 @@ class _Sum(_Screened):
     def operand(self, rows: Rows) -> Tensor:
         return self._squared.operand(rows)
 
-    def floor(self, left: Tensor, right: Tensor) -> Floats:
-        return (self._squared.values(left, right, np.empty(0)) - self._slack) / self._width
+    def floor(self, left: Tensor, right: Tensor, limit: float) -> Floats:
+        lower: Floats = (self._squared.values(left, right, np.empty(0)) - self._slack) / self._width
+        return lower
 
     def _reduce(self, steps: Floats) -> Floats:
         total: Floats = steps.sum(1)
