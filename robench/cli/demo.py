@@ -18,7 +18,7 @@ from robench.cli.run import report_failures, run_shown, suite_document
 if TYPE_CHECKING:
     from robench.suite import Suite
 
-__all__ = ["demo"]
+__all__ = ["bundled_suite", "demo"]
 
 
 @app.command("demo")
@@ -49,7 +49,7 @@ def demo(
 
     claim(out, "demo")
     results = out / "results"
-    suite = _suite()
+    suite = bundled_suite()
     left = sum(one.state != "complete" for one in plan_suite(suite, results))
     say(f"{left} of {len(suite.tasks)} cells to do; interrupted, the same command goes on")
     debug = bool((context.obj or {}).get("debug"))
@@ -74,7 +74,7 @@ def demo(
     report_failures(outcome)
 
 
-def _suite() -> Suite:
+def bundled_suite() -> Suite:
     """Read the bundled suite, which lies beside the classifiers that it names."""
     import robench_plugins
     from robench.suite import parse_suite

@@ -168,6 +168,6 @@ def _show_plan(planned: Sequence[Planned], as_json: bool) -> None:
         state = f"{one.state}: {one.reason}" if one.reason else one.state
         if one.state == "resumes":
             state += f", {one.done} of {one.n} samples done"
-        print(safe(f"{one.cell.place}  {one.cell.title}: {state}"))
+        print(f"{safe(one.cell.place)}  {safe(one.cell.title)}: {safe(state)}")
     left = sum(one.state != "complete" for one in planned)
     print(f"{left} of {len(planned)} cells to do")

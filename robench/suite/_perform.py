@@ -20,7 +20,7 @@ from robench.runs import Run
 from robench.suite._cells import BoundCell, Cell
 from robench.text import one_line
 
-__all__ = ["Outcome", "Shelf", "State", "perform"]
+__all__ = ["Outcome", "Shelf", "State", "perform", "reason_of"]
 
 State = Literal["done", "resumed", "complete", "failed"]
 Progress = Callable[[int, int, Mapping[str, int]], None]
@@ -115,10 +115,14 @@ def _compute(cell: BoundCell, out: Path | str, shelf: Shelf, progress: Progress)
 
 
 def _failure(cell: BoundCell | Cell, error: Exception) -> Outcome:
-    """Say why on one line, and let go of what the failed cell held."""
-    reason = one_line(str(error) if isinstance(error, RobenchError) else error)
+    """Say why, and let go of what the failed cell held."""
     trace = "".join(traceback.format_exception(error))
     traceback.clear_frames(error.__traceback__)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    return Outcome(cell, "failed", reason, trace=trace)
+    return Outcome(cell, "failed", reason_of(error), trace=trace)
+
+
+def reason_of(error: Exception) -> str:
+    """Return why a cell failed, on one line."""
+    return one_line(str(error) if isinstance(error, RobenchError) else error)

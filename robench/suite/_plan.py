@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 from robench.bounds import find_bounds
-from robench.errors import RobenchError
 from robench.evaluation import prepare
 from robench.runs import Run
 from robench.suite._cells import BoundCell, Cell, Suite
-from robench.suite._perform import Shelf
-from robench.text import one_line
+from robench.suite._perform import Shelf, reason_of
 
 __all__ = ["Planned", "plan_suite"]
 
@@ -35,8 +33,8 @@ def plan_suite(suite: Suite, out: Path | str) -> list[Planned]:
     for cell in suite.tasks:
         try:
             planned.append(_evaluation(cell, out, shelf) if isinstance(cell, Cell) else _bound(cell, out, shelf))
-        except RobenchError as error:
-            planned.append(Planned(cell, "fails", reason=one_line(str(error))))
+        except Exception as error:
+            planned.append(Planned(cell, "fails", reason=reason_of(error)))
     return planned
 
 
