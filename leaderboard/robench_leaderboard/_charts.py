@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 from xml.etree import ElementTree
@@ -21,7 +22,7 @@ from markupsafe import Markup
 
 from robench.report import safe
 
-__all__ = ["FONT", "Box", "along", "draw", "layer", "shortened", "spread", "text_width", "texts"]
+__all__ = ["FONT", "Box", "Layer", "along", "draw", "layer", "shortened", "spread", "text_width", "texts"]
 
 FONT = 12
 Box = tuple[int, int, int, int]
@@ -43,22 +44,34 @@ _STEP = re.compile(r"[ML](-?[0-9.]+),(-?[0-9.]+)")
 _STRAIGHT = re.compile(r"(M-?[0-9.]+,-?[0-9.]+)(L-?[0-9.]+,-?[0-9.]+)+Z?")
 
 
+@dataclass(frozen=True)
+class Layer:
+    """A mark for each of `values`, which the chart knows by its name: Altair copies what it holds at every step."""
+
+    chart: alt.Chart
+    values: Sequence[Mapping[str, Any]]
+
+
 @_unchecked
-def draw(layers: Sequence[alt.Chart], *, width: int, height: int, room: Box, words: str) -> Markup:
+def draw(layers: Sequence[Layer], *, width: int, height: int, room: Box, words: str) -> Markup:
     """Return the layers as an inline `<svg>` that scales with its place; `words` is what a screen reader says.
 
-    `width` x `height` is the plot, `room` what is around it. A layer's name is its group's class. Text of strangers
-    must come through `shortened`.
+    `width` x `height` is the plot, `room` what is around it, in pixels. A layer's name is its group's class. Text of
+    strangers must come through `shortened`.
     """
     left, top, right, bottom = room
-    chart = alt.layer(*(one for one in layers if one.data.values)).properties(
+    drawn = [one for one in layers if one.values]
+    chart = alt.LayerChart(
+        layer=[one.chart for one in drawn],
         width=width,
         height=height,
         padding={"left": left, "top": top, "right": right, "bottom": bottom},
         autosize=alt.AutoSizeParams(type="none"),
         background="transparent",
+        config=alt.Config(font="inherit", view=alt.ViewConfig(stroke=None, fill=None)),
     )
-    spec = chart.configure(font="inherit", view={"stroke": None, "fill": None}).to_dict(validate=False)
+    spec = chart.to_dict(validate=False)
+    spec["datasets"] = {one.chart.name: one.values for one in drawn}
     across, down = left + width + right, top + height + bottom
     head = Markup(
         '<svg class="chart" width="{0}" height="{1}" viewBox="0 0 {0} {1}" role="img" aria-label="{2}">'
@@ -68,10 +81,13 @@ def draw(layers: Sequence[alt.Chart], *, width: int, height: int, room: Box, wor
 
 
 @_unchecked
-def layer(name: str, values: Iterable[Mapping[str, Any]], mark: Mapping[str, Any], **encoding: Any) -> alt.Chart:
-    """Return a layer: a mark per row of `values` (or one path through them), placed by `encoding`."""
-    drawn = alt.Chart(alt.InlineData(values=list(values)), name=name, mark=alt.MarkDef(**mark))
-    return drawn.encode(**encoding) if encoding else drawn
+def layer(name: str, values: Iterable[Mapping[str, Any]], mark: Mapping[str, Any], **encoding: Any) -> Layer:
+    """Return a layer: a mark per row of `values` (or one path through them), placed by `encoding` (Altair channels).
+
+    Names differ within a chart.
+    """
+    chart = alt.Chart(alt.NamedData(name), name=name, mark=alt.MarkDef(**mark)).encode(**encoding)
+    return Layer(chart, list(values))
 
 
 @_unchecked
@@ -83,13 +99,15 @@ def texts(
     bold: bool = False,
     turned: bool = False,
     **encoding: Any,
-) -> alt.Chart:
+) -> Layer:
     """Return a layer of words: the column `text`, in the column `color` (a CSS variable)."""
     weight = 600 if bold else 400
     mark = {"type": "text", "align": align, "baseline": "middle", "fontSize": FONT, "fontWeight": weight}
     values = [{"color": "var(--muted)", **value} for value in values]
     color = alt.Color("color:N", scale=None, legend=None)
-    return layer(name, values, {**mark, "angle": 270 if turned else 0}, text="text:N", color=color, **encoding)
+    return layer(
+        name, values, {**mark, "angle": 270 if turned else 0}, text=alt.Text("text:N"), color=color, **encoding
+    )
 
 
 @_unchecked

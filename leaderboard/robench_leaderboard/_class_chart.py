@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import altair as alt
 from markupsafe import Markup
 
-from robench_leaderboard._charts import FONT, along, draw, layer, shortened, text_width, texts
+from robench_leaderboard._charts import FONT, Layer, along, draw, layer, shortened, text_width, texts
 
 __all__ = ["MOST_CLASSES", "ClassBar", "class_chart", "separation_chart"]
 
@@ -37,14 +37,20 @@ def class_chart(bars: Sequence[ClassBar], *, words: str) -> Markup:
     left = int(max((text_width(name) for name in names), default=0)) + 16
     y, half = along(alt.Y, "row", 0, len(bars), reverse=True), _BAR / _ROW / 2
 
-    def part(name: str, ends: Sequence[tuple[float, float]], fill: str) -> alt.Chart:
+    def part(name: str, ends: Sequence[tuple[float, float]], fill: str) -> Layer:
         values = [
             {"row": row + 0.5 - half, "bottom": row + 0.5 + half, "x": start, "end": end}
             for row, (start, end) in enumerate(ends)
             if end > start
         ]
         return layer(
-            name, values, {"type": "rect", "color": fill, "strokeWidth": 0}, x=_X, x2="end:Q", y=y, y2="bottom:Q"
+            name,
+            values,
+            {"type": "rect", "color": fill, "strokeWidth": 0},
+            x=_X,
+            x2=alt.X2("end:Q"),
+            y=y,
+            y2=alt.Y2("bottom:Q"),
         )
 
     proven = [bar.certified or 0.0 for bar in bars]
@@ -60,7 +66,7 @@ def class_chart(bars: Sequence[ClassBar], *, words: str) -> Markup:
         part("certified", [(0.0, value) for value in proven], "var(--certified)"),
         part("open", list(zip(proven, possible, strict=True)), "url(#hatch)"),
         part("broken", list(zip(possible, clean, strict=True)), "url(#dots)"),
-        layer("clean", ticks, tick, x=_X, y=y, y2="bottom:Q"),
+        layer("clean", ticks, tick, x=_X, y=y, y2=alt.Y2("bottom:Q")),
         texts("names", labels, "right", x=_X, y=y),
         texts("notes", notes, "left", x=_X, y=y),
         texts("scale", scale, "center", x=_X, y=y),
@@ -88,7 +94,7 @@ def separation_chart(names: Sequence[str], distance: Sequence[Sequence[float | N
     across = [{"column": at + 0.5, "row": -8 / cell, "text": name} for at, name in enumerate(shown)]
     down = [{"column": -8 / cell, "row": at + 0.5, "text": name} for at, name in enumerate(shown)]
     layers = [
-        layer("tiles", tiles, tile, x=x, x2="end:Q", y=y, y2="bottom:Q", fillOpacity=strength),
+        layer("tiles", tiles, tile, x=x, x2=alt.X2("end:Q"), y=y, y2=alt.Y2("bottom:Q"), fillOpacity=strength),
         texts("down", down, "right", x=x, y=y),
         texts("across", across, "center" if upright else "left", turned=not upright, x=x, y=y),
     ]

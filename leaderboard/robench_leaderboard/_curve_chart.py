@@ -16,7 +16,7 @@ import altair as alt
 from markupsafe import Markup
 
 from robench.metrics import Curve
-from robench_leaderboard._charts import along, draw, layer, spread, text_width, texts
+from robench_leaderboard._charts import Layer, along, draw, layer, spread, text_width, texts
 
 __all__ = ["HEIGHT", "WIDTH", "Steps", "ceiling_chart", "curve_chart", "value_at"]
 
@@ -127,7 +127,7 @@ def drawn_steps(steps: Steps, right: float) -> list[tuple[float, float]]:
     return out
 
 
-def _band(name: str, below: Steps, above: Steps, right: float, fill: str, opacity: float = 1.0) -> alt.Chart:
+def _band(name: str, below: Steps, above: Steps, right: float, fill: str, opacity: float = 1.0) -> Layer:
     """The area between two step functions."""
     start = max(below[0][0], above[0][0])
     places = sorted({eps for eps, _ in (*below, *above) if eps >= start} | {right})
@@ -136,10 +136,10 @@ def _band(name: str, below: Steps, above: Steps, right: float, fill: str, opacit
         low, high = _at(below, place), _at(above, place)
         values.append({"x": place, "y": low, "z": max(low, high)})
     mark = {"type": "area", "interpolate": "step-after", "color": fill, "opacity": opacity}
-    return layer(name, values, mark, x=_x(right), y=_Y, y2="z:Q")
+    return layer(name, values, mark, x=_x(right), y=_Y, y2=alt.Y2("z:Q"))
 
 
-def _drawn(line: _Line, right: float) -> alt.Chart:
+def _drawn(line: _Line, right: float) -> Layer:
     points = ({"x": x, "y": y} for x, y in [*line.steps, (right, line.steps[-1][1])])
     mark = {"type": "line", "interpolate": "step-after", "color": line.color, "strokeWidth": line.width}
     if line.dash:
@@ -148,11 +148,11 @@ def _drawn(line: _Line, right: float) -> alt.Chart:
 
 
 def _at(steps: Steps, place: float) -> float:
-    return value_at([eps for eps, _ in steps], [value for _, value in steps], place)
+    return steps[bisect_right(steps, place, key=lambda step: step[0]) - 1][1]
 
 
 def _framed(
-    layers: Sequence[alt.Chart],
+    layers: Sequence[Layer],
     lines: Sequence[_Line],
     right: float,
     marks: Sequence[tuple[float, str]],
@@ -172,7 +172,7 @@ def _framed(
         layer("grid", ({"y": value} for value in _SHARES), {**rule, "color": "var(--line)"}, y=_Y),
         layer(
             "ticks", shown, {**rule, "color": "var(--muted)"},
-            x=_x(right), y=alt.value(HEIGHT), y2=alt.value(HEIGHT + 5),
+            x=_x(right), y=alt.YValue(HEIGHT), y2=alt.Y2Value(HEIGHT + 5),
         ),
     ]  # fmt: skip
     shares = [
