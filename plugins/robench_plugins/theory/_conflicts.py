@@ -75,6 +75,7 @@ class Conflicts:
         self.complete = len(self.reach)
         self.nearest = np.full((classes, classes), math.inf)
         self._least = np.full((classes, classes), math.inf)  # smallest measure seen, of c < e
+        self._moved = bool(points.moved.any())
         self._held: list[list[Edges]] = [[] for _ in self.reach]
 
     def steps(self) -> int:
@@ -143,28 +144,35 @@ class Conflicts:
 
     def _sift(self, rows: Ints, columns: Ints, values: Floats, k: int) -> tuple[Edges, npt.NDArray[np.intp]]:
         """Return the pairs of a block that conflict at ε_k, and the first ε at which each does."""
-        at = np.flatnonzero(values <= self._reachable(rows, columns, k))
+        most = self._reachable(rows, columns, k)
+        at = np.flatnonzero(values <= most)
         if not len(at):
             return Edges.join([]), at
         i, j = rows[at // len(columns)], columns[at % len(columns)]
         first = self._first(i, j, values.ravel()[at])
         kept = first <= k
-        return Edges(i[kept], j[kept]), first[kept]
+        return (Edges(i, j), first) if kept.all() else (Edges(i[kept], j[kept]), first[kept])
 
     def _first(self, i: Ints, j: Ints, value: Floats) -> npt.NDArray[np.intp]:
         """Return the index of the first ε at which each pair conflicts; K where it never does."""
-        error = self.measure.error(i, j, value)
-        first = np.searchsorted(self.limits, value + error)
-        moved = self.points.moved[i] + self.points.moved[j]
-        open_ = np.flatnonzero((np.searchsorted(self.limits, value - error) < first) & (moved == 0))
+        if self.measure.inexact:
+            error = self.measure.error(i, j, value)
+            first = np.searchsorted(self.limits, value + error)
+            unsure = np.searchsorted(self.limits, value - error) < first
+        else:
+            error, unsure = np.zeros(len(i)), np.zeros(len(i), bool)
+            first = np.searchsorted(self.limits, value)
+        if self._moved:
+            moved = self.points.moved[i] + self.points.moved[j]
+            unsure &= moved == 0
+            far = self.measure.root(value + error) + moved
+            # Each sample's own ball has to reach back to its point, too.
+            far = np.maximum(far, 2 * np.maximum(self.points.moved[i], self.points.moved[j]))
+            shifted = np.flatnonzero(moved)
+            first[shifted] = np.searchsorted(self.reach, far[shifted] * (1 + 2.0**-50))
+        open_ = np.flatnonzero(unsure)
         if len(open_):
             first[open_] = self._settle(i[open_], j[open_])
-        shifted = np.flatnonzero(moved)
-        if len(shifted):
-            far = self.measure.root((value + error)[shifted]) + moved[shifted]
-            # Each sample's own ball has to reach back to its point, too.
-            far = np.maximum(far, 2 * np.maximum(self.points.moved[i], self.points.moved[j])[shifted])
-            first[shifted] = np.searchsorted(self.reach, far * (1 + 2.0**-50))
         return first
 
     def _settle(self, i: Ints, j: Ints) -> npt.NDArray[np.intp]:
@@ -212,16 +220,17 @@ class Conflicts:
 
     def _lower(self, rows: Ints, columns: Ints, values: Floats, least: float) -> float:
         """Return a lower bound on the smallest measure of a block, whose smallest computed one is `least`."""
-        slack = self._slack(rows, columns, least)
-        if slack == 0:
+        if not self.measure.inexact:
             return least
-        i, j = np.nonzero(values <= least + 3 * slack)
+        error = self.measure.error(rows[:, None], columns, values)
+        # The smallest is one of those that may be below the smallest upper bound.
+        i, j = np.nonzero(values - error <= (values + error).min())
         if len(i) > _REFINED:
-            return least - slack
+            return float((values - error).min())
         value, error = self.measure.direct(rows[i], columns[j])
-        return min(least + slack, float((value - error).min()))
+        return float((value - error).min())
 
     def _slack(self, rows: Ints, columns: Ints, value: float) -> float:
-        """Return a bound on the error of every measure in a block that is `value` or a few times its error more."""
+        """Return a bound on the error of every measure in a block that is about `value` or less."""
         absolute = self.measure.absolute
         return float(2 * self.measure.relative * value + absolute[rows].max() + absolute[columns].max())

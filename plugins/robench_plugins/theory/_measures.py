@@ -51,6 +51,11 @@ class Measure(ABC):
     def values(self, left: Tensor, right: Tensor, limit: Floats) -> Floats:
         """Return the measures [L, R]; in place of one above `limit` [R], anything above `limit` may stand."""
 
+    @property
+    def inexact(self) -> bool:
+        """Whether there is any error."""
+        return self.relative > 0 or bool(self.absolute.any())
+
     def error(self, i: Rows, j: Rows, value: Floats) -> Floats:
         """Return a bound on the error of `value`, the measures of the pairs (i, j); the rounding of v ± it included."""
         return self.relative * value + (self.absolute[i] + self.absolute[j])
@@ -155,7 +160,7 @@ class _Screened(Measure):
             if start == stop:
                 continue
             near = j[start:stop]
-            found[row, near] = torch.cdist(a[row : row + 1], b[torch.from_numpy(near)], p=self.p).numpy()[0]
+            found[row, near] = self._reduce(np.abs(b.numpy()[near] - a.numpy()[row]))
         return found
 
     @abstractmethod
