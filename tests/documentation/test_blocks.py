@@ -1,6 +1,7 @@
 """The shell and Python blocks of README and documentation run as pasted, in order, in one working folder.
 
-The two set-up commands of the README are run by whoever follows it: continuous integration runs the second as written.
+A TOML block that begins with a comment such as `# suite.toml` is the file of that name. The two set-up commands of
+the README are run by whoever follows it: continuous integration runs the second as written.
 """
 
 import os
@@ -13,8 +14,11 @@ from typing import NamedTuple
 
 import pytest
 
+from robench.cli.demo import bundled_suite
+
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "docs/evaluate.md")
+PAGES = ("README.md", "docs/evaluate.md", "docs/suites.md")
+MAIN_JOB_ON = PAGES[:2]
 SET_UP = "python3.11 -m venv"
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("documentation"), pytest.mark.timeout(900)]
@@ -38,7 +42,7 @@ TO_RUN = [
     block
     for page in PAGES
     for block in blocks(page)
-    if block.language in ("sh", "python") and SET_UP not in block.code and block.code != MAIN_JOB
+    if block.language in ("sh", "python", "toml") and SET_UP not in block.code and block.code != MAIN_JOB
 ]
 
 # What the pages take for granted: the reader's own network and data.
@@ -70,6 +74,11 @@ class Workspace:
         self.environment["PATH"] = f"{binaries}{os.pathsep}{self.environment['PATH']}"
 
     def run(self, language: str, code: str) -> str:
+        if language == "toml":
+            name = re.fullmatch(r"# ([a-z]+\.toml)", code.splitlines()[0])
+            assert name, "say which file this is"
+            (self.folder / name[1]).write_text(code, encoding="utf-8")
+            return ""
         command = ["sh", "-euc", code] if language == "sh" else [sys.executable, "-c", code]
         done = subprocess.run(
             command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=800
@@ -94,9 +103,20 @@ def test_the_main_job_leaves_what_it_says(workspace: Workspace) -> None:
     assert "digits" in (workspace.folder / "site/index.html").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", MAIN_JOB_ON)
 def test_the_main_job_is_shown_as_it_is(page: str) -> None:
     assert MAIN_JOB in [block.code for block in blocks(page)]
+
+
+def test_the_first_command_is_the_demo_and_what_it_shows_is_what_it_prints() -> None:
+    first, shown = blocks("README.md")[:2]
+    assert SET_UP in first.code and first.code.rstrip().endswith(".venv/bin/robench demo")
+    suite = bundled_suite()
+    lines = shown.code.splitlines()
+    assert lines[0] == "digits test, 450 samples: certified – empirical accuracy"
+    assert len({cell.model for cell in suite.cells}) == sum("–" in line for line in lines[3:])
+    runs = len(suite.cells)
+    assert re.search(rf"^checked {runs} runs, .*, {len(suite.bounds)} bounds: nothing wrong$", shown.code, re.MULTILINE)
 
 
 def test_continuous_integration_runs_the_test_command() -> None:
