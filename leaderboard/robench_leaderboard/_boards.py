@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from robench.metrics import Result, Subject
+from robench.bounds import Ceilings
+from robench.metrics import Result, Subject, result_at
 from robench.threat import NORMS, Epsilon, Norm
 from robench_leaderboard._names import board_page, dataset_page
 from robench_leaderboard._rows import Row, Section, section_of
 
-__all__ = ["Board", "Figures", "boards_of"]
+__all__ = ["Board", "Figures", "boards_of", "figures_of", "headline"]
 
 Figures = Mapping[tuple[Subject, Norm, float], Result]
 """The result of each subject at every (norm, ε) that was asked for."""
@@ -53,6 +54,16 @@ class Board:
         return tuple(row for section in self.sections for row in section.rows)
 
 
+def figures_of(subjects: Iterable[Subject], ceilings: Ceilings) -> Figures:
+    """Return the figures of `subjects`."""
+    return {
+        (subject, norm, eps.value): result_at(subject, norm, eps, ceilings)
+        for subject in subjects
+        for norm, epsilons in subject.requested.items()
+        for eps in epsilons
+    }
+
+
 def boards_of(subjects: Sequence[Subject], figures: Figures) -> list[Board]:
     """Return the boards of `subjects`, sorted by dataset, split and norm."""
 
@@ -75,9 +86,11 @@ def _board(name: str, about: list[Subject], norm: Norm, figures: Figures) -> Boa
     sections = []
     for value, eps in values:
         sections.append(section_of([figures[one, norm, value] for one in about if (one, norm, value) in figures], eps))
-    headline = _headline(about, norm, sections)
+    most = max(len(section.rows) for section in sections)
+    usual = [place for place, section in enumerate(sections) if len(section.rows) == most]
+    shown = sections[headline(about, norm, [value for value, _ in values], usual)]
     seen: dict[Subject, None] = {}
-    for row in (*headline.rows, *(row for section in sections for row in section.rows)):
+    for row in (*shown.rows, *(row for section in sections for row in section.rows)):
         seen.setdefault(row.result.subject)
     hash_, split = about[0].dataset_hash, about[0].split
     return Board(
@@ -88,20 +101,21 @@ def _board(name: str, about: list[Subject], norm: Norm, figures: Figures) -> Boa
         page=board_page(name, hash_, split, norm),
         dataset_page=dataset_page(name, hash_, split),
         sections=tuple(sections),
-        headline=headline,
+        headline=shown,
         subjects=tuple(seen),
     )
 
 
-def _headline(about: list[Subject], norm: Norm, sections: Sequence[Section]) -> Section:
-    """The dataset's own threshold if it was searched, else the middle ε of most classifiers."""
+def headline(about: Iterable[Subject], norm: Norm, values: Sequence[float], usual: Sequence[int]) -> int:
+    """Return which of `values` (ε, ascending) to show where there is room for one.
+
+    The dataset's own threshold if it was searched, else the middle one of the places `usual`; 0 where there is none.
+    """
     told = {
         Epsilon.parse(text).value
         for subject in about
         for manifest in subject.runs
         for text in manifest.dataset.thresholds.get(norm, ())
     }
-    usual = [section for section in sections if section.eps.value in told]
-    most = max(len(section.rows) for section in sections)
-    candidates = usual or [section for section in sections if len(section.rows) == most]
-    return candidates[(len(candidates) - 1) // 2]
+    places = [place for place, value in enumerate(values) if value in told] or usual
+    return places[(len(places) - 1) // 2] if places else 0

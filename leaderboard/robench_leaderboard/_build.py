@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from robench.bounds import Ceilings
 from robench.folders import MARKER, check, marker, replace_folder
-from robench.metrics import Subject, result_at, subjects
+from robench.metrics import Subject, subjects
 from robench.runs import Run
 from robench_leaderboard._bars import EXAMPLE_SAMPLES, worked_example
-from robench_leaderboard._boards import Board, Figures, boards_of
+from robench_leaderboard._boards import Board, Figures, boards_of, figures_of
 from robench_leaderboard._classifiers import classifier_views
+from robench_leaderboard._curves import panels_of
 from robench_leaderboard._datasets import dataset_views
 from robench_leaderboard._downloads import COLUMNS, board_files, evidence_file, evidence_of, figure_files
 from robench_leaderboard._environment import environment, size_words
 from robench_leaderboard._methods import FLAGS, TRUST, speakers_of
 from robench_leaderboard._names import classifier_page
-from robench_leaderboard._panels import panels_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,12 +36,7 @@ def build_site(runs: Sequence[Run], site: Path, bounds: Sequence[BoundRun] = ())
     runs = sorted(runs, key=lambda run: run.manifest.run)
     bounds = sorted(bounds, key=lambda run: run.manifest.run)
     about, ceilings = subjects(runs), Ceilings(bounds)
-    figures = {
-        (subject, norm, eps.value): result_at(subject, norm, eps, ceilings)
-        for subject in about
-        for norm, epsilons in subject.requested.items()
-        for eps in epsilons
-    }
+    figures = figures_of(about, ceilings)
     boards = boards_of(about, figures)
     files = figure_files(boards, _summary(runs, figures))
     for board in boards:
@@ -83,7 +78,7 @@ class _Pages:
             yield board.page, page("board.html", board=board, siblings=siblings, panels=panels)
         for dataset in datasets:
             yield dataset.page, page("dataset.html", view=dataset)
-        for classifier in classifier_views(self.subjects, self.ceilings, self.witnesses):
+        for classifier in classifier_views(self.subjects, self.figures, self.ceilings, self.witnesses):
             view = replace(classifier, downloads=self._downloads(classifier.subject))
             yield view.page, page("classifier.html", view=view)
 

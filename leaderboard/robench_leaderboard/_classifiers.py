@@ -24,12 +24,13 @@ from robench.report import bracket, cost, interval, percent
 from robench.runs import ClassifierInfo, Display, Manifest, PluginInfo, Trust, folder_name
 from robench.threat import Epsilon, Norm
 from robench_leaderboard._bars import Bar, bar_of
-from robench_leaderboard._curve_chart import curve_chart
+from robench_leaderboard._boards import Figures, headline
+from robench_leaderboard._curves import curves_of
 from robench_leaderboard._gallery import Gallery, WitnessesOf, galleries_of
 from robench_leaderboard._names import board_page, classifier_page, dataset_page
 from robench_leaderboard._per_class import ClassTable, class_names, class_table
 from robench_leaderboard._rows import trust_of
-from robench_leaderboard._text import norm_name, plain
+from robench_leaderboard._text import norm_name
 
 __all__ = ["ClassifierView", "EpsView", "NormView", "RunView", "Settled", "Told", "classifier_views"]
 
@@ -127,23 +128,28 @@ class ClassifierView:
 
 
 def classifier_views(
-    subjects: Sequence[Subject], ceilings: Ceilings, witnesses_of: WitnessesOf
+    subjects: Sequence[Subject], figures: Figures, ceilings: Ceilings, witnesses_of: WitnessesOf
 ) -> list[ClassifierView]:
-    """Return a view per subject. `witnesses_of` gives the witness tables of a run, by its id, part by part."""
+    """Return a view per subject.
+
+    `figures` are theirs; `witnesses_of` gives the witness tables of a run, by its id, part by part.
+    """
     datasets: dict[tuple[str, str], str] = {}
     for subject in subjects:
         key = subject.dataset_hash, subject.split
         datasets[key] = min(subject.dataset, datasets.get(key, subject.dataset))
     return [
-        _view(subject, datasets[subject.dataset_hash, subject.split], ceilings, witnesses_of) for subject in subjects
+        _view(subject, figures, datasets[subject.dataset_hash, subject.split], ceilings, witnesses_of)
+        for subject in subjects
     ]
 
 
-def _view(subject: Subject, dataset: str, ceilings: Ceilings, witnesses_of: WitnessesOf) -> ClassifierView:
+def _view(
+    subject: Subject, figures: Figures, dataset: str, ceilings: Ceilings, witnesses_of: WitnessesOf
+) -> ClassifierView:
     galleries = galleries_of(subject, witnesses_of)
     results = {
-        norm: [result_at(subject, norm, eps, ceilings) for eps in epsilons]
-        for norm, epsilons in subject.requested.items()
+        norm: [figures[subject, norm, eps.value] for eps in epsilons] for norm, epsilons in subject.requested.items()
     }
     norms = tuple(_norm(subject, norm, results[norm], dataset, ceilings, galleries[norm]) for norm in results)
     every = [result for found in results.values() for result in found]
@@ -183,7 +189,7 @@ def _norm(
     subject: Subject, norm: Norm, results: list[Result], dataset: str, ceilings: Ceilings, gallery: Gallery
 ) -> NormView:
     line = curve(subject, norm)
-    middle = _headline(subject, norm, results)
+    middle = headline([subject], norm, [result.eps.value for result in results], range(len(results)))
     place = f"in {norm_name(norm)} at ε = {results[middle].eps.text}" if results else ""
     classes = class_table(subject, results, middle, place)
     rows = tuple(_row(result, classes, i) for i, result in enumerate(results))
@@ -192,7 +198,7 @@ def _norm(
         norm=norm,
         board=board_page(dataset, subject.dataset_hash, subject.split, norm),
         rows=rows,
-        chart=_chart(subject, line, results, ceilings),
+        chart=_chart(line, subject, results, ceilings),
         searched=_searched(line),
         settled=settled,
         carried=_carried(results, settled),
@@ -200,15 +206,6 @@ def _norm(
         classes=classes,
         gallery=gallery,
     )
-
-
-def _headline(subject: Subject, norm: Norm, results: Sequence[Result]) -> int:
-    """Which ε to show where there is room for one: the dataset's own threshold, else the middle one."""
-    told = {
-        Epsilon.parse(text).value for manifest in subject.runs for text in manifest.dataset.thresholds.get(norm, ())
-    }
-    usual = [i for i, result in enumerate(results) if result.eps.value in told] or list(range(len(results)))
-    return usual[(len(usual) - 1) // 2] if usual else 0
 
 
 def _row(result: Result, classes: ClassTable | None, i: int) -> EpsView:
@@ -241,27 +238,13 @@ def _worst(classes: ClassTable | None, i: int) -> str | None:
     return f"≥ {100 * low[0]:.1f} %" if low else f"≤ {100 * high[0]:.1f} %" if high else None
 
 
-def _chart(subject: Subject, line: Curve, results: Sequence[Result], ceilings: Ceilings) -> Markup | None:
-    finite = [eps for eps in line.eps if eps > 0]
-    largest = max([result.eps.value for result in results], default=max(finite, default=0.0))
+def _chart(line: Curve, subject: Subject, results: Sequence[Result], ceilings: Ceilings) -> Markup | None:
+    """The curves up to the largest ε asked for; of radii alone, up to the largest one."""
+    marks = [result.eps for result in results]
+    largest = max((eps.value for eps in marks), default=max(line.eps))
     if not largest > 0:
         return None
-    right = 1.15 * largest
-    asked = results or [result_at(subject, line.norm, Epsilon.parse(largest))]
-    certified = any(result.certified is not None for result in asked)
-    empirical = any(result.empirical is not None for result in asked)
-    limits = ceilings.curve(subject.dataset_hash, subject.split, subject.samples_hash, line.norm) if ceilings else ()
-    clean = float(subject.correct.mean())
-    said = "; ".join(f"{result.eps.text}: {bracket(result)}" for result in asked[:12])
-    words = (
-        f"Accuracy of {plain(subject.title, 80)} against ε in {norm_name(line.norm)}, from {100 * clean:.1f} % clean. "
-        f"Certified to empirical at ε = {said}."
-    )
-    marks = [(result.eps.value, result.eps.text) for result in results]
-    return curve_chart(
-        line, right, marks, clean=clean, certified=certified, empirical=empirical, ceiling=limits,
-        title=f"size ε of the perturbation in {norm_name(line.norm)}", words=words,
-    )  # fmt: skip
+    return curves_of(line, results or [result_at(subject, line.norm, Epsilon.parse(largest))], ceilings, largest, marks)
 
 
 def _searched(line: Curve) -> str:

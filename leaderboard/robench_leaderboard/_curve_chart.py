@@ -167,14 +167,11 @@ def _framed(
     ]
     ticks = shown_marks(marks, right)
     rule = {"type": "rule", "strokeWidth": 1}
-    shown = [{"x": eps} for eps, _ in marks if eps <= right]
+    shown = [{"x": eps, "y": 0, "z": -5 / HEIGHT} for eps, _ in marks if eps <= right]
     frame = [
         layer("grid", ({"y": value} for value in _SHARES), {**rule, "color": "var(--line)"}, y=_Y),
-        layer(
-            "ticks", shown, {**rule, "color": "var(--muted)"},
-            x=_x(right), y=alt.YValue(HEIGHT), y2=alt.Y2Value(HEIGHT + 5),
-        ),
-    ]  # fmt: skip
+        layer("ticks", shown, {**rule, "color": "var(--muted)"}, x=_x(right), y=_Y, y2=alt.Y2("z:Q")),
+    ]
     shares = [
         {"x": -7 * right / WIDTH, "y": value, "text": f"{100 * value:g}{' %' if value == 1 else ''}"}
         for value in _SHARES

@@ -15,6 +15,7 @@ from robench.metrics import attribution, evaluator_table, result_at, subjects
 from robench.report import interval, percent
 from robench.runs import Display, EvaluatorInfo, Flag, GitState
 from robench_leaderboard import build
+from robench_leaderboard._boards import figures_of
 from robench_leaderboard._classifiers import classifier_views
 from robench_leaderboard._environment import environment
 from robench_leaderboard._names import classifier_page
@@ -30,7 +31,8 @@ def view_of(*runs, bounds=()):
 
 def views_of(*runs, bounds=()):
     by_name = {run.manifest.run: run for run in runs}
-    return classifier_views(subjects(runs), Ceilings(bounds), lambda name: by_name[name].iter_witnesses())
+    about, ceilings = subjects(runs), Ceilings(bounds)
+    return classifier_views(about, figures_of(about, ceilings), ceilings, lambda name: by_name[name].iter_witnesses())
 
 
 def page_of(*runs):
