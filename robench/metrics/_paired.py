@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest
+from scipy.special import bdtr
 
 __all__ = ["Comparison", "holm", "mcnemar", "rank_ranges"]
 
-Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,13 @@ def mcnemar(first: Mapping[int, bool], second: Mapping[int, bool]) -> Comparison
     common = first.keys() & second.keys()
     only_first = sum(1 for sample in common if first[sample] and not second[sample])
     only_second = sum(1 for sample in common if second[sample] and not first[sample])
-    discordant = only_first + only_second
-    p = float(binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
+    p = float(_sign_test(np.array(only_first), np.array(only_second)))
     return Comparison(len(common), only_first, only_second, p)
+
+
+def _sign_test(one: Ints, other: Ints) -> Floats:
+    """Two-sided exact p-values that a fair coin falls `one` to `other`: it is symmetric, so twice the smaller tail."""
+    return np.minimum(1.0, 2.0 * bdtr(np.minimum(one, other).astype(float), one + other, 0.5))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -63,13 +68,26 @@ def rank_ranges(outcomes: Sequence[Mapping[int, bool]], level: float = 0.95) -> 
     A classifier is placed behind another only where the paired test, corrected for all pairs, says so.
     """
     size = len(outcomes)
+    alone = _alone(outcomes)
     pairs = [(i, j) for i in range(size) for j in range(i + 1, size)]
-    tests = [mcnemar(outcomes[i], outcomes[j]) for i, j in pairs]
+    first, second = np.triu_indices(size, 1)
+    p_values = _sign_test(alone[first, second], alone[second, first]).tolist()
     ahead, behind = [0] * size, [0] * size
-    for (i, j), test, p in zip(pairs, tests, holm([test.p for test in tests]), strict=True):
+    for (i, j), p in zip(pairs, holm(p_values), strict=True):
         if p > 1 - level:
             continue
-        better, worse = (i, j) if test.only_first > test.only_second else (j, i)
+        better, worse = (i, j) if alone[i, j] > alone[j, i] else (j, i)
         behind[better] += 1
         ahead[worse] += 1
     return [(1 + ahead[i], size - behind[i]) for i in range(size)]
+
+
+def _alone(outcomes: Sequence[Mapping[int, bool]]) -> Ints:
+    """Of every two classifiers, on how many common samples the first one alone is robust: [M, M]."""
+    samples = sorted(set().union(*outcomes))
+    place = {sample: position for position, sample in enumerate(samples)}
+    robust, failed = np.zeros((2, len(outcomes), len(samples)))
+    for row, outcome in enumerate(outcomes):
+        for sample, hit in outcome.items():
+            (robust if hit else failed)[row, place[sample]] = 1.0
+    return np.rint(robust @ failed.T).astype(np.int64)

@@ -1,5 +1,6 @@
 import itertools
 import random
+import time
 from math import comb
 
 import pytest
@@ -60,3 +61,29 @@ def test_ranks_are_ranges_where_the_data_cannot_tell():
     assert rank_ranges([]) == []
     # Nothing in common: nothing can be told.
     assert rank_ranges([{0: True}, {1: False}]) == [(1, 2), (1, 2)]
+
+
+@given(st.lists(outcome, max_size=5), st.sampled_from([0.5, 0.8, 0.95]))
+def test_ranks_follow_from_the_test_of_every_pair(outcomes, level):
+    """All pairs are compared at once; one by one, by `mcnemar`, nothing else may come out."""
+    pairs = list(itertools.combinations(range(len(outcomes)), 2))
+    tests = [mcnemar(outcomes[i], outcomes[j]) for i, j in pairs]
+    told = [
+        (i, j) if test.only_first > test.only_second else (j, i)
+        for (i, j), test, p in zip(pairs, tests, holm([test.p for test in tests]), strict=True)
+        if p <= 1 - level
+    ]
+    assert rank_ranges(outcomes, level) == [
+        (1 + sum(worse == i for _, worse in told), len(outcomes) - sum(better == i for better, _ in told))
+        for i in range(len(outcomes))
+    ]
+
+
+def test_a_board_of_many_classifiers_is_ranked_in_a_moment():
+    generator = random.Random(1)
+    outcomes = [{i: generator.random() < share / 200 for i in range(300)} for share in range(200)]
+    begun = time.process_time()
+    ranks = rank_ranges(outcomes)
+    assert time.process_time() - begun < 2  # pair by pair it took 15 s
+    assert ranks[0][1] == 200
+    assert ranks[199][0] == 1
