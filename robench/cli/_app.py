@@ -15,8 +15,28 @@ from robench.text import safe
 __all__ = ["app"]
 
 
+_COMMANDS = (
+    "demo",
+    "train",
+    "eval",
+    "run",
+    "bound",
+    "check",
+    "replay",
+    "report",
+    "runs",
+    "leaderboard",
+    "import_",
+    "plugins",
+    "doctor",
+)
+
+
 class _Group(TyperGroup):
-    """Turns robench's errors into one line and an exit code."""
+    """Lists the commands in our order, and turns robench's errors into one line and an exit code."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [name.rstrip("_") for name in _COMMANDS]
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -47,20 +67,5 @@ app = typer.Typer(
     help="Adversarial robustness, per sample and from both sides.",
 )
 
-# Each command module adds itself to `app`: this is the order of `--help`.
-for _command in (
-    "demo",
-    "train",
-    "eval",
-    "run",
-    "bound",
-    "check",
-    "replay",
-    "report",
-    "runs",
-    "leaderboard",
-    "import_",
-    "plugins",
-    "doctor",
-):
+for _command in _COMMANDS:  # each adds itself to `app`
     import_module(f"robench.cli.{_command}")

@@ -22,9 +22,10 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document with every finding.")] = False,
     limit: Annotated[int, typer.Option(help="Findings of one kind to print; 0 prints all.")] = 20,
 ) -> None:
-    """Hold all evidence against itself and the ceilings: proofs, witnesses, rows, parts, bounds.
+    """Hold all evidence against itself and the ceilings.
 
-    Exit code 1 where something cannot be right.
+    Proofs against witnesses, rows against manifests, certified accuracies against ceilings. Exit code 1 where
+    something cannot be right.
     """
     from robench.check import check_folders
 

@@ -31,10 +31,10 @@ def demo(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> None:
-    """Evaluate the bundled classifiers, check the evidence and build the site: about two minutes on two cores.
+    """Evaluate the bundled classifiers, check and build the site.
 
-    Writes FOLDER/results and FOLDER/site; run again, it goes on from what is there. Exit codes: 0 fine, 1 the check
-    found something, 2 bad input, 3 something failed, 130 interrupted.
+    Takes about two minutes on two cores. Writes FOLDER/results and FOLDER/site; run again, it goes on from what is
+    there. Exit codes: 0 fine, 1 the check found something, 2 bad input, 3 something failed, 130 interrupted.
     """
     from robench.bounds import find_bounds
     from robench.check import check_folders

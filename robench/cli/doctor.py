@@ -15,7 +15,10 @@ __all__ = ["doctor"]
 
 @app.command("doctor")
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False) -> None:
-    """Look at this installation: versions, devices, plugins, a self-test. Exit code 1 where something is wrong."""
+    """Look at this installation and test it.
+
+    Shows versions, devices and plugins. Exit code 1 where something is wrong.
+    """
     from robench.diagnosis import diagnose
 
     lines = []

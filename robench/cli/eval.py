@@ -75,7 +75,7 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> None:
-    """Attack and certify a classifier, sample by sample, into evidence.
+    """Attack and certify a classifier, sample by sample.
 
     Both sides by default: without -a the default attack runs, without -c every certifier that applies at small
     cost. Exit codes: 0 fine, 2 bad input, 3 some samples ended in error, 130 interrupted.

@@ -20,7 +20,7 @@ def import_results(
     out: Annotated[Path, typer.Option(help="Results folder.")] = Path("results"),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
-    """Import other people's published results, marked as imported, with their source.
+    """Import other people's published results, marked as such.
 
     All files are read before the first run is written. What is there already is not imported again.
     """

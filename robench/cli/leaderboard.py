@@ -34,7 +34,7 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes any free one.")] = 8000,
 ) -> None:
-    """Serve a site over HTTP until interrupted; it opens from its files just as well."""
+    """Serve a site over HTTP until interrupted. It opens from its files just as well."""
     from functools import partial
     from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 

@@ -81,7 +81,7 @@ def check(
     path: Annotated[Path | None, typer.Option(help="A file or folder that an importer can read.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Run the conformance kit on a plugin; exit 1 where it finds something."""
+    """Run the conformance kit on a plugin. Exit code 1 where it finds something."""
     from robench.registry import load_plugins
     from robench.spec import parse
 
@@ -113,7 +113,7 @@ def new(
     kind: Annotated[str, typer.Option(help="Kind of plugin: attack, certifier, dataset, model, …")] = "attack",
     out: Annotated[Path | None, typer.Option(help="Folder to write, robench-NAME here by default.")] = None,
 ) -> None:
-    """Write a small, complete plugin distribution: it installs, and its test passes."""
+    """Write a small plugin distribution. It installs, and its test passes."""
     from robench.scaffold import write_distribution
 
     folder = write_distribution(name, kind, out)

@@ -34,10 +34,11 @@ def replay(
     device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:1.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
-    """Ask every witness and clean prediction again, and derive every deterministic certificate again.
+    """Ask every witness again, and derive certificates again.
 
-    Files that a run names are found by their hash in the current folder and in --files. Exit code 1 where
-    something does not come out as recorded, 2 where a run could not be asked.
+    Clean predictions too; statistical certificates are left out. Files that a run names are found by their hash in the
+    current folder and in --files. Exit code 1 where something does not come out as recorded, 2 where a run could not be
+    asked.
     """
     from robench.api import replay as ask_again
     from robench.cli._progress import Progress

@@ -18,7 +18,10 @@ def report(
     results: Annotated[list[Path], typer.Argument(help="Results folders, or run folders within them.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document, as of `robench eval --json`.")] = False,
 ) -> None:
-    """Show clean accuracy, the bracket [certified, empirical] and the ceiling of every classifier, runs merged."""
+    """Show the bracket and the ceiling of every classifier.
+
+    The bracket is [certified, empirical] accuracy; runs about the same function are merged.
+    """
     from robench import metrics
     from robench.bounds import Ceilings, find_bounds
     from robench.report import print_results

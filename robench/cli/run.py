@@ -35,10 +35,11 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> None:
-    """Run every evaluation and bound of a suite file; what is complete is skipped, what was interrupted goes on.
+    """Run every evaluation and bound of a suite file.
 
-    A cell that fails does not stop the others. Files in the suite are relative to the suite file's folder. Exit codes:
-    0 fine, 2 bad input (before anything runs), 3 something failed or some samples ended in error, 130 interrupted.
+    What is complete is skipped, what was interrupted goes on. A cell that fails does not stop the others. Files in the
+    suite are relative to the suite file's folder. Exit codes: 0 fine, 2 bad input (before anything runs), 3 something
+    failed or some samples ended in error, 130 interrupted.
     """
     from robench.suite import load_suite, plan_suite
 

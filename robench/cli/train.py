@@ -29,10 +29,10 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> None:
-    """Train a classifier on the split `train` of a dataset and write a checkpoint.
+    """Train a classifier and write a checkpoint folder.
 
-    The folder holds the network as a graph (safetensors and JSON, no pickles), how it was made, and its clean
-    accuracy. It appears complete or not at all. Exit codes: 0 fine, 2 bad input, 130 interrupted.
+    Trains on the split `train`. The folder holds the network as a graph (safetensors and JSON, no pickles), how it was
+    made, and its clean accuracy. It appears complete or not at all. Exit codes: 0 fine, 2 bad input, 130 interrupted.
     """
     from robench.cli._progress import Progress
     from robench.training import train as run
