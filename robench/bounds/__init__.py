@@ -6,7 +6,7 @@
 
 from robench.bounds._answer import answer_problem
 from robench.bounds._ceilings import Ceiling, Ceilings
-from robench.bounds._compute import compute
+from robench.bounds._compute import compute, find_computed
 from robench.bounds._find import find_bounds
 from robench.bounds._manifest import BoundManifest
 from robench.bounds._run import BoundRun
@@ -21,4 +21,5 @@ __all__ = [
     "answer_problem",
     "compute",
     "find_bounds",
+    "find_computed",
 ]

@@ -33,7 +33,7 @@ from robench.threat import Epsilon, Norm, parse_norm
 if TYPE_CHECKING:
     from robench.loading import Data
 
-__all__ = ["compute"]
+__all__ = ["compute", "find_computed"]
 
 Progress = Callable[[int, int], None]
 
@@ -72,9 +72,42 @@ def compute(
         InputError: bad input; nothing was written.
         PluginError: the bound failed, or answered what no bound can be.
     """
+    draft, value, who = _asked(bound, dataset, norm, eps, samples, split, search)
+    target, begun = Path(out), Path(out).absolute()
+    check(target, "results")  # before the work, not after it
+    known = draft.computed_before(out) if resume else None
+    if known is not None:
+        return known
+    curve = _evaluate(value, who, draft, progress or (lambda done, steps: None))
+    # The bound may have changed the working folder.
+    return draft.store(open_results(target if target.absolute() == begun else begun), curve)
+
+
+def find_computed(
+    bound: str | Bound,
+    dataset: Any,
+    *,
+    norm: str,
+    eps: str | float | Epsilon | Sequence[str | float | Epsilon],
+    samples: str | None = None,
+    split: str = "test",
+    out: str | Path = "results",
+    search: Sequence[Path] = (Path(),),
+) -> BoundRun | None:
+    """Return what `compute` with `resume` would find in `out`: the newest equal bound, None where it would compute.
+
+    Arguments as of `compute`. Raises InputError.
+    """
+    return _asked(bound, dataset, norm, eps, samples, split, search)[0].computed_before(out)
+
+
+def _asked(
+    bound: str | Bound, dataset: Any, norm: str, eps: Any, samples: str | None, split: str, search: Sequence[Path]
+) -> tuple[_Draft, Bound, str]:
+    """Return the request, checked, the bound, and how messages call it."""
     from robench import registry
 
-    asked = parse_norm(norm)
+    parsed = parse_norm(norm)
     given = [eps] if isinstance(eps, (str, int, float, Epsilon)) else list(eps)
     epsilons = tuple(sorted({Epsilon.parse(one).value: Epsilon.parse(one) for one in given}.values()))
     if not epsilons:
@@ -85,15 +118,7 @@ def compute(
     data = _data(dataset, split, samples, search)
     if not len(data.samples):
         raise InputError(f"{data.canonical} holds no samples in split {data.split!r}")
-    target, begun = Path(out), Path(out).absolute()
-    check(target, "results")  # before the work, not after it
-    draft = _Draft(component, data, asked, epsilons, samples)
-    known = draft.computed_before(out) if resume else None
-    if known is not None:
-        return known
-    curve = _evaluate(value, who, data, asked, epsilons, progress or (lambda done, steps: None))
-    # The bound may have changed the working folder.
-    return draft.store(open_results(target if target.absolute() == begun else begun), curve)
+    return _Draft(component, data, parsed, epsilons, samples), value, who
 
 
 def _bound(plugins: Any, bound: str | Bound, search: Sequence[Path]) -> tuple[Bound, Component, str]:
@@ -120,12 +145,11 @@ def _data(dataset: Any, split: str, rows: str | None, search: Sequence[Path]) ->
     return load_data(load_plugins().resolve("datasets", dataset, search=search), split, rows)
 
 
-def _evaluate(
-    bound: Bound, who: str, data: Data, norm: Norm, epsilons: Sequence[Epsilon], progress: Progress
-) -> BoundCurve:
+def _evaluate(bound: Bound, who: str, draft: _Draft, progress: Progress) -> BoundCurve:
+    data, norm, epsilons = draft.data, draft.norm, [eps.value for eps in draft.epsilons]
     try:
         with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
-            curve = bound.evaluate(data.samples, norm, [eps.value for eps in epsilons], progress)
+            curve = bound.evaluate(data.samples, norm, epsilons, progress)
     except (RobenchError, KeyboardInterrupt):
         raise
     except BaseException as error:

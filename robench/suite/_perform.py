@@ -7,11 +7,11 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
-from robench.bounds import BoundRun, compute, find_bounds
+from robench.bounds import BoundRun, compute, find_computed
 from robench.errors import RobenchError
 from robench.evaluation import execute, prepare
 from robench.loading import Data, load_data
@@ -20,7 +20,7 @@ from robench.runs import Run
 from robench.suite._cells import BoundCell, Cell
 from robench.text import one_line
 
-__all__ = ["Outcome", "Shelf", "State", "perform", "reason_of"]
+__all__ = ["Outcome", "Shelf", "State", "bound_request", "perform", "reason_of"]
 
 State = Literal["done", "resumed", "complete", "failed"]
 Progress = Callable[[int, int, Mapping[str, int]], None]
@@ -98,20 +98,24 @@ def _evaluate(cell: Cell, out: Path | str, shelf: Shelf, progress: Progress, war
 
 
 def _compute(cell: BoundCell, out: Path | str, shelf: Shelf, progress: Progress) -> Outcome:
-    known = {run.manifest.run for run in find_bounds(out, lambda problem: None)}
-    run = compute(
-        cell.spec,
-        shelf.data(cell.data, cell.split, cell.samples),
-        norm=cell.norm,
-        eps=cell.eps,
-        samples=cell.samples,
-        split=cell.split,
-        out=out,
-        resume=True,
-        progress=lambda done, steps: progress(done, steps, {}),
-        search=shelf.search,
-    )
-    return Outcome(cell, "complete" if run.manifest.run in known else "done", run=run)
+    asked = bound_request(cell, out, shelf)
+    if known := find_computed(**asked):
+        return Outcome(cell, "complete", run=known)
+    return Outcome(cell, "done", run=compute(**asked, progress=lambda done, steps: progress(done, steps, {})))
+
+
+def bound_request(cell: BoundCell, out: Path | str, shelf: Shelf) -> dict[str, Any]:
+    """Return what `robench.bounds.compute` is asked for, by name of argument. Raises InputError."""
+    return {
+        "bound": cell.spec,
+        "dataset": shelf.data(cell.data, cell.split, cell.samples),
+        "norm": cell.norm,
+        "eps": cell.eps,
+        "samples": cell.samples,
+        "split": cell.split,
+        "out": out,
+        "search": shelf.search,
+    }
 
 
 def _failure(cell: BoundCell | Cell, error: Exception) -> Outcome:

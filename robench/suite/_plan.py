@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from robench.bounds import find_bounds
+from robench.bounds import find_computed
 from robench.evaluation import prepare
 from robench.runs import Run
 from robench.suite._cells import BoundCell, Cell, Suite
-from robench.suite._perform import Shelf, reason_of
+from robench.suite._perform import Shelf, bound_request, reason_of
 
 __all__ = ["Planned", "plan_suite"]
 
@@ -54,11 +54,4 @@ def _evaluation(cell: Cell, out: Path | str, shelf: Shelf) -> Planned:
 
 
 def _bound(cell: BoundCell, out: Path | str, shelf: Shelf) -> Planned:
-    data = shelf.data(cell.data, cell.split, cell.samples)
-    asked = (cell.bound, cell.norm, data.hash, data.split, data.samples_hash), {eps.value for eps in cell.eps}
-    for run in find_bounds(out, lambda problem: None) if Path(out).is_dir() else ():
-        about, dataset = run.manifest, run.manifest.dataset
-        found = about.bound.canonical, about.norm, dataset.hash, dataset.split, dataset.samples_hash
-        if (found, {eps.value for eps in about.epsilons}) == asked:
-            return Planned(cell, "complete")
-    return Planned(cell, "to do")
+    return Planned(cell, "complete" if find_computed(**bound_request(cell, out, shelf)) else "to do")
