@@ -11,10 +11,11 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from robench.errors import InputError
+from robench.fields import first_problem
 from robench.runs import Display
 from robench.text import one_line
 
-__all__ = ["beneath", "display", "first_problem", "read_card"]
+__all__ = ["beneath", "display", "read_card"]
 
 _KNOWN: Final = ("name", "paper", "training_data", "licence")
 _KEY: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.\-]{0,63}")
@@ -69,9 +70,3 @@ def beneath(display: Display, card: Mapping[str, str]) -> Display:
 
 def _line(key: object, text: str) -> str:
     return one_line(text, _LONGEST_LINE if key in _KNOWN else _LONGEST_MORE)
-
-
-def first_problem(error: ValidationError) -> str:
-    """Return where the first problem of a failed validation is, and what it is."""
-    first = error.errors(include_url=False, include_input=False)[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'value'}: {first['msg']}"

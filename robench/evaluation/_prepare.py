@@ -10,10 +10,11 @@ from pydantic import ValidationError
 
 from robench import registry
 from robench.errors import InputError
-from robench.evaluation._display import beneath, first_problem, read_card
+from robench.evaluation._display import beneath, read_card
 from robench.evaluation._evaluators import choose
 from robench.evaluation._manifest import first_manifest
 from robench.evaluation._settings import Settings
+from robench.fields import first_problem
 from robench.loading import (
     PRECISIONS,
     Data,

@@ -49,7 +49,8 @@ def mcnemar(first: Mapping[int, bool], second: Mapping[int, bool]) -> Comparison
 
 def _sign_test(one: Ints, other: Ints) -> Floats:
     """Two-sided exact p-values that a fair coin falls `one` to `other`: it is symmetric, so twice the smaller tail."""
-    return np.minimum(1.0, 2.0 * bdtr(np.minimum(one, other).astype(float), one + other, 0.5))
+    tail = np.asarray(bdtr(np.minimum(one, other).astype(float), one + other, 0.5), dtype=np.float64)
+    return np.minimum(1.0, 2.0 * tail)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from robench import __version__
 from robench.api import evaluate
 from robench.bounds import find_bounds
 from robench.check import check_folders
@@ -135,6 +136,21 @@ def test_a_cell_is_what_eval_measures_and_runs_once(tmp_path):
     assert check_folders([tmp_path / "out"]).findings == ()
     # Results stand in the file's order, which is not the alphabet's.
     assert [one.subject.classifier for one in first.results()] == ["digits-standard"] * 3 + ["digits-aol"] * 3
+
+
+def test_a_bound_of_another_major_version_is_computed_again(tmp_path):
+    threats = 'threats = { norm = "l2", eps = 1 }'
+    suite = parse_suite(f'[[evaluations]]\ndatasets = "digits | subset:n=20"\n{threats}\nbounds = "transport"')
+
+    def planned_and_run():
+        (planned,), (ran,) = plan_suite(suite, tmp_path / "out"), run_suite(suite, tmp_path / "out").outcomes
+        return planned.state, ran.state
+
+    assert planned_and_run() == ("to do", "done")
+    assert planned_and_run() == ("complete", "complete")
+    (file,) = tmp_path.rglob("_bounds/*/*/manifest.json")
+    file.write_text(file.read_text().replace(f'"robench": "{__version__}"', '"robench": "99.0"'))
+    assert planned_and_run() == ("to do", "done")
 
 
 FAILING = """
