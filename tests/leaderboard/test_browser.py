@@ -125,6 +125,41 @@ def test_a_budget_is_chosen_by_mouse_and_kept_in_the_address(site, opened):
     assert again.locator("#eps-0\\.2").is_visible()
 
 
+def test_going_back_the_board_shows_what_its_controls_say(site, opened):
+    tab = opened(board(site))
+    tab.locator(".choice label", has_text="1/8").click()
+    tab.get_by_role("checkbox").check()
+    tab.get_by_role("searchbox", name="Filter").fill("adversarial")
+    tab.locator("section.board:not(.off) a.name:visible").first.click()
+    tab.wait_for_url("**/mlp*.html")
+    tab.go_back()
+    tab.locator("#eps-1-8").wait_for(state="visible")
+    rankable = tab.locator("section.board:not(.off) tbody tr[data-rankable]").count()
+    assert 0 < rankable < 4
+    words, only = tab.get_by_role("searchbox", name="Filter").input_value(), tab.get_by_role("checkbox").is_checked()
+    wanted = 1 if words else rankable if only else 4
+    assert len(names(tab)) == wanted
+    assert tab.get_by_role("radio", name="1/8").is_checked()
+
+
+def test_an_address_without_a_budget_shows_the_usual_one(site, opened):
+    tab = opened(board(site))
+    tab.evaluate("location.hash = '#eps-1-8'")
+    tab.locator("#eps-1-8").wait_for(state="visible")
+    tab.go_back()
+    tab.locator("#eps-1-16").wait_for(state="visible")
+    assert tab.locator("section.board:visible").count() == 1
+    assert tab.get_by_role("radio", name="1/16").is_checked()
+
+
+@pytest.mark.parametrize("fragment", ["#%", "#%E0%A4%A", "#%65ps-0.2", '#"><script>', "#eps-9"])
+def test_a_broken_address_shows_the_usual_budget(site, opened, fragment):
+    tab = opened(board(site), fragment)
+    assert tab.locator("section.board:visible").get_attribute("id") == "eps-1-16"
+    assert tab.get_by_role("status").inner_text() == "4 shown"
+    assert tab.said == []
+
+
 def test_a_budget_is_chosen_by_keyboard(site, opened):
     tab = opened(board(site))
     for _ in range(40):

@@ -83,12 +83,21 @@
   }
   filter.addEventListener("input", sift);
   rankable.addEventListener("change", sift);
-  const hash = () => decodeURIComponent(location.hash.slice(1));
+
+  // The anchors hold no character that an address would escape: a hash is compared as it stands.
+  const hash = () => location.hash.slice(1);
   const known = () => sections.some((section) => section.id === hash());
-  addEventListener("hashchange", () => known() && select(hash()));
+  function follow() {
+    select(known() ? hash() : controls.dataset.headline);
+  }
+  addEventListener("hashchange", () => (known() || !hash()) && follow()); // an anchor of something else changes nothing
+  addEventListener("pageshow", () => { // going back, a browser fills the controls in as they were left
+    follow();
+    sift();
+  });
 
   document.documentElement.classList.add("chosen");
   jump.hidden = true;
   tools.hidden = false;
-  select(known() ? hash() : controls.dataset.headline);
+  follow();
 })();
