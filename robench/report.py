@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from robench.metrics import Result, Share
 from robench.text import safe
+from robench.threat import Epsilon, Norm
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,6 +25,7 @@ __all__ = [
     "bracket",
     "ceiling",
     "cost",
+    "headline",
     "interval",
     "percent",
     "print_results",
@@ -93,6 +95,27 @@ def result_lines(results: Sequence[Result]) -> list[str]:
             )
             lines += [f"    {safe(flag.code)}: {safe(flag.text)}" for flag in result.flags if flag not in shared]
     return lines
+
+
+def headline(results: Sequence[Result], norm: Norm) -> Epsilon | None:
+    """Return the ε to show of a norm where there is room for one; None where there are no results in it.
+
+    The middle one of the dataset's own thresholds that were searched, else of those that most results are about.
+    """
+    mine = [result for result in results if result.norm == norm]
+    if not mine:
+        return None
+    budgets = {result.eps.value: result.eps for result in sorted(mine, key=lambda result: result.eps)}
+    told = {
+        Epsilon.parse(text).value
+        for result in mine
+        for manifest in result.subject.runs
+        for text in manifest.dataset.thresholds.get(norm, ())
+    }
+    counts = {value: sum(result.eps.value == value for result in mine) for value in budgets}
+    most = max(counts.values())
+    usual = [value for value in budgets if value in told] or [value for value in budgets if counts[value] == most]
+    return budgets[usual[(len(usual) - 1) // 2]]
 
 
 def print_results(results: Sequence[Result]) -> None:

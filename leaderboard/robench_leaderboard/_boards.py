@@ -8,11 +8,12 @@ from itertools import groupby
 
 from robench.bounds import Ceilings
 from robench.metrics import Result, Subject, result_at
-from robench.threat import NORMS, Epsilon, Norm
+from robench.report import headline
+from robench.threat import NORMS, Norm
 from robench_leaderboard._names import board_page, dataset_page
 from robench_leaderboard._rows import Row, Section, section_of
 
-__all__ = ["Board", "Figures", "boards_of", "figures_of", "headline"]
+__all__ = ["Board", "Figures", "boards_of", "figures_of"]
 
 Figures = Mapping[tuple[Subject, Norm, float], Result]
 """The result of each subject at every (norm, ε) that was asked for."""
@@ -86,9 +87,8 @@ def _board(name: str, about: list[Subject], norm: Norm, figures: Figures) -> Boa
     sections = []
     for value, eps in values:
         sections.append(section_of([figures[one, norm, value] for one in about if (one, norm, value) in figures], eps))
-    most = max(len(section.rows) for section in sections)
-    usual = [place for place, section in enumerate(sections) if len(section.rows) == most]
-    shown = sections[headline(about, norm, [value for value, _ in values], usual)]
+    first = headline([row.result for section in sections for row in section.rows], norm)
+    shown = next(section for section in sections if first is None or section.eps.value == first.value)
     seen: dict[Subject, None] = {}
     for row in (*shown.rows, *(row for section in sections for row in section.rows)):
         seen.setdefault(row.result.subject)
@@ -104,18 +104,3 @@ def _board(name: str, about: list[Subject], norm: Norm, figures: Figures) -> Boa
         headline=shown,
         subjects=tuple(seen),
     )
-
-
-def headline(about: Iterable[Subject], norm: Norm, values: Sequence[float], usual: Sequence[int]) -> int:
-    """Return which of `values` (ε, ascending) to show where there is room for one.
-
-    The dataset's own threshold if it was searched, else the middle one of the places `usual`; 0 where there is none.
-    """
-    told = {
-        Epsilon.parse(text).value
-        for subject in about
-        for manifest in subject.runs
-        for text in manifest.dataset.thresholds.get(norm, ())
-    }
-    places = [place for place, value in enumerate(values) if value in told] or usual
-    return places[(len(places) - 1) // 2] if places else 0

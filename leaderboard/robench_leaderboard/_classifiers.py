@@ -20,11 +20,11 @@ from robench.metrics import (
     result_at,
     searched_at,
 )
-from robench.report import bracket, cost, interval, percent
+from robench.report import bracket, cost, headline, interval, percent
 from robench.runs import ClassifierInfo, Display, Manifest, PluginInfo, Trust, folder_name
 from robench.threat import Epsilon, Norm
 from robench_leaderboard._bars import Bar, bar_of
-from robench_leaderboard._boards import Figures, headline
+from robench_leaderboard._boards import Figures
 from robench_leaderboard._curves import curves_of
 from robench_leaderboard._gallery import Gallery, WitnessesOf, galleries_of
 from robench_leaderboard._names import board_page, classifier_page, dataset_page
@@ -189,7 +189,8 @@ def _norm(
     subject: Subject, norm: Norm, results: list[Result], dataset: str, ceilings: Ceilings, gallery: Gallery
 ) -> NormView:
     line = curve(subject, norm)
-    middle = headline([subject], norm, [result.eps.value for result in results], range(len(results)))
+    first = headline(results, norm)
+    middle = 0 if first is None else [result.eps.value for result in results].index(first.value)
     place = f"in {norm_name(norm)} at ε = {results[middle].eps.text}" if results else ""
     classes = class_table(subject, results, middle, place)
     rows = tuple(_row(result, classes, i) for i, result in enumerate(results))

@@ -12,7 +12,7 @@ from robench.threat import NORMS, Epsilon, Norm
 if TYPE_CHECKING:
     from robench.metrics import Result
 
-__all__ = ["headline", "overview"]
+__all__ = ["overview"]
 
 WIDTH = 100
 _GAP = "  "
@@ -34,31 +34,10 @@ def overview(results: Sequence[Result]) -> list[str]:
     return lines
 
 
-def headline(results: Sequence[Result], norm: Norm) -> Epsilon | None:
-    """Return the ε to show of a norm, as boards do: the middle one of the dataset's own thresholds that were searched.
-
-    Without such, the middle one of those that most classifiers were asked at; None where the norm was not searched.
-    """
-    mine = [result for result in results if result.norm == norm]
-    if not mine:
-        return None
-    budgets = {result.eps.value: result.eps for result in sorted(mine, key=lambda result: result.eps)}
-    told = {
-        Epsilon.parse(text).value
-        for result in mine
-        for manifest in result.subject.runs
-        for text in manifest.dataset.thresholds.get(norm, ())
-    }
-    counts = {value: sum(result.eps.value == value for result in mine) for value in budgets}
-    most = max(counts.values())
-    usual = [value for value in budgets if value in told] or [value for value in budgets if counts[value] == most]
-    return budgets[usual[(len(usual) - 1) // 2]]
-
-
 def _table(results: list[Result]) -> list[str]:
     from rich.cells import cell_len, set_cell_size
 
-    from robench.report import percent
+    from robench.report import headline, percent
 
     first = results[0]
     shown = {norm: eps for norm in NORMS if (eps := headline(results, norm)) is not None}

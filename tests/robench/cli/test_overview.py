@@ -6,8 +6,9 @@ from rich.cells import cell_len
 from oracles.bounds import fake_bound
 from oracles.evidence import fake_run
 from robench.bounds import Ceilings
-from robench.cli._overview import headline, overview
+from robench.cli._overview import overview
 from robench.metrics import results
+from robench.report import headline
 from robench.threat import Epsilon
 
 INF = float("inf")
