@@ -46,13 +46,13 @@ FLAGS: tuple[Meaning, ...] = (
     ),
     _flag(
         "chance-contradictions",
-        "More statistical bounds contradict each other than their error rates explain (binomial quantile at 0.999).",
+        "More statistical bounds contradict each other, or a ceiling, than their error rates explain (binomial quantile at 0.999).",
     ),
     _flag("confidence-unknown", "Rests on statistical evidence whose source does not tell its confidence."),
     _flag(
         "contradictions",
-        "A sample is certified beyond a verified misclassified point: one of the two tools is wrong. "
-        "robench check names the samples.",
+        "A sample is certified beyond a verified misclassified point, or more samples are certified than the ceiling "
+        "allows: one of the two tools is wrong. robench check names the samples.",
     ),
     _flag("coverage", "Some correct samples that nothing settles were never given to an attack, or to a certifier."),
     _flag("disputed", "Rows disagree about the prediction on a clean sample."),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from robench.bounds import BoundRun, Ceiling, Ceilings
 from robench.check._findings import Finding
-from robench.metrics import Subject, above, certified_at, expected_failures
+from robench.metrics import Subject, above, beyond, certified_at
 from robench.threat import NORMS, Norm
 
 __all__ = ["above_ceilings", "of_bounds"]
@@ -45,56 +46,66 @@ def above_ceilings(subject: Subject, ceilings: Ceilings) -> tuple[list[Finding],
     """Return where more samples of a subject are certified than a ceiling allows, and notes about the rest.
 
     Proofs contradict a ceiling surely. Statistical certificates do where more of them must be wrong than chance
-    explains. Attacks that leave more unbroken are too weak, which is worth a note.
+    explains. Attacks that leave more unbroken are too weak, which is worth a note. Runs may be about different samples:
+    a ceiling counts where it is about all of them together, or about those of one run.
     """
     findings: list[Finding] = []
     notes: list[str] = []
-    key = (subject.dataset_hash, subject.split, subject.samples_hash)
-    for norm in NORMS:
-        for eps, _ in ceilings.curve(*key, norm):
-            if ceiling := ceilings.at(*key, norm, eps):
-                findings += _proofs(subject, norm, eps, ceiling)
-                more, remarks = _claims(subject, norm, eps, ceiling)
-                findings += more
-                notes += remarks
-        if _attacked(subject):
-            for budget in subject.requested.get(norm, ()):
-                if ceiling := ceilings.at(*key, norm, budget.value):
-                    notes += _attacks(subject, norm, budget.value, ceiling)
+    for part in _parts(subject, ceilings):
+        key = _key(part)
+        for norm in NORMS:
+            for eps, _ in ceilings.curve(*key, norm):
+                if ceiling := ceilings.at(*key, norm, eps):
+                    more, remarks = _certified(part, norm, eps, ceiling)
+                    findings += more
+                    notes += remarks
+            if _attacked(part):
+                for budget in part.requested.get(norm, ()):
+                    if ceiling := ceilings.at(*key, norm, budget.value):
+                        notes += _attacks(part, norm, budget.value, ceiling)
     return findings, notes
 
 
-def _proofs(subject: Subject, norm: Norm, eps: float, ceiling: Ceiling) -> Iterator[Finding]:
-    proven = _proven(subject, norm, eps)
-    count, n = int(proven.sum()), len(proven)
-    if excess := above(count, n, ceiling.value):
+def _parts(subject: Subject, ceilings: Ceilings) -> list[Subject]:
+    """Return the subject, and the subject on the samples of each of its runs, where a ceiling is about those."""
+    parts = {subject.samples_hash: subject}
+    runs, samples = subject.rows["run"].astype(str).to_numpy(), subject.rows["sample"].to_numpy()
+    for manifest in subject.runs:
+        own = np.unique(samples[runs == manifest.run])
+        if len(own) < len(subject.samples):
+            part = replace(subject, rows=subject.rows[np.isin(samples, own)].reset_index(drop=True))
+            if any(ceilings.curve(*_key(part), norm) for norm in NORMS):
+                parts.setdefault(part.samples_hash, part)
+    return list(parts.values())
+
+
+def _key(subject: Subject) -> tuple[str, str, str]:
+    return subject.dataset_hash, subject.split, subject.samples_hash
+
+
+def _certified(subject: Subject, norm: Norm, eps: float, ceiling: Ceiling) -> tuple[list[Finding], list[str]]:
+    """Proofs, or statistical certificates on top of them where the proofs alone are within the ceiling."""
+    found = beyond(subject.radii(norm), eps, ceiling.value)
+    n = len(found.proven)
+    if found.proofs:
+        count = int(found.proven.sum())
         text = (
             f"{subject.title}: {count} of {n} samples are certified at {norm} {eps:.9g}, an accuracy of "
-            f"{count / n:.9g}, {excess} more than the ceiling {_named(ceiling)} allows"
+            f"{count / n:.9g}, {found.proofs} more than the ceiling {_named(ceiling)} allows"
         )
-        yield _finding("ceiling", text, subject, norm, eps, ceiling, proven)
-
-
-def _claims(subject: Subject, norm: Norm, eps: float, ceiling: Ceiling) -> tuple[list[Finding], list[str]]:
-    """Statistical certificates on top of the proofs, where the proofs alone are within the ceiling."""
-    radii, proven = subject.radii(norm), _proven(subject, norm, eps)
-    claimed = subject.correct & certified_at(radii.best_lower, eps)
-    count, n = int(claimed.sum()), len(claimed)
-    excess = above(count, n, ceiling.value)
-    if not excess or above(int(proven.sum()), n, ceiling.value):
+        return [_finding("ceiling", text, subject, norm, eps, ceiling, found.proven)], []
+    if not found.claims:
         return [], []
-    alpha = 1.0 - radii.lower_confidence[claimed & ~proven]
     text = (
-        f"{subject.title}: {count} of {n} samples are certified at {norm} {eps:.9g}, {excess} more than the ceiling "
-        f"{_named(ceiling)} allows; {len(alpha)} of the certificates hold with a confidence"
+        f"{subject.title}: {int(found.claimed.sum())} of {n} samples are certified at {norm} {eps:.9g}, {found.claims} "
+        f"more than the ceiling {_named(ceiling)} allows; {found.doubtful} of the certificates hold with a confidence"
     )
-    if np.isnan(alpha).any():
+    if found.expected is None:
         return [], [f"{text} that its source does not tell, so nothing can be concluded"]
-    expected = expected_failures(len(alpha), float(alpha.max()))
-    if excess <= expected:
-        return [], [f"{text}, and up to {expected} of those may be wrong by chance"]
-    text += f", but no more than {expected} of those are wrong by chance"
-    return [_finding("chance", text, subject, norm, eps, ceiling, claimed)], []
+    if not found.too_many:
+        return [], [f"{text}, and up to {found.expected} of those may be wrong by chance"]
+    text += f", but no more than {found.expected} of those are wrong by chance"
+    return [_finding("chance", text, subject, norm, eps, ceiling, found.claimed)], []
 
 
 def _attacks(subject: Subject, norm: Norm, eps: float, ceiling: Ceiling) -> Iterator[str]:
@@ -105,10 +116,6 @@ def _attacks(subject: Subject, norm: Norm, eps: float, ceiling: Ceiling) -> Iter
             f"{subject.title}: {count} of {n} samples are unbroken at {norm} {eps:.9g}, {missed} more than the ceiling "
             f"{_named(ceiling)} allows: the attacks are too weak"
         )
-
-
-def _proven(subject: Subject, norm: Norm, eps: float) -> npt.NDArray[np.bool_]:
-    return np.asarray(subject.correct & certified_at(subject.radii(norm).lower, eps))
 
 
 def _attacked(subject: Subject) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from robench.metrics._beyond import Beyond, beyond
 from robench.metrics._chance import LEAST_CONFIDENCE, ByChance, claims, contradictions_by_chance, expected_failures
 from robench.metrics._compare import above, certified_at, contradicts, falsified_at, searched_at, within
 from robench.metrics._curves import Curve, curve
@@ -18,6 +19,7 @@ __all__ = [
     "BLOCKING",
     "LEAST_CONFIDENCE",
     "LEVEL",
+    "Beyond",
     "ByChance",
     "Comparison",
     "Curve",
@@ -31,6 +33,7 @@ __all__ = [
     "Subject",
     "above",
     "attribution",
+    "beyond",
     "carried_lower",
     "certified_at",
     "claims",

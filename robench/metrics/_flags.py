@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from robench.metrics._beyond import beyond
 from robench.metrics._chance import contradictions_by_chance
 from robench.metrics._compare import above, certified_at, falsified_at
 from robench.metrics._evaluators import relevant
@@ -50,7 +51,7 @@ def flags_at(
         *_run_flags(subject),
         *_evidence_flags(subject, norm, eps, attacked, certified),
         *_chance_flags(subject, norm, eps),
-        *(_ceiling_flags(subject, norm, eps, ceiling) if attacked and ceiling else ()),
+        *(_ceiling_flags(subject, norm, eps, attacked, ceiling) if ceiling else ()),
     }
     return tuple(sorted(found))
 
@@ -125,10 +126,24 @@ def _chance_flags(subject: Subject, norm: Norm, eps: float) -> Iterator[Flag]:
         yield Flag("probabilistic", f"{text}; up to {found.expected} of {found.n} are expected")
 
 
-def _ceiling_flags(subject: Subject, norm: Norm, eps: float, ceiling: Ceiling) -> Iterator[Flag]:
-    """Say where more samples are unbroken than any classifier can get right."""
-    unbroken, n = int(subject.radii(norm).empirical(eps).sum()), len(subject.samples)
-    if missed := above(unbroken, n, ceiling.value):
+def _ceiling_flags(subject: Subject, norm: Norm, eps: float, attacked: bool, ceiling: Ceiling) -> Iterator[Flag]:
+    """Say where more samples are certified, or unbroken, than any classifier can get right."""
+    found, n = beyond(subject.radii(norm), eps, ceiling.value), len(subject.samples)
+    limit = f"than any classifier can be right on within ε = {eps:g} ({ceiling.bound})"
+    if found.proofs:
+        text = f"{_samples(found.proofs)} more certified {limit}: a certificate or the bound is wrong: `robench check`"
+        yield Flag("contradictions", text)
+        return  # what the attacks missed would follow from the bound
+    if found.claims:
+        more = f"{_samples(found.claims)} more certified with a confidence {limit}"
+        if found.expected is None:
+            yield Flag("confidence-unknown", f"{more}: nothing can be concluded, their source tells no confidence")
+        elif found.too_many:
+            yield Flag("chance-contradictions", f"{more}; no more than {found.expected} are expected")
+        else:
+            yield Flag("probabilistic", f"{more}; up to {found.expected} are expected")
+    unbroken = int(subject.radii(norm).empirical(eps).sum())
+    if attacked and (missed := above(unbroken, n, ceiling.value)):
         yield Flag(
             "above-ceiling",
             f"the attacks are too weak: at least {missed} of the {unbroken} unbroken samples can be broken, since no "

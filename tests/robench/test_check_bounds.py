@@ -91,6 +91,19 @@ def test_a_ceiling_about_other_samples_says_nothing(outcome, changes):
     assert outcome(certified(40), bound) == ([], ())
 
 
+@pytest.mark.parametrize("first", [0, 20])
+def test_a_second_run_about_more_samples_hides_nothing(outcome, tmp_path, first):
+    """20 of the run's 20 samples are proven; together with another run's they are 20 of 40, which no ceiling is about."""
+    some = range(first, first + 20)
+    run = fake_run(0, n=20, evaluators=(("cert", "certificate"),)).clean(dict.fromkeys(some, True))
+    run.add("cert", "certificate", "linf", 0.1, dict.fromkeys(some, ("certified", 0.1, INF)))
+    run.save(tmp_path)
+    more = fake_run(1, n=40).clean(dict.fromkeys(range(40), True))
+    found, _ = outcome(more, fake_bound({"0.1": 0.95}, samples=some))
+    assert [(one.code, one.values) for one in found] == [("ceiling", {"eps": 0.1, "certified": 1.0, "ceiling": 0.95})]
+    assert "20 of 20 samples" in found[0].text and "1 more" in found[0].text
+
+
 def test_a_rising_ceiling_and_a_floor_above_a_ceiling_are_findings(outcome):
     rising = fake_bound({"0.05": 0.5, "0.1": 0.75}, samples=range(40))
     floor = fake_bound({"0.05": 0.25, "0.1": 0.625}, number=1, name="floor", direction="floor", samples=range(40))

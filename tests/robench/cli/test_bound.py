@@ -97,7 +97,7 @@ def test_the_ceiling_is_seen_by_eval_report_and_check(robench, tmp_path):
     words = ["eval", "-m", "halves", "-d", "halves:n=30", "-a", "descent", "-c", "hyperplane", "--eps", "0.02", "-q"]
     (result,) = json.loads(robench(*words, "--json").stdout)["results"]
     assert result["ceiling"] == 0.5 < result["certified_accuracy"]
-    assert "above-ceiling" in {flag["code"] for flag in result["flags"]}
+    assert "contradictions" in {flag["code"] for flag in result["flags"]}
     assert "ceiling 50.0 %" in robench(*words).stdout
     assert "ceiling 50.0 %" in robench("report", tmp_path).stdout
     document = json.loads(robench("report", tmp_path, "--json").stdout)

@@ -149,3 +149,24 @@ def test_only_attacks_can_be_too_weak():
     (result,) = results([run], Ceilings([fake_bound({"0.1": 0.25})]))
     assert result.ceiling.value == 0.25
     assert "above-ceiling" not in {flag.code for flag in result.flags}
+
+
+@pytest.mark.parametrize(
+    ("confidence", "extra", "code"),
+    [(1.0, 0, None), (1.0, 1, "contradictions"), (0.99, 3, "probabilistic"), (0.99, 4, "chance-contradictions"),
+     (None, 4, "confidence-unknown")],
+)  # fmt: skip
+@pytest.mark.parametrize("attacked", [False, True])
+def test_more_certified_than_a_ceiling_allows_has_no_rank(confidence, extra, code, attacked):
+    """30 of 40 are certified. Each is wrong with probability 0.01: the binomial quantile at 0.999 is 3."""
+    kinds = (("cert", "certificate"), *((("pgd", "attack"),) if attacked else ()))
+    run = fake_run(0, n=40, evaluators=kinds).clean(dict.fromkeys(range(40), True))
+    if attacked:
+        run.add("pgd", "attack", "linf", 0.1, dict.fromkeys(range(40), ("open", 0, INF)))
+    rows = {i: ("certified", 0.1, INF) if i < 30 else ("open", 0, INF) for i in range(40)}
+    run.add("cert", "certificate", "linf", 0.1, rows, confidence=confidence)
+    (result,) = results([run], Ceilings([fake_bound({"0.1": (30 - extra) / 40}, samples=range(40))]))
+    told = {flag.code for flag in result.flags if "any classifier can be right on" in flag.text}
+    assert told == ({code} if code else set())
+    assert result.rankable == (code not in ("contradictions", "chance-contradictions"))
+    assert ("above-ceiling" in {flag.code for flag in result.flags}) == (attacked and code != "contradictions")
