@@ -78,7 +78,8 @@ class Measure(ABC):
             return value
         root = np.sqrt(value)
         # The square of a number of 24 bits is exact.
-        exact = (root.astype(np.float32) == root) & (root * root == value)
+        with np.errstate(over="ignore"):
+            exact = (root.astype(np.float32) == root) & (root * root == value)
         return np.where(exact, root, np.nextafter(root, 0.0))
 
     def exact(self, i: int, j: int) -> Fraction:

@@ -111,6 +111,12 @@ def test_edges_are_the_pairs_that_conflict(data):
 
 
 @pytest.mark.parametrize("norm", NORMS)
+def test_distances_beyond_float32_are_told(norm):
+    x = np.array([-3e38, 3e38], np.float32)
+    assert scanned(make(x, [0, 1]), norm, [1.0]).nearest[0, 1] == pytest.approx(float(x[1]) * 2, rel=1e-14)
+
+
+@pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("scale", [1.0, 1e-18, 1e18])
 def test_separations_are_rounded_down(norm, scale):
     x = (np.random.default_rng(1).standard_normal((40, 6)) * scale).astype(np.float32)
