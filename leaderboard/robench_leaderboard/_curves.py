@@ -12,7 +12,7 @@ from robench.metrics import Curve, Result, Subject, curve
 from robench.report import bracket
 from robench.threat import Epsilon
 from robench_leaderboard._boards import Board
-from robench_leaderboard._curve_chart import curve_chart
+from robench_leaderboard._charts import curve_chart
 from robench_leaderboard._names import classifier_page
 from robench_leaderboard._text import norm_name, plain
 

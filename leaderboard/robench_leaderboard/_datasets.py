@@ -12,7 +12,7 @@ from robench.bounds import BoundRow, BoundRun, Ceilings
 from robench.metrics import Subject, curve
 from robench.runs import DatasetInfo
 from robench.threat import NORMS, Norm
-from robench_leaderboard._curve_chart import ceiling_chart
+from robench_leaderboard._charts import ceiling_chart
 from robench_leaderboard._names import board_page, classifier_page, dataset_page
 from robench_leaderboard._per_class import labels_of
 from robench_leaderboard._separation import Separation, separation_of

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from robench.metrics import Result, Share
 from robench.report import safe
-from robench_leaderboard._class_chart import ClassBar, class_chart
+from robench_leaderboard._charts import ClassBar, class_chart
 
 if TYPE_CHECKING:
     from robench.metrics import Subject

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from robench.bounds import BoundRun
 from robench.threat import Norm
-from robench_leaderboard._class_chart import MOST_CLASSES, separation_chart
+from robench_leaderboard._charts import MOST_CLASSES, separation_chart
 from robench_leaderboard._text import norm_name, plain
 
 __all__ = ["Pair", "Separation", "separation_of"]

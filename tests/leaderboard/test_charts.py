@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robench.metrics import Curve
-from robench_leaderboard import _charts
-from robench_leaderboard._charts import shortened, spread
-from robench_leaderboard._class_chart import ClassBar, class_chart, separation_chart
-from robench_leaderboard._curve_chart import HEIGHT, WIDTH, ceiling_chart, curve_chart, drawn_steps, value_at
+from robench_leaderboard._charts import _draw
+from robench_leaderboard._charts._classes import ClassBar, class_chart, separation_chart
+from robench_leaderboard._charts._curves import HEIGHT, WIDTH, ceiling_chart, curve_chart, drawn_steps, value_at
+from robench_leaderboard._charts._draw import shortened, spread
 
 LINE = Curve(
     norm="linf",
@@ -200,10 +200,10 @@ def test_colours_are_those_of_the_page():
 
 
 def test_the_same_spec_gives_the_same_bytes_and_is_drawn_once():
-    _charts._drawn.cache_clear()
+    _draw._drawn.cache_clear()
     first = chart()
     assert chart() == first
-    assert _charts._drawn.cache_info().misses == 1
+    assert _draw._drawn.cache_info().misses == 1
     code = (
         "import sys; sys.path.insert(0, 'tests/leaderboard'); import test_charts as t, hashlib;"
         "print(hashlib.sha256((t.chart() + ''.join(t.charts_about('a'))).encode()).hexdigest())"

@@ -10,7 +10,7 @@ from oracles.evidence import fake_run, sha, toy_runs
 from oracles.pages import Page, pages_of, site_of
 from robench.bounds import BoundRun, Ceilings
 from robench.metrics import curve, subjects
-from robench_leaderboard._curve_chart import value_at
+from robench_leaderboard._charts._curves import value_at
 from robench_leaderboard._datasets import _reached, dataset_views
 from robench_leaderboard._environment import environment
 from robench_leaderboard._separation import separation_of

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import altair as alt
 from markupsafe import Markup
 
-from robench_leaderboard._charts import FONT, Layer, along, draw, layer, shortened, text_width, texts
+from robench_leaderboard._charts._draw import FONT, Layer, along, draw, layer, shortened, text_width, texts
 
 __all__ = ["MOST_CLASSES", "ClassBar", "class_chart", "separation_chart"]
 

@@ -16,7 +16,7 @@ import altair as alt
 from markupsafe import Markup
 
 from robench.metrics import Curve
-from robench_leaderboard._charts import Layer, along, draw, layer, spread, text_width, texts
+from robench_leaderboard._charts._draw import Layer, along, draw, layer, spread, text_width, texts
 
 __all__ = ["HEIGHT", "WIDTH", "Steps", "ceiling_chart", "curve_chart", "value_at"]
 
