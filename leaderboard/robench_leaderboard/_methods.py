@@ -46,7 +46,8 @@ FLAGS: tuple[Meaning, ...] = (
     ),
     _flag(
         "chance-contradictions",
-        "More statistical bounds contradict each other, or a ceiling, than their error rates explain (binomial quantile at 0.999).",
+        "More statistical bounds contradict each other, or a ceiling, than their error rates explain (binomial "
+        "quantile at 0.999).",
     ),
     _flag("confidence-unknown", "Rests on statistical evidence whose source does not tell its confidence."),
     _flag(

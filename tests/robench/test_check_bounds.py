@@ -93,7 +93,7 @@ def test_a_ceiling_about_other_samples_says_nothing(outcome, changes):
 
 @pytest.mark.parametrize("first", [0, 20])
 def test_a_second_run_about_more_samples_hides_nothing(outcome, tmp_path, first):
-    """20 of the run's 20 samples are proven; together with another run's they are 20 of 40, which no ceiling is about."""
+    """20 of the run's 20 samples are proven; among another run's 40 no ceiling is about them."""
     some = range(first, first + 20)
     run = fake_run(0, n=20, evaluators=(("cert", "certificate"),)).clean(dict.fromkeys(some, True))
     run.add("cert", "certificate", "linf", 0.1, dict.fromkeys(some, ("certified", 0.1, INF)))
