@@ -76,7 +76,7 @@ def boards_of(subjects: Sequence[Subject], figures: Figures) -> list[Board]:
         together = list(group)
         name = min(subject.dataset for subject in together)
         for norm in NORMS:
-            asked = [subject for subject in together if norm in subject.requested]
+            asked = [subject for subject in together if subject.requested.get(norm)]  # of radii alone there is no ε
             if asked:
                 boards.append(_board(name, asked, norm, figures))
     return sorted(boards, key=lambda board: (board.dataset, board.split, board.dataset_hash, NORMS.index(board.norm)))

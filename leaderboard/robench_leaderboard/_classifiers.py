@@ -25,6 +25,7 @@ from robench.runs import ClassifierInfo, Display, Manifest, PluginInfo, Trust, f
 from robench.threat import Epsilon, Norm
 from robench_leaderboard._bars import Bar, bar_of
 from robench_leaderboard._boards import Figures
+from robench_leaderboard._charts import LARGEST
 from robench_leaderboard._curves import curves_of
 from robench_leaderboard._gallery import Gallery, WitnessesOf, galleries_of
 from robench_leaderboard._names import board_page, classifier_page, dataset_page
@@ -65,13 +66,14 @@ class Settled:
 
 @dataclass(frozen=True)
 class NormView:
-    """One norm. `board` is the page that compares others in it; `searched` says how the upper line was searched.
+    """One norm.
 
-    `carried` is what evidence in other norms settles besides, (certified, falsified) at each ε.
+    `board` is the page that compares others in it, None where no ε was asked for; `searched` says how the upper line
+    was searched; `carried` is what evidence in other norms settles besides, (certified, falsified) at each ε.
     """
 
     norm: Norm
-    board: str
+    board: str | None
     rows: tuple[EpsView, ...]
     chart: Markup | None
     searched: str
@@ -197,7 +199,7 @@ def _norm(
     settled = tuple(_settled(subject, norm, results))
     return NormView(
         norm=norm,
-        board=board_page(dataset, subject.dataset_hash, subject.split, norm),
+        board=board_page(dataset, subject.dataset_hash, subject.split, norm) if results else None,
         rows=rows,
         chart=_chart(line, subject, results, ceilings),
         searched=_searched(line),
@@ -243,7 +245,7 @@ def _chart(line: Curve, subject: Subject, results: Sequence[Result], ceilings: C
     """The curves up to the largest ε asked for; of radii alone, up to the largest one."""
     marks = [result.eps for result in results]
     largest = max((eps.value for eps in marks), default=max(line.eps))
-    if not largest > 0:
+    if not 0 < largest <= LARGEST:
         return None
     return curves_of(line, results or [result_at(subject, line.norm, Epsilon.parse(largest))], ceilings, largest, marks)
 

@@ -12,7 +12,7 @@ from robench.metrics import Curve, Result, Subject, curve
 from robench.report import bracket
 from robench.threat import Epsilon
 from robench_leaderboard._boards import Board
-from robench_leaderboard._charts import curve_chart
+from robench_leaderboard._charts import LARGEST, curve_chart
 from robench_leaderboard._names import classifier_page
 from robench_leaderboard._text import norm_name, plain
 
@@ -34,6 +34,8 @@ class Panel:
 def panels_of(board: Board, ceilings: Ceilings) -> list[Panel]:
     """Return the panels of a board's first classifiers, in its order, from ε = 0 to beyond the largest one asked."""
     asked = [section.eps for section in board.sections]
+    if asked[-1].value > LARGEST:
+        return []
     results: dict[Subject, list[Result]] = {}
     for row in board.rows:
         results.setdefault(row.result.subject, []).append(row.result)
@@ -50,7 +52,7 @@ def panels_of(board: Board, ceilings: Ceilings) -> list[Panel]:
 def curves_of(
     line: Curve, results: Sequence[Result], ceilings: Ceilings, largest: float, marks: Sequence[Epsilon]
 ) -> Markup:
-    """Return the chart of a classifier in one norm from ε = 0 to somewhat beyond `largest` (> 0).
+    """Return the chart of a classifier in one norm from ε = 0 to somewhat beyond `largest` (0 … LARGEST).
 
     `results` (at least one) are its figures in that norm, `marks` the ε of the axis.
     """

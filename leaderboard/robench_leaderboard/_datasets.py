@@ -12,7 +12,7 @@ from robench.bounds import BoundRow, BoundRun, Ceilings
 from robench.metrics import Subject, curve
 from robench.runs import DatasetInfo
 from robench.threat import NORMS, Norm
-from robench_leaderboard._charts import ceiling_chart
+from robench_leaderboard._charts import LARGEST, ceiling_chart
 from robench_leaderboard._names import board_page, classifier_page, dataset_page
 from robench_leaderboard._per_class import labels_of
 from robench_leaderboard._separation import Separation, separation_of
@@ -123,7 +123,7 @@ def _view(about: Sequence[Subject], bounds: Sequence[BoundRun], ceilings: Ceilin
         boards=tuple(
             (norm, board_page(dataset, info.hash, info.split, norm), asked)
             for norm in NORMS
-            if (asked := sum(norm in one.requested for one in about))
+            if (asked := sum(bool(one.requested.get(norm)) for one in about))
         ),
         classifiers=tuple(
             sorted(((one.title, classifier_page(one)) for one in about), key=lambda one: (one[0].lower(), one[1]))
@@ -250,7 +250,7 @@ def _chart(
     n: int,
     reached: Sequence[tuple[float, float]],
 ) -> Markup | None:
-    if not steps:
+    if not steps or steps[-1][0] > LARGEST:
         return None
     said = "; ".join(f"{texts[eps]}: {100 * value:.2f} %" for eps, value in steps[:12])
     return ceiling_chart(

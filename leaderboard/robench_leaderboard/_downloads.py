@@ -22,6 +22,7 @@ from robench_leaderboard._rows import Row
 
 __all__ = ["COLUMNS", "board_files", "evidence_file", "evidence_of", "figure_files", "records_of"]
 
+_FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")  # the wide ones count where Chinese or Japanese is written
 _SCHEMA = pa.schema(
     [
         ("dataset", pa.string()),
@@ -198,4 +199,4 @@ def _csv(records: list[dict[str, Any]]) -> bytes:
 
 def _cell(value: Any) -> Any:
     """A spreadsheet must not take a stranger's name for a formula."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+    return f"'{value}" if isinstance(value, str) and value.lstrip()[:1] in _FORMULA else value

@@ -112,7 +112,7 @@ def galleries_of(subject: Subject, witnesses_of: WitnessesOf) -> dict[Norm, Gall
 
 
 def _no_images(shape: tuple[int, ...]) -> str | None:
-    if len(shape) != 3 or shape[0] not in (1, 3):
+    if len(shape) != 3 or shape[0] not in (1, 3) or 0 in shape:
         told = "×".join(map(str, shape)) or "unknown shape"
         return f"The inputs ({told}) are not images: pictures are drawn of one or three channels, [C, H, W]."
     if max(shape) > _LONGEST_SIDE:
@@ -158,8 +158,11 @@ def _picture(witness: _Witness, label: int) -> tuple[Picture, str]:
     if not (math.isfinite(low) and math.isfinite(high)):
         low, high = float(clean.min()), float(clean.max())
         told = "the clean input's own range"
-    delta = point - clean
+    with np.errstate(over="ignore"):
+        delta = point - clean
     scale = float(np.abs(delta).max())
+    if not (math.isfinite(scale) and math.isfinite(high - low)):
+        raise DataError("values too large to be drawn")
     picture = Picture(
         sample=row["sample"],
         label=label,

@@ -269,3 +269,35 @@ def test_the_page_is_accessible_and_no_wider_than_the_screen(tmp_path, scheme, w
         assert messages == []
         assert [found["id"] for found in Axe().run(tab).response["violations"]] == []
         browser.close()
+
+
+@pytest.mark.parametrize("shape", [(0, 2, 2), (1, 0, 2), (3, 2, 0)])
+def test_a_shape_without_values_is_no_image(shape):
+    run = fake_run(0, shape=shape).clean(dict.fromkeys(range(4), True))
+    run.add("pgd", "attack", "linf", 0.1, dict.fromkeys(range(4), ("open", 0.0, INF)))
+    (subject,) = subjects([run])
+    (gallery,) = galleries_of(subject, lambda name: run.iter_witnesses()).values()
+    assert gallery.pictures == ()
+    assert "not images" in gallery.note
+
+
+def test_values_whose_difference_overflows_are_not_drawn():
+    run = fake_run(0, shape=(1, 1, 2)).clean(dict.fromkeys(range(4), True))
+    run.add("pgd", "attack", "linf", 0.1, dict.fromkeys(range(4), ("falsified", 0.0, 0.1)))
+    told = {"linf": 0.1, "l2": 0.1, "l1": 0.1}
+    low = np.full((1, 1, 2), -np.inf, np.float32)
+    run.witness("pgd", "linf", 0.1, 0, [[[np.inf, 0]]], clean=[low], **told)
+    run.points.add_rows(
+        evaluator="pgd",
+        norm="linf",
+        eps=0.1,
+        sample=np.array([1]),
+        points=np.full((1, 1, 1, 2), 1.7e308),
+        clean=[np.full((1, 1, 2), -1.7e308)],
+        prediction=1,
+        margin=-0.25,
+        **told,
+    )
+    (subject,) = subjects([run])
+    (gallery,) = galleries_of(subject, lambda name: run.iter_witnesses()).values()
+    assert gallery.pictures == ()

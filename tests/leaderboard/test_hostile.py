@@ -1,11 +1,14 @@
 """Names and metadata of strangers appear as text, isolated and cut, and nothing else."""
 
+import csv
+import io
 import json
 import re
 
 import pyarrow.parquet as pq
 import pytest
 
+from oracles.bounds import fake_bound
 from oracles.evidence import NETS, fake_run, toy_runs
 from oracles.pages import board_of, pages_of, site_of
 from robench.runs import Display, Flag
@@ -136,3 +139,52 @@ def test_a_hostile_dataset_makes_safe_page_names(tmp_path):
     files = site_of(tmp_path, [named(0, "n", dataset="../../etc/<b>")])
     assert all(re.fullmatch(r"[a-z0-9.-]+", name) for name in files)
     assert "../../etc/<b>" in next(page.text for name, page in pages_of(files).items() if name.endswith("-linf.html"))
+
+
+def radii_alone(number, norm="l2", kind="certificate"):
+    """A run that asked for a norm and for no ε."""
+    run = fake_run(number, norm=norm, eps=()).clean(dict.fromkeys(range(4), True))
+    if kind == "certificate":
+        return run.add("radii", kind, norm, None, dict.fromkeys(range(4), ("certified", 0.3, INF)))
+    return run.add("nearest", kind, norm, None, dict.fromkeys(range(4), ("falsified", 0.0, 0.3)))
+
+
+@pytest.mark.parametrize("kind", ["certificate", "attack"])
+def test_radii_alone_make_pages_without_a_board_and_no_link_to_one(tmp_path, kind):
+    files = site_of(tmp_path, [radii_alone(0, kind=kind), named(1, "another")])
+    pages = pages_of(files)
+    assert not [name for name in files if re.search(r"-l2\.(html|csv|json|parquet)$", name)]
+    own = next(page for name, page in pages.items() if name.startswith("net-"))
+    assert "No ε was asked for in this norm" in own.text
+    for name, page in pages.items():
+        targets = {link.partition("#")[0] for link in page.links if not link.startswith("data:")}
+        assert targets <= {"", *files}, name
+
+
+@pytest.mark.parametrize("eps", ["1.7e308", "1e301", "1e300", "5e-324"])
+def test_an_axis_that_doubles_cannot_hold_is_not_drawn(tmp_path, eps):
+    value = float(eps)
+    run = fake_run(0, eps=(eps,), n=2).clean({0: True, 1: True})
+    run.add("pgd", "attack", "linf", value, {0: ("open", 0, INF), 1: ("open", 0, INF)})
+    run.add("ibp", "certificate", "linf", value, {0: ("certified", value, INF), 1: ("open", 0, INF)})
+    pages = pages_of(site_of(tmp_path, [run], bounds=[fake_bound({eps: 0.5}, samples=range(2))]))
+    assert len(pages) == 6
+    assert all(eps in page.text for name, page in pages.items() if name.startswith(("net-", "toy-")))
+
+
+@pytest.mark.parametrize(
+    ("name", "cell"),
+    [
+        ("=1+1", "'=1+1"),
+        (" =1+1", "' =1+1"),
+        ("＝1+1", "'＝1+1"),
+        ("＠SUM(1)", "'＠SUM(1)"),
+        ("1=1", "1=1"),
+        ('"=1', '"=1'),
+        ("a,b", "a,b"),
+    ],
+)
+def test_a_cell_that_begins_like_a_formula_is_marked(tmp_path, name, cell):
+    files = site_of(tmp_path, [named(0, name)])
+    (row,) = csv.DictReader(io.StringIO(files["results.csv"].decode()))
+    assert row["classifier"] == row["name"] == cell

@@ -1,6 +1,6 @@
 """Charts as inline SVG: drawn by Altair and vl-convert, coloured by the page; the only modules that know either."""
 
 from robench_leaderboard._charts._classes import MOST_CLASSES, ClassBar, class_chart, separation_chart
-from robench_leaderboard._charts._curves import ceiling_chart, curve_chart
+from robench_leaderboard._charts._curves import LARGEST, ceiling_chart, curve_chart
 
-__all__ = ["MOST_CLASSES", "ClassBar", "ceiling_chart", "class_chart", "curve_chart", "separation_chart"]
+__all__ = ["LARGEST", "MOST_CLASSES", "ClassBar", "ceiling_chart", "class_chart", "curve_chart", "separation_chart"]

@@ -18,9 +18,11 @@ from markupsafe import Markup
 from robench.metrics import Curve
 from robench_leaderboard._charts._draw import Layer, along, draw, layer, spread, text_width, texts
 
-__all__ = ["HEIGHT", "WIDTH", "Steps", "ceiling_chart", "curve_chart", "value_at"]
+__all__ = ["HEIGHT", "LARGEST", "WIDTH", "Steps", "ceiling_chart", "curve_chart", "value_at"]
 
 WIDTH, HEIGHT = 400, 230
+LARGEST = 1e300
+"""An axis reaches somewhat beyond the largest ε, and doubles end at 1.8e308: beyond this one nothing is drawn."""
 _ROOM = (44, 12, 76, 44)
 _FINEST = 800  # steps are drawn one by one up to here, then at half a pixel
 _LABEL_GAP = 15.0
