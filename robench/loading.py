@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, is_dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -13,11 +15,12 @@ import torch
 
 from robench.classifier import Classifier, deterministic
 from robench.contracts import Dataset, Model
-from robench.errors import InputError
+from robench.errors import InputError, PluginError
 from robench.graph import from_module
 from robench.registry import Part, Resolved
 from robench.runs import DatasetInfo, PluginInfo, samples_hash
 from robench.samples import Samples
+from robench.text import one_line
 from robench.threat import Domain
 
 __all__ = [
@@ -127,12 +130,23 @@ def parse_rows(text: str | None, count: int) -> slice:
     return slice(start, stop)
 
 
+@contextmanager
+def _contained(what: str) -> Iterator[None]:
+    """Let a plugin load: what it prints goes to stderr, and it must not end the command."""
+    try:
+        with redirect_stdout(sys.stderr):  # stdout is for results
+            yield
+    except SystemExit as error:
+        raise PluginError(what, f"wanted to end the process ({one_line(error)})") from error
+
+
 def load_data(resolved: Resolved, split: str, rows: str | None = None) -> Data:
     """Load a dataset chain: the whole split for its identity, the selected rows for the run."""
     choosing = [part for part in resolved.parts[1:] if getattr(part.value, "selects", False)]
     identity = Resolved(tuple(part for part in resolved.parts if part not in choosing))
-    whole = cast(Dataset, identity.value).load(split)
-    samples = cast(Dataset, resolved.value).load(split) if choosing else whole
+    with _contained(f"dataset {identity.canonical}"):
+        whole = cast(Dataset, identity.value).load(split)
+        samples = cast(Dataset, resolved.value).load(split) if choosing else whole
     names = identity.canonical, identity.full
     return _select(samples, whole, split, names, [part.canonical for part in choosing], rows, resolved.parts)
 
@@ -193,7 +207,8 @@ def _select(
 
 def load_subject(resolved: Resolved, device: torch.device, precision: str) -> Subject:
     """Load a model chain on `device`; raises InputError for a classifier that draws at inference."""
-    classifier = cast(Model, resolved.value).load(device, PRECISIONS[precision])
+    with _contained(f"model {resolved.canonical}"):
+        classifier = cast(Model, resolved.value).load(device, PRECISIONS[precision])
     return Subject(deterministic(classifier, resolved.canonical), resolved.canonical, resolved.full, resolved.parts)
 
 

@@ -164,7 +164,7 @@ def _find(item: Item, fields: Mapping[str, _Field], spec: Spec) -> _Field:
                 return field
         raise SpecError(f"{spec.qualified}: '{item}' has no key: write key=value; {_keys(fields)}")
     if item.key not in fields:
-        raise SpecError(f"{spec.qualified}: no parameter {item.key!r}{suggest(item.key, fields)} {_keys(fields)}")
+        raise SpecError(f"{spec.qualified}: no parameter {item.key!r}{suggest(item.key, fields)}; {_keys(fields)}")
     return fields[item.key]
 
 

@@ -42,8 +42,12 @@ def bound(
     """
     from robench.bounds import compute
     from robench.cli._progress import Progress
+    from robench.registry import load_plugins
     from robench.report import bound_document, bound_lines, safe
 
+    search = [Path(), *(files or [])]
+    for spec in bounds:  # a misspelt one before any is computed
+        load_plugins().resolve("bounds", spec, search=search)
     documents = []
     for spec in bounds:
         with Progress(f"bound {safe(spec)}", quiet=quiet or as_json) as progress:
@@ -57,7 +61,7 @@ def bound(
                 out=out,
                 resume=resume,
                 progress=lambda done, steps, bar=progress: bar.update(done, steps, {}),  # type: ignore[misc]
-                search=[Path(), *(files or [])],
+                search=search,
             )
         documents.append(bound_document(run))
         if not as_json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def load_suite(path: Path | str) -> Suite:
     if len(data) > _LARGEST:
         raise InputError(f"{path}: more than {_LARGEST >> 20} MiB: that is no suite file")
     try:
-        text = data.decode()
+        text = data.removeprefix(codecs.BOM_UTF8).decode()
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: no UTF-8 at byte {error.start}: a suite file is a TOML text") from None
     return parse_suite(text, str(path), path.parent)

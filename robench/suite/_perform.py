@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -70,14 +72,20 @@ class Shelf:
 def perform(
     cell: BoundCell | Cell, out: Path | str, shelf: Shelf, progress: Progress, warn: Callable[[str], None]
 ) -> Outcome:
-    """Run what a cell still lacks in the results folder `out`. Raises KeyboardInterrupt alone."""
+    """Run what a cell still lacks in the results folder `out`. Raises KeyboardInterrupt alone.
+
+    What a plugin prints goes to stderr: stdout is for results.
+    """
     begun = time.monotonic()
     try:
-        if isinstance(cell, Cell):
-            outcome = _evaluate(cell, out, shelf, progress, warn)
-        else:
-            outcome = _compute(cell, out, shelf, progress)
-    except Exception as error:
+        with contextlib.redirect_stdout(sys.stderr):
+            if isinstance(cell, Cell):
+                outcome = _evaluate(cell, out, shelf, progress, warn)
+            else:
+                outcome = _compute(cell, out, shelf, progress)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # also SystemExit: a plugin must not end the suite
         outcome = _failure(cell, error)
     return replace(outcome, seconds=time.monotonic() - begun)
 
@@ -118,7 +126,7 @@ def bound_request(cell: BoundCell, out: Path | str, shelf: Shelf) -> dict[str, A
     }
 
 
-def _failure(cell: BoundCell | Cell, error: Exception) -> Outcome:
+def _failure(cell: BoundCell | Cell, error: BaseException) -> Outcome:
     """Say why, and let go of what the failed cell held."""
     trace = "".join(traceback.format_exception(error))
     traceback.clear_frames(error.__traceback__)
@@ -127,6 +135,8 @@ def _failure(cell: BoundCell | Cell, error: Exception) -> Outcome:
     return Outcome(cell, "failed", reason_of(error), trace=trace)
 
 
-def reason_of(error: Exception) -> str:
+def reason_of(error: BaseException) -> str:
     """Return why a cell failed, on one line."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return one_line(f"{error.strerror} ({error.filename})")
     return one_line(str(error) if isinstance(error, RobenchError) else error)

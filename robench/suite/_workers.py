@@ -147,7 +147,8 @@ def _work(pipe: Connection, out: str, folder: Path, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal tells every process; the first one decides
     signal.signal(signal.SIGTERM, _interrupt)
     threading.Thread(target=_follow, daemon=True).start()
-    sys.stdout = sys.stderr  # stdout is for results
+    sys.stdout = sys.stderr  # stdout is for results,
+    os.dup2(2, 1)  # whoever writes
     import torch
 
     torch.set_num_threads(threads)

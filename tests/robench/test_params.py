@@ -169,7 +169,7 @@ def test_none_the_word_and_none_the_value_differ():
 
 
 def test_unknown_parameter_names_the_nearest_and_lists_all():
-    with pytest.raises(SpecError, match=r"no parameter 'stps'; did you mean 'steps'\?") as caught:
+    with pytest.raises(SpecError, match=r"no parameter 'stps'; did you mean 'steps'\?; its ") as caught:
         made("e:stps=5")
     assert "its parameters are label, eps, flag, loss, names, note, order, step, steps, weights" in str(caught.value)
 

@@ -87,6 +87,11 @@ def test_bad_input_is_one_line(robench, tmp_path, words, complaint):
     assert list(tmp_path.glob("*/_bounds")) == []
 
 
+def test_a_misspelt_bound_is_told_before_another_one_is_computed(robench, tmp_path):
+    robench("bound", "twins", "twinz", *ASKED, code=2)
+    assert find_bounds(tmp_path) == []
+
+
 def test_what_was_stored_before_a_failure_is_kept(robench, tmp_path):
     robench("bound", "twins", "liar-nan", *ASKED, code=2)
     assert [run.manifest.bound.canonical for run in find_bounds(tmp_path)] == ["twins"]

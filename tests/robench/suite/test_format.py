@@ -1,5 +1,6 @@
 """What a suite file may hold; whatever else it holds is one line that names the place, before anything runs."""
 
+import codecs
 import re
 
 import pytest
@@ -246,6 +247,11 @@ def test_files_that_are_no_suites(tmp_path):
     ):
         with pytest.raises(InputError, match=said):
             load_suite(path)
+
+
+def test_the_mark_that_some_editors_put_before_utf_8_is_no_error(tmp_path):
+    (tmp_path / "suite.toml").write_bytes(codecs.BOM_UTF8 + block().encode())
+    assert load_suite(tmp_path / "suite.toml").cells == parse_suite(block(), folder=tmp_path).cells
 
 
 VALUES = st.recursive(

@@ -1,5 +1,6 @@
 """Suites that run: the cells of `eval --resume`, each once, whatever happens to the others."""
 
+import errno
 import os
 import re
 import signal
@@ -17,6 +18,7 @@ from robench.check import check_folders
 from robench.errors import InputError
 from robench.runs import Run, find_runs
 from robench.suite import Suite, parse_suite, plan_suite, run_suite
+from robench.suite._perform import reason_of
 from robench_plugins.datasets.digits import Digits
 from sites import Site
 
@@ -42,6 +44,19 @@ class Broken:
 class Huge:
     def load(self, device, dtype):
         raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+@dataclass(frozen=True)
+class Quits:
+    def load(self, device, dtype):
+        raise SystemExit(3)
+
+
+@dataclass(frozen=True)
+class Talks:
+    def load(self, device, dtype):
+        print("hello")
+        raise GeneratorExit("enough")
 
 
 @dataclass(frozen=True)
@@ -72,7 +87,7 @@ def lazily(register, kind):
 
 @hookimpl
 def robench_register_models(register):
-    lazily(register, ["Broken", "Huge"])
+    lazily(register, ["Broken", "Huge", "Quits", "Talks"])
 
 
 @hookimpl
@@ -162,6 +177,35 @@ attacks = "fgsm"
 certifiers = "none"
 bounds = "wrong"
 """
+
+
+ROGUES = """
+samples = "0:10"
+[[evaluations]]
+models = ["quits", "talks", "digits-aol"]
+datasets = "digits"
+threats = { norm = "linf", eps = 0.1 }
+attacks = "fgsm"
+certifiers = "none"
+"""
+
+
+def test_a_plugin_neither_ends_the_suite_nor_writes_between_the_results(tmp_path, plugins, capsys):
+    """Whatever a plugin raises fails its cell alone, and what it prints goes to stderr."""
+    outcome = run_suite(parse_suite(ROGUES), tmp_path)
+    assert [one.state for one in outcome.outcomes] == ["failed", "failed", "done"]
+    quits, talks = (one.reason for one in outcome.failures)
+    assert quits == "model quits: wanted to end the process (SystemExit: 3)"
+    assert talks == "GeneratorExit: enough"
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "hello\n")
+
+
+def test_an_error_of_the_system_is_told_with_its_file():
+    error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "results/part.parquet")
+    error.filename2 = None
+    assert reason_of(error) == "No space left on device (results/part.parquet)"
+    assert reason_of(OSError("odd")) == "OSError: odd"
 
 
 def test_a_failure_stops_nothing_else(tmp_path, plugins):
