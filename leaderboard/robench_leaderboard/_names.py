@@ -32,4 +32,5 @@ def _split(dataset: str, dataset_hash: str, split: str) -> str:
 
 
 def _digest(*identity: str) -> str:
-    return hashlib.sha256("\0".join(identity).encode()).hexdigest()[:8]
+    # 64 bits: nobody finds a second identity with the same page by trying.
+    return hashlib.sha256("\0".join(identity).encode()).hexdigest()[:16]

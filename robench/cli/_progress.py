@@ -74,4 +74,4 @@ class Progress:
         elif now - self.last >= self.interval or (done == total and self.begun != done):
             self.last = now
             left = f"{(total - done) / rate:.0f} s left" if rate else "…"
-            print(f"{self.what}: {done}/{total}, {rate:.3g}/s, {left}; {shown}", file=sys.stderr)
+            print(f"{self.what}: {done}/{total}, {rate:.3g}/s, {left}{shown and f'; {shown}'}", file=sys.stderr)
