@@ -21,6 +21,7 @@ class Progress:
         self.what, self.quiet, self.interval = what, quiet, interval
         self.start = self.last = time.monotonic()
         self.begun: int | None = None
+        self.done = 0
         self._bar = None
         if not quiet and sys.stderr.isatty():
             from rich.console import Console
@@ -64,9 +65,10 @@ class Progress:
         if self.quiet:
             return
         now = time.monotonic()
-        if self.begun is None:
-            # Loading and what an earlier run did are no part of the rate.
+        if self.begun is None or done < self.done:
+            # Loading and what an earlier run did are no part of the rate. Fewer than before: the next piece of work.
             self.begun, self.start = done, now
+        self.done = done
         rate = (done - self.begun) / max(now - self.start, 1e-9)
         shown = ", ".join(f"{name} {value}" for name, value in figures.items())
         if self._bar:

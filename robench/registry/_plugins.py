@@ -145,7 +145,7 @@ class Plugins:
             return f"{kind.noun} {name!r} is claimed by more than one distribution: write {' or '.join(claims)}"
         for other in KINDS.values():
             if other is not kind and name in self._names[other.name]:
-                return f"no {kind.noun} is called {name!r}: that is a {other.noun}"
+                return f"no {kind.noun} is called {name!r}: that is {other.article} {other.noun}"
         hint = suggest(name, known) or (f"; there are {', '.join(known)}" if 0 < len(known) <= 12 else "")
         broken = f" ({len(self.broken)} plugins could not be loaded)" if self.broken else ""
         return f"no {kind.noun} is called {name!r}{hint or '; `robench plugins` lists what there is'}{broken}"
