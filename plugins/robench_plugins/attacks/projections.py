@@ -16,15 +16,18 @@ from robench.threat import Norm
 
 __all__ = ["maximise", "project"]
 
-_Solver = Callable[[Tensor, float, Tensor, Tensor], Tensor]
+_Radius = float | Tensor
+"""Of the ball: one for all rows, or one each, [B, 1]."""
+
+_Solver = Callable[[Tensor, _Radius, Tensor, Tensor], Tensor]
 
 
-def project(norm: Norm, delta: Tensor, eps: float, low: Tensor, high: Tensor) -> Tensor:
+def project(norm: Norm, delta: Tensor, eps: _Radius, low: Tensor, high: Tensor) -> Tensor:
     """Return argmin ‖z − δ‖₂ over ‖z‖ ≤ eps, low ≤ z ≤ high, [B, D] like `delta`."""
     return _PROJECT[norm](delta, eps, low, high)
 
 
-def maximise(norm: Norm, gradient: Tensor, eps: float, low: Tensor, high: Tensor) -> Tensor:
+def maximise(norm: Norm, gradient: Tensor, eps: _Radius, low: Tensor, high: Tensor) -> Tensor:
     """Return argmax ⟨g, z⟩ over ‖z‖ ≤ eps, low ≤ z ≤ high, [B, D] like `gradient`; 0 where g is 0.
 
     Without an active box: eps·sign(g) in linf, eps·g/‖g‖₂ in l2, eps on the steepest coordinate in l1.
@@ -37,18 +40,18 @@ def _room(direction: Tensor, low: Tensor, high: Tensor) -> Tensor:
     return torch.where(direction > 0, high, -low).clamp_min(0)
 
 
-def _project_linf(delta: Tensor, eps: float, low: Tensor, high: Tensor) -> Tensor:
+def _project_linf(delta: Tensor, eps: _Radius, low: Tensor, high: Tensor) -> Tensor:
     return delta.clamp(-eps, eps).clamp(low, high)
 
 
-def _project_l2(delta: Tensor, eps: float, low: Tensor, high: Tensor) -> Tensor:
+def _project_l2(delta: Tensor, eps: _Radius, low: Tensor, high: Tensor) -> Tensor:
     """KKT: z = min(s a, r) with s = 1/(1 + μ) ≤ 1, and s < 1 only where ‖z‖₂ = eps."""
     size = delta.abs()
     room = torch.minimum(_room(delta, low, high), size)
     return delta.sign() * _scaled(size, room, eps, 1.0)
 
 
-def _maximise_l2(gradient: Tensor, eps: float, low: Tensor, high: Tensor) -> Tensor:
+def _maximise_l2(gradient: Tensor, eps: _Radius, low: Tensor, high: Tensor) -> Tensor:
     """KKT: z = min(t |g|, r) with any t ≥ 0; in float64, since t spans many orders of magnitude."""
     g = gradient.double()
     size = g.abs()
@@ -57,7 +60,7 @@ def _maximise_l2(gradient: Tensor, eps: float, low: Tensor, high: Tensor) -> Ten
     return (g.sign() * _scaled(size, room, eps, torch.inf)).to(gradient.dtype)
 
 
-def _scaled(size: Tensor, room: Tensor, eps: float, limit: float) -> Tensor:
+def _scaled(size: Tensor, room: Tensor, eps: _Radius, limit: float) -> Tensor:
     """Return min(s a, r) for the largest s ≤ limit with ‖min(s a, r)‖₂ ≤ eps.
 
     h(q) = Σ min(q a², r²) is concave, increasing and piecewise linear in q = s². Newton's method from
@@ -85,7 +88,7 @@ def _scaled(size: Tensor, room: Tensor, eps: float, limit: float) -> Tensor:
 _NEWTON_STEPS = 8
 
 
-def _project_l1(delta: Tensor, eps: float, low: Tensor, high: Tensor) -> Tensor:
+def _project_l1(delta: Tensor, eps: _Radius, low: Tensor, high: Tensor) -> Tensor:
     """Croce & Hein 2021, "Mind the box": z = min(max(a − λ, 0), r), λ found by sorting.
 
     φ(λ) = ‖z(λ)‖₁ falls piecewise linearly; its kinks are a − r (a coordinate leaves the box's side)
@@ -109,11 +112,11 @@ def _project_l1(delta: Tensor, eps: float, low: Tensor, high: Tensor) -> Tensor:
     return delta.sign() * torch.minimum((size - shift).clamp_min(0), room).to(delta.dtype)
 
 
-def _maximise_linf(gradient: Tensor, eps: float, low: Tensor, high: Tensor) -> Tensor:
+def _maximise_linf(gradient: Tensor, eps: _Radius, low: Tensor, high: Tensor) -> Tensor:
     return (gradient.sign() * eps).clamp(low, high)
 
 
-def _maximise_l1(gradient: Tensor, eps: float, low: Tensor, high: Tensor) -> Tensor:
+def _maximise_l1(gradient: Tensor, eps: _Radius, low: Tensor, high: Tensor) -> Tensor:
     """Fractional knapsack: fill the coordinates in the order of |g|, each up to its room."""
     order = gradient.abs().argsort(dim=1, descending=True, stable=True)
     room = _room(gradient, low, high).clamp_max(eps).double()

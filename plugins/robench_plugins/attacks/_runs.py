@@ -1,0 +1,224 @@
+"""The runs of a minimum-norm attack: one from the clean input, then others from where it got to, as rows of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from robench import Passes, Proposal
+from robench.classifier import Classifier
+from robench.numerics import per_sample
+from robench.streams import Stream
+from robench.threat import Norm, Threat
+from robench_plugins.attacks._nearest import BARE, ORDER, Nearest
+from robench_plugins.attacks.losses import likely_targets
+
+__all__ = ["Rows", "Runs", "propose"]
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Which runs each sample gets besides the published one: towards the likeliest classes, and untargeted."""
+
+    targets: int
+    starts: int
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Rows that are searched side by side; every tensor has one entry per row.
+
+    Attributes:
+        id: position in the batch that the search was given.
+        sample: the sample that a row works for, counted from 0 without gaps in that batch.
+        y, x: label and clean input.
+        target: the class to reach, −1 for any but `y`.
+        lower, upper: the domain, as a box around `x`.
+        start: where to begin.
+        limit: the distance at which the sample is known to be misclassified, inf where it is not.
+        reach: the distance of the furthest point of the domain, inf where it has none.
+        length: a distance of the order of the inputs: all there is to go by where nothing else tells.
+    """
+
+    id: Tensor
+    sample: Tensor
+    y: Tensor
+    target: Tensor
+    x: Tensor
+    lower: Tensor
+    upper: Tensor
+    start: Tensor
+    limit: Tensor
+    reach: Tensor
+    length: Tensor
+
+    def select(self, rows: Tensor) -> Rows:
+        """Return some rows (bool mask or int64 positions)."""
+        return Rows(*[getattr(self, item.name)[rows] for item in fields(self)])
+
+
+Noise = Callable[[Tensor, int], Tensor]
+"""(ids of rows [n], step) → a normal draw for each [n, ...], from its own stream."""
+
+Search = Callable[[Classifier, Norm, Rows, Noise], tuple[Nearest, Passes]]
+"""What an attack does with rows: returns the nearest point of each and the passes that it took."""
+
+
+def propose(
+    classifier: Classifier, x: Tensor, y: Tensor, threat: Threat, stream: Stream, runs: Runs, search: Search
+) -> Proposal:
+    """Return the nearest misclassified point of all runs, for `x` [B, ...] with labels `y` [B].
+
+    The first run is the published one. The others, side by side, start at random points of the sphere whose radius
+    it found (anywhere in the domain where it found nothing), and none goes further away than the best of them.
+    """
+    best, passes = Nearest.none(x, threat.norm), _Charged.none(x)
+    origin = torch.full_like(y, -1)
+    if not len(x):
+        return Proposal(x, [], passes.made())
+    rows = _rows(x, y, threat)
+    order: Tensor | None = None
+    for wave in _waves(min(runs.targets, classifier.classes - 1), runs.starts):
+        # A clean input that is misclassified already cannot be improved on.
+        left = (best.distance > 0).nonzero()[:, 0]
+        if wave[0] != (0, -1) and order is None and runs.targets and len(left):
+            order = torch.zeros(len(x), classifier.classes, dtype=torch.int64, device=x.device)
+            with torch.no_grad():
+                order[left] = likely_targets(classifier.logits(x[left]), y[left], classifier.classes)
+            passes.forwards[left] += 1
+        # As many rows at once as the batch had samples, so that runs take no more memory than the batch.
+        size = max(1, len(x) // len(wave))
+        for samples in left.split(size) if len(left) else ():
+            streams = [stream.child("start", *run).select(samples) for run in wave]
+            batch = _batch(rows, threat.norm, samples, wave, streams, order, best)
+            found, cost = search(classifier, threat.norm, batch, _noise(streams, x))
+            winner = best.take(samples, found)
+            changed = winner >= 0
+            origin[samples[changed]] = torch.div(winner[changed], len(samples), rounding_mode="floor") + (
+                0 if wave[0] == (0, -1) else 1
+            )
+            passes.add(samples, cost)
+    return Proposal(best.point.clone(), _detail(best, origin, order, runs, classifier.classes), passes.made())
+
+
+def _waves(targets: int, starts: int) -> list[list[tuple[int, int]]]:
+    """Return (start, rank of the target or −1) of the runs, those of a batch together: the same for every sample."""
+    others = [(0, rank) for rank in range(targets)] + [(start, -1) for start in range(1, starts + 1)]
+    return [[(0, -1)], others] if others else [[(0, -1)]]
+
+
+def _rows(x: Tensor, y: Tensor, threat: Threat) -> Rows:
+    """Return one row per sample, untargeted and from the clean input."""
+    lower, upper = threat.domain.box(x)
+    order = ORDER[threat.norm]
+    every = torch.arange(len(x), device=x.device)
+    return Rows(
+        id=every,
+        sample=every,
+        y=y,
+        target=torch.full_like(y, -1),
+        x=x,
+        lower=lower,
+        upper=upper,
+        start=x,
+        limit=x.new_full((len(x),), torch.inf),
+        reach=torch.linalg.vector_norm(torch.maximum(x - lower, upper - x).flatten(1), order, dim=1),
+        length=torch.linalg.vector_norm((x.abs() + 1).flatten(1), order, dim=1),
+    )
+
+
+def _batch(
+    rows: Rows,
+    norm: Norm,
+    samples: Tensor,
+    wave: Sequence[tuple[int, int]],
+    streams: Sequence[Stream],
+    order: Tensor | None,
+    best: Nearest,
+) -> Rows:
+    """Return the rows of a wave for `samples`: row = run · S + position of the sample."""
+    first, starts, targets = rows.select(samples), [], []
+    limit = torch.where(best.kind[samples] <= BARE, best.distance[samples], torch.inf)
+    for (_, rank), own in zip(wave, streams, strict=True):
+        targets.append(first.target if rank < 0 or order is None else order[samples, rank])
+        starts.append(first.x if wave[0] == (0, -1) else _start(first, norm, limit, own.child("point")))
+    here = torch.arange(len(samples), device=samples.device).repeat(len(wave))
+    batch = replace(first, sample=torch.arange(len(samples), device=samples.device), limit=limit).select(here)
+    return replace(
+        batch, id=torch.arange(len(here), device=here.device), target=torch.cat(targets), start=torch.cat(starts)
+    )
+
+
+def _start(rows: Rows, norm: Norm, limit: Tensor, stream: Stream) -> Tensor:
+    """Return random points at the distance `limit` [R], clipped to the box; where it is inf, anywhere in the box.
+
+    linf: uniform in the ball. l2, l1: in directions that are uniform on the Euclidean sphere.
+    """
+    shape, dtype = rows.x.shape[1:], rows.x.dtype
+    unit, normal = stream.uniform(shape, dtype=dtype), stream.normal(shape, dtype)
+    radius = torch.where(limit.isfinite(), limit, torch.minimum(rows.reach, rows.length))
+    if norm == "linf":
+        way = 2 * unit - 1
+    else:
+        size = torch.linalg.vector_norm(normal.flatten(1), ORDER[norm], dim=1)
+        way = normal / per_sample(size.clamp_min(torch.finfo(dtype).tiny), normal)
+    near = (rows.x + way * per_sample(radius, way)).clamp(rows.lower, rows.upper)
+    anywhere = rows.lower + (rows.upper - rows.lower) * unit
+    return torch.where(per_sample(limit.isinf() & rows.reach.isfinite(), near), anywhere, near)
+
+
+def _noise(streams: Sequence[Stream], x: Tensor) -> Noise:
+    def noise(ids: Tensor, step: int) -> Tensor:
+        count = len(streams[0])
+        out = torch.empty((len(ids), *x.shape[1:]), dtype=x.dtype, device=x.device)
+        for number, own in enumerate(streams):
+            mine = (ids // count == number).nonzero()[:, 0]
+            if len(mine):
+                out[mine] = own.select(ids[mine] % count).child("step", step).normal(x.shape[1:], x.dtype)
+        return out
+
+    return noise
+
+
+@dataclass(frozen=True, eq=False)
+class _Charged:
+    """Passes per sample so far."""
+
+    forwards: Tensor
+    backwards: Tensor
+
+    @classmethod
+    def none(cls, x: Tensor) -> _Charged:
+        zero = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        return cls(zero, zero.clone())
+
+    def add(self, samples: Tensor, cost: Passes) -> None:
+        self.forwards[samples] += cost.forwards.reshape(-1, len(samples)).sum(0)
+        self.backwards[samples] += cost.backwards.reshape(-1, len(samples)).sum(0)
+
+    def made(self) -> Passes:
+        return Passes(self.forwards, self.backwards)
+
+
+def _detail(
+    best: Nearest, origin: Tensor, order: Tensor | None, runs: Runs, classes: int
+) -> list[dict[str, float | int | None]]:
+    """Say of each proposed point where it comes from: the target of its run, the start (0: the clean input), the step."""
+    targets = min(runs.targets, classes - 1)
+    out: list[dict[str, float | int | None]] = []
+    ranked = [None] * len(origin) if order is None else order.tolist()
+    columns = zip(best.kind.tolist(), best.margin.tolist(), best.step.tolist(), origin.tolist(), ranked, strict=True)
+    for kind, margin, step, run, rank in columns:
+        aimed = 0 < run <= targets and rank is not None
+        out.append(
+            {
+                "margin": margin if kind <= BARE else None,
+                "start": max(run, 0),
+                "target": rank[run - 1] if aimed and rank is not None else None,
+                "step": step,
+            }
+        )
+    return out
