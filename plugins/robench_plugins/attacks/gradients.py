@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,7 @@ from robench.errors import InputError
 from robench.numerics import per_sample
 from robench_plugins.attacks.losses import Loss, cotangent
 
-__all__ = ["Ascent", "applies", "ascent"]
+__all__ = ["Ascent", "applies", "ascent", "pull_back"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,18 +42,26 @@ def ascent(classifier: Classifier, x: Tensor, y: Tensor, loss: Loss, target: Ten
 
     Raises InputError where the classifier's logits carry no gradient.
     """
+    seen, gradient = pull_back(classifier, x, lambda logits: cotangent(loss, logits, y, target))
+    margin, gradient = margins(seen, y), torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
+    peak = gradient.flatten(1).abs().amax(1)
+    flat = (peak == 0) | margin.isnan()
+    return Ascent(margin, seen.abs().amax(1), gradient / per_sample(torch.where(flat, 1, peak), gradient), flat)
+
+
+def pull_back(classifier: Classifier, x: Tensor, vector: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the logits z at `x` [B, ...] and the gradient of ⟨v, z⟩ there, v = `vector`(z) held fixed.
+
+    No gradient reaches the classifier's parameters. Raises InputError where the logits carry none.
+    """
     with torch.enable_grad():
         point = x.detach().requires_grad_()
         logits = classifier.logits(point)
         if not logits.requires_grad:
             raise InputError(_NO_GRADIENT)
         seen = logits.detach()
-        vector = cotangent(loss, seen, y, target)
-        (gradient,) = torch.autograd.grad(logits, point, vector, allow_unused=True, materialize_grads=True)
-    margin, gradient = margins(seen, y), torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
-    peak = gradient.flatten(1).abs().amax(1)
-    flat = (peak == 0) | margin.isnan()
-    return Ascent(margin, seen.abs().amax(1), gradient / per_sample(torch.where(flat, 1, peak), gradient), flat)
+        (gradient,) = torch.autograd.grad(logits, point, vector(seen), allow_unused=True, materialize_grads=True)
+    return seen, gradient
 
 
 _NO_GRADIENT = "the classifier gives no gradients: use an attack that needs only its outputs"

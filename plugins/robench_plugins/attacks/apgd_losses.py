@@ -1,0 +1,115 @@
+"""The losses whose values Auto-PGD compares, each in a form that neither saturates nor depends on the logits' unit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from robench.classifier import Classifier, margins
+from robench_plugins.attacks.gradients import pull_back
+from robench_plugins.attacks.losses import Loss, cotangent
+
+__all__ = ["Look", "height", "look", "temperature"]
+
+_USUAL = (1.0, 100.0)
+"""Where max z − min z lies for logits made for softmax; outside, cross-entropy sees them scaled to `_TYPICAL`."""
+_TYPICAL = 10.0
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """One look at each row.
+
+    Attributes:
+        loss: the loss [R], −inf where logits are not finite.
+        margin: f_y − max_{j≠y} f_j [R], NaN where logits are not finite.
+        scale: the largest |logit| [R], the unit of the margin's rounding errors.
+        unit: the factor by which the loss saw the logits [R].
+        way: the loss's gradient, up to a positive factor per row [R, ...]; None where none was asked for.
+    """
+
+    loss: Tensor
+    margin: Tensor
+    scale: Tensor
+    unit: Tensor
+    way: Tensor | None
+
+
+def height(loss: Loss, logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
+    """Return the loss [R], or what rises and falls with it; −inf where logits are not finite.
+
+    `ce`: the log-odds of a class other than y (of the target), log Σ_{j≠y} exp z_j − z_y, which unlike −log p_y keeps
+    telling confident points apart; `margin`: max_{j≠y} z_j − z_y, or z_t − z_y; `dlr`: that divided by z_π1 − z_π3, or
+    by z_π1 − (z_π3 + z_π4)/2 (Croce & Hein 2020, eqs. 6 and 7), undivided with too few classes.
+    """
+    finite = torch.isfinite(logits).all(1)
+    z = torch.where(finite[:, None], logits, 0)
+    if loss == "ce":
+        own = y if target is None else target
+        odds = z.scatter(1, own[:, None], -torch.inf).logsumexp(1) - _at(z, own)
+        value = odds if target is None else -odds
+    else:
+        rival = z.scatter(1, y[:, None], -torch.inf).amax(1) if target is None else _at(z, target)
+        value = rival - _at(z, y)
+        if loss == "dlr" and z.shape[1] >= (3 if target is None else 4):
+            ranked = z.sort(1, descending=True).values
+            scale = ranked[:, 0] - (ranked[:, 2] if target is None else (ranked[:, 2] + ranked[:, 3]) / 2)
+            value = value / torch.where(scale > 0, scale, 1)
+    return torch.where(finite, value, -torch.inf)
+
+
+def temperature(loss: Loss, logits: Tensor) -> Tensor:
+    """Return the factors [R] by which the logits are seen: 1, but for cross-entropy on logits in an unusual unit.
+
+    Times 10⁴ cross-entropy sees the strongest rival alone, times 10⁻⁴ all rivals alike: another, weaker attack on
+    the same classifier. So logits that spread over less than 1 or more than 100 are scaled to spread over 10.
+    """
+    spread = logits.amax(1) - logits.amin(1)
+    odd = torch.isfinite(spread) & (spread > 0) & ((spread < _USUAL[0]) | (spread > _USUAL[1]))
+    return torch.where(odd & (loss == "ce"), _TYPICAL / torch.where(odd, spread, 1), 1)
+
+
+def look(
+    classifier: Classifier,
+    x: Tensor,
+    y: Tensor,
+    loss: Loss,
+    target: Tensor | None = None,
+    *,
+    unit: Tensor | None = None,
+    draws: int = 1,
+    steer: bool = True,
+) -> Look:
+    """Return a look at `x` [R, ...]; the `unit` is chosen by the logits there unless it is given.
+
+    With `draws` > 1 everything is the mean over as many passes (expectation over transformations, Athalye et al. 2018).
+    Without `steer` no gradient is taken.
+    """
+    total: list[Tensor] = []
+    way, scale = None, torch.zeros_like(y, dtype=x.dtype)
+
+    def vector(logits: Tensor) -> Tensor:
+        seen = logits * (temperature(loss, logits) if unit is None else unit)[:, None]
+        return cotangent(loss, seen, y, target)
+
+    for _ in range(draws):
+        if steer:
+            logits, gradient = pull_back(classifier, x, vector)
+            gradient = torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
+            way = gradient if way is None else way + gradient
+        else:
+            with torch.no_grad():
+                logits = classifier.logits(x)
+        unit = temperature(loss, logits) if unit is None else unit
+        new = [height(loss, logits * unit[:, None], y, target), margins(logits, y)]
+        total = [a + b for a, b in zip(total, new, strict=True)] if total else new
+        scale = torch.maximum(scale, logits.abs().amax(1))
+    assert unit is not None
+    value, margin = (part / draws for part in total)
+    return Look(value, margin, scale, unit, way)
+
+
+def _at(z: Tensor, index: Tensor) -> Tensor:
+    return z.gather(1, index[:, None])[:, 0]
