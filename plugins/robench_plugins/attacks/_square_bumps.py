@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from robench.threat import Norm
+from robench.threat import Domain, Norm
 from robench_plugins.attacks import projections
 from robench_plugins.attacks._square_moves import Move, Moves, together
 from robench_plugins.attacks._square_windows import Frame, Streams, corners, window
@@ -26,6 +27,21 @@ _LEAST: dict[Norm, int] = {"l2": 3, "l1": 3}
 """Shortest side of a window."""
 
 
+class _Ready(NamedTuple):
+    """A step's two windows: [R, C, 2, K] entries, first window first."""
+
+    index: Tensor
+    """Their positions in the flat points, [R, C · 2 · K]; those in both windows are the first window's first entry."""
+    both: Tensor
+    """Which entries of the second window lie in the first, bool [R, 1, K]."""
+    own: Tensor
+    """1, or 0 where the second window's entry lies in the first, [R, 1, 2, K]."""
+    x: Tensor
+    """The sample there."""
+    bumps: Tensor
+    """What the first window gets, up to sign and scale, [R, C, K]."""
+
+
 class Bumps(Moves):
     """A window gets a bump, added to what it holds in direction, with the budget of two windows and all that is unused.
 
@@ -36,18 +52,23 @@ class Bumps(Moves):
     image onto ball and box, so that other pixels pay; so does this.
     """
 
-    def __init__(self, region: Region, frame: Frame) -> None:
-        """Propose within `region`."""
+    def __init__(self, region: Region, frame: Frame, domain: Domain) -> None:
+        """Propose within `region`, whose box is that of `domain`."""
         self.norm, self.frame, self.draws = region.norm, frame, 5 + frame.channels
         self.tiny = torch.finfo(region.x.dtype).tiny
         # As published, 1e-12 on norms of directions: a bump may cancel what its window holds.
         self.nothing = 1e-24 if region.norm == "l2" else 1e-12
         # A little less, since sums and points are rounded.
         self.eps = region.eps * (1 - 128 * torch.finfo(region.x.dtype).eps)
-        self.budget = self.eps**2 if region.norm == "l2" else self.eps
-        self.x, self.lower, self.upper = (side.flatten(1) for side in (region.x, region.lower, region.upper))
-        self.used = self.after = self.x.new_zeros(len(self.x))
-        self.ready = range(0)
+        self.x = region.x.flatten(1)
+        # The sides of the domain alone, without the samples' own roundings: numbers are faster to clamp to.
+        self.low, self.high = (
+            domain.box(self.x.new_full((1,), far))[side].item() for side, far in enumerate((torch.inf, -torch.inf))
+        )
+        self.free = self.after = self._free(self.x)
+        # The loaded steps that are prepared, and what they are prepared with.
+        self.ready, self.prepared = range(0), list[_Ready]()
+        self.load(self.x.new_zeros((0, len(self.x), self.draws)), (), self.x)
 
     def start(self, streams: Streams) -> Tensor:
         """Return bumps of random sign and orientation all over the image, scaled to the budget, then clipped."""
@@ -57,7 +78,7 @@ class Bumps(Moves):
         delta = torch.where(flips[:, :1], patterns[0], patterns[1])
         delta = torch.where(flips[:, 1:], delta, -delta).reshape(self.x.shape)
         scale = self.eps / self._root(self._power(delta).sum(1, keepdim=True))
-        return (self.x + delta * scale).clamp(self.lower, self.upper)
+        return (self.x + delta * scale).clamp(self.low, self.high)
 
     def size(self, portion: float) -> tuple[int, int]:
         """Return the sides of a window that holds about `portion` of the pixels."""
@@ -70,39 +91,38 @@ class Bumps(Moves):
         self.apart = torch.stack([row[..., 1] - row[..., 0], column[..., 1] - column[..., 0]], 2)
         self.turned = (uniform[..., 4] < 0.5).long()
         self.sign = torch.where(uniform[..., 5:, None] < 0.5, 1.0, -1.0).to(points)
-        self.used, self.ready = self._power(points - self.x).sum(1), range(0)
+        self.free, self.ready = self._free(points), range(0)
 
     def propose(self, number: int, points: Tensor) -> Move:
         """Return the two windows of a loaded step, side by side: [R, C, 2, K] entries."""
         if number not in self.ready:
             self._prepare(number)
-        at, channels = number - self.ready.start, self.frame.channels
-        index, both, base, bumps = self.index[at], self.both[at], self.base[at], self.bumps[at]
-        old = points.gather(1, index)
-        delta = old.view_as(base) - base
-        held = (self._power(delta) * self.own[at]).sum(3)
-        both_held = held.sum(2)
-        # The bump, plus what the first window holds, scaled to norm 1.
-        way = torch.addcmul(bumps, delta[:, :, 0], 1 / self._root(held[:, :, :1] + self.tiny))
-        spare = (self.budget - self.used).clamp_min(0)[:, None] / channels
-        reach = (spare + both_held) / (self._power(way).sum(2) + self.nothing)
-        wide = self.norm == "l1" and channels > 1
-        first = torch.addcmul(base[:, :, 0], way, self._root(reach)[..., None], value=channels if wide else 1)
-        first = first if wide else torch.minimum(torch.maximum(first, self.low[at]), self.high[at])
-        second = torch.where(both, first[:, :, :1], base[:, :, 1])
+        ready, wide = self.prepared[number - self.ready.start], self.norm == "l1" and self.frame.channels > 1
+        old = points.gather(1, ready.index)
+        delta = old.view_as(ready.x) - ready.x
+        held = (self._power(delta) * ready.own).sum(3)
+        free = self.free + held.sum(2)
+        # The bump, plus what the first window holds, each of norm 1; then with all that is free.
+        way = torch.addcmul(ready.bumps, delta[:, :, 0], self._inverse(held[:, :, :1] + self.tiny))
+        reach = self._root(free / (self._power(way).sum(2) + self.nothing))[..., None]
+        x = ready.x[:, :, 0]
         if wide:
-            return self._everywhere(points, index, first, second)
-        self.after = self.used + (self._power(first - base[:, :, 0]).sum(2) - both_held).sum(1)
-        return Move(index, torch.stack([first, second], 2).flatten(1), old)
+            return self._everywhere(points, ready, x + way * reach * self.frame.channels)
+        first = torch.addcmul(x, way, reach).clamp(self.low, self.high)
+        left = free - self._power(first - x).sum(2)
+        self.after = left if self.frame.channels == 1 else (left.sum(1, keepdim=True) / self.frame.channels)
+        return Move(ready.index, _both(ready, first), old)
 
     def accept(self, better: Tensor) -> None:
-        """Keep account of the budget that the points use."""
-        self.used = torch.where(better, self.after, self.used)
+        """Keep account of the budget that the points leave."""
+        self.free = torch.where(better, self.after.clamp_min(0), self.free)
 
     def select(self, rows: Tensor) -> None:
         """Keep the state of some rows."""
-        steps = ("corner", "apart", "turned", "sign", "index", "both", "own", "base", "low", "high", "bumps")
-        self._keep(rows, ("x", "lower", "upper", "used"), steps)
+        self._keep(rows, ("x", "free"))
+        for name in ("corner", "apart", "turned", "sign"):
+            setattr(self, name, getattr(self, name)[:, rows])
+        self.ready = range(0)
 
     def _prepare(self, number: int) -> None:
         """Look up what the next steps of one size need: the windows' places and samples, and the bumps."""
@@ -113,32 +133,45 @@ class Bumps(Moves):
         offsets = self.frame.offsets(size, self.x.device).view(channels, 1, -1)
         index = self.corner[steps, :, None, :, None] + offsets
         # What lies in both windows belongs to the first. The second then writes there what its first entry gets.
-        self.both = _inside(self.apart[steps], size)[:, :, None]
-        index[:, :, :, 1] = torch.where(self.both, index[:, :, :, 0, :1], index[:, :, :, 1])
-        self.own = torch.stack([torch.ones_like(self.both), ~self.both], 3).to(self.x.dtype)
-        self.index = index.flatten(2)
+        both = _inside(self.apart[steps], size)[:, :, None]
+        index[:, :, :, 1] = torch.where(both, index[:, :, :, 0, :1], index[:, :, :, 1])
+        own = torch.stack([torch.ones_like(both), ~both], 3).to(self.x.dtype)
 
-        def look_up(values: Tensor, places: Tensor) -> Tensor:
-            found = values.gather(1, places.transpose(0, 1).reshape(rows, -1))
-            return found.view(rows, count, channels, -1, entries).transpose(0, 1).contiguous()
+        x = self.x.gather(1, index.transpose(0, 1).reshape(rows, -1)).view(rows, count, channels, 2, entries)
+        bumps = bump(self.norm, size, self.x)[self.turned[steps]][:, :, None] * self.sign[steps]
+        parts = (index.flatten(2), both, own, x.transpose(0, 1).contiguous(), bumps)
+        self.prepared = [_Ready(*part) for part in zip(*(part.unbind() for part in parts), strict=True)]
 
-        self.base = look_up(self.x, index)
-        self.low, self.high = (look_up(side, index[:, :, :, 0])[:, :, :, 0] for side in (self.lower, self.upper))
-        self.bumps = bump(self.norm, size, self.x)[self.turned[steps]][:, :, None] * self.sign[steps]
-
-    def _everywhere(self, points: Tensor, index: Tensor, first: Tensor, second: Tensor) -> Move:
+    def _everywhere(self, points: Tensor, ready: _Ready, first: Tensor) -> Move:
         """Return both windows written, over the budget and out of the box, and the image projected onto both."""
-        wanted = points.scatter(1, index, torch.stack([first, second], 2).flatten(1)) - self.x
-        delta = projections.project("l1", wanted, self.eps, self.lower - self.x, self.upper - self.x)
-        new = (self.x + delta).clamp(self.lower, self.upper)
-        self.after = (new - self.x).abs().sum(1)
+        wanted = points.scatter(1, ready.index, _both(ready, first)) - self.x
+        delta = projections.project(
+            "l1", wanted, self.eps, (self.low - self.x).clamp_max(0), (self.high - self.x).clamp_min(0)
+        )
+        new = (self.x + delta).clamp(self.low, self.high)
+        self.after = self._free(new)
         return Move(None, new, points.clone())
+
+    def _free(self, points: Tensor) -> Tensor:
+        """Return the budget that `points` leave to each channel, [R, 1], in terms of `_power`."""
+        used = self._power(points - self.x).sum(1, keepdim=True)
+        whole = self.eps**2 if self.norm == "l2" else self.eps
+        return (whole - used).clamp_min(0) / self.frame.channels
 
     def _power(self, values: Tensor) -> Tensor:
         return values.square() if self.norm == "l2" else values.abs()
 
     def _root(self, values: Tensor) -> Tensor:
         return values.sqrt() if self.norm == "l2" else values
+
+    def _inverse(self, values: Tensor) -> Tensor:
+        return values.rsqrt() if self.norm == "l2" else values.reciprocal()
+
+
+def _both(ready: _Ready, first: Tensor) -> Tensor:
+    """Return what both windows get where the first gets `first`: the second goes back to the sample."""
+    second = torch.where(ready.both, first[:, :, :1], ready.x[:, :, 1])
+    return torch.stack([first, second], 2).flatten(1)
 
 
 def bump(norm: Norm, size: tuple[int, int], like: Tensor) -> Tensor:

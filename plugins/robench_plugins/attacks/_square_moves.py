@@ -35,8 +35,8 @@ class Move:
         self._write(points, self.new)
 
     def keep(self, points: Tensor, better: Tensor) -> None:
-        """Take the proposals back, except in the rows that are `better` for them, bool [R]."""
-        self._write(points, torch.where(better[:, None], self.new, self.old))
+        """Take the proposals back, except in the rows that are `better` for them, bool [R, 1]."""
+        self._write(points, torch.where(better, self.new, self.old))
 
     def before(self, after: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return (points before, points proposed) of some `rows` from the points `after` the step."""
@@ -75,13 +75,13 @@ class Moves(ABC):
         """Return the proposals of the loaded step of that `number` for `points` [R, D]."""
 
     def accept(self, better: Tensor) -> None:
-        """Learn in which rows the last proposal was kept, bool [R]."""
+        """Learn in which rows the last proposal was kept, bool [R, 1]."""
         return None
 
     def spent(self, first: int, changed: Tensor, points: Tensor) -> Tensor | None:
         """Return the rows whose `points` no further proposal can improve, bool [R]; None where that is not known.
 
-        Asked when all loaded steps have been made: the first was step number `first`; `changed` [R] are the steps at
+        Asked when all loaded steps have been made: the first was step number `first`; `changed` [R, 1] are the steps at
         which the points came to be.
         """
         return None
@@ -90,12 +90,9 @@ class Moves(ABC):
     def select(self, rows: Tensor) -> None:
         """Keep the state of some rows (bool mask), loaded steps included."""
 
-    def _keep(self, rows: Tensor, by_row: Sequence[str], by_step: Sequence[str]) -> None:
-        for name in by_row:
+    def _keep(self, rows: Tensor, names: Sequence[str]) -> None:
+        for name in names:
             setattr(self, name, getattr(self, name)[rows])
-        for name in by_step:
-            if hasattr(self, name):
-                setattr(self, name, getattr(self, name)[:, rows])
 
 
 class Corners(Moves):
@@ -116,7 +113,9 @@ class Corners(Moves):
         noticed = frame.channels == 1 and frame.pixels * (math.log(max(frame.pixels, 1)) + 1) <= single
         # The last step at which each pixel was tried alone; no columns where that is not noticed.
         self.tried = torch.zeros((len(self.lower), frame.pixels * noticed), dtype=torch.int64, device=region.x.device)
-        self.ready = range(0)
+        # The loaded steps that are prepared, and what they are prepared with.
+        self.ready, self.prepared = range(0), list[tuple[Tensor, Tensor, Tensor]]()
+        self.load(self.lower.new_zeros((0, len(self.lower), self.draws)), (), self.lower)
 
     def start(self, streams: Streams) -> Tensor:
         """Return vertical stripes one pixel wide, each channel of each at a random side of the region (section 4)."""
@@ -139,12 +138,11 @@ class Corners(Moves):
         """Return the windows of a loaded step."""
         if number not in self.ready:
             self._prepare(number)
-        at = number - self.ready.start
-        index, new = self.index[at], self.new[at]
+        index, new, other = self.prepared[number - self.ready.start]
         old = points.gather(1, index)
         idle = new == old
         idle = idle if idle.shape[1] == 1 else idle.all(1, keepdim=True)
-        return Move(index, torch.where(idle, self.other[at], new), old)
+        return Move(index, torch.where(idle, other, new), old)
 
     def _prepare(self, number: int) -> None:
         """Look up what the next steps of one size write: it does not depend on the points."""
@@ -157,8 +155,8 @@ class Corners(Moves):
         low, high = (side.gather(1, flat) for side in (self.lower, self.upper))
         up = self.up[steps].transpose(0, 1).repeat_interleave(size[0] * size[1], 2).flatten(1)
         whole = (flat, torch.where(up, high, low), torch.where(up, low, high))
-        by_step = (part.view(rows, len(self.ready), entries).transpose(0, 1).contiguous() for part in whole)
-        self.index, self.new, self.other = by_step
+        parts = (part.view(rows, len(self.ready), entries).transpose(0, 1).contiguous() for part in whole)
+        self.prepared = list(zip(*(part.unbind() for part in parts), strict=True))
 
     def spent(self, first: int, changed: Tensor, points: Tensor) -> Tensor | None:
         """Return the rows in which every change of one pixel has failed since the last success."""
@@ -168,11 +166,12 @@ class Corners(Moves):
         when = first + torch.tensor(alone, dtype=torch.int64, device=points.device).expand(len(points), -1)
         self.tried.scatter_reduce_(1, self.corner[alone].t(), when, "amax")
         cornered = ((points == self.lower) | (points == self.upper)).all(1)
-        return (self.tried > changed[:, None]).all(1) & cornered
+        return (self.tried > changed).all(1) & cornered
 
     def select(self, rows: Tensor) -> None:
         """Keep the state of some rows."""
-        self._keep(rows, ("lower", "upper", "tried"), ("corner", "up", "index", "new", "other"))
+        self._keep(rows, ("lower", "upper", "tried"))
+        self.corner, self.up, self.ready = self.corner[:, rows], self.up[:, rows], range(0)
 
 
 def together(sizes: Sequence[tuple[int, int]], first: int, inputs: int, entries: int) -> range:

@@ -25,7 +25,10 @@ _SLACK = 1024.0
 
 @dataclass(eq=False)
 class _Rows:
-    """The rows still in the batch; every field has one entry per row. `margin` is the point's, +inf if unknown."""
+    """The rows still in the batch; every field has one entry per row, `margin` and `step` being columns.
+
+    `margin` is the point's, in double precision, +inf where it is not known; `step` is when it came to be.
+    """
 
     id: Tensor
     owner: Tensor
@@ -63,10 +66,10 @@ def search(
     `owner` [R] says which sample a row works for: all rows of a sample leave as soon as one has broken it. `portions`
     are the shares p of the pixels that the steps change; a row takes one query to start and one for each of them.
 
-    The points are written in place, one window per step. Rows leave after the first 16 queries, then after every
-    fourth: by number alone, so that the fate of a sample does not depend on the others, and seldom, as an accelerator
-    must be waited for. Logits that are not finite are never kept; the first such point
-    is returned, its margin NaN, where only correct ones were found besides (see `rank_of`).
+    The points are written in place, one window per step. Rows leave after each of the first 16 queries, then after
+    every fourth, after 64 every eighth: by number alone, so that the fate of a sample does not depend on the others,
+    and seldom, as an accelerator must be waited for. Logits that are not finite are never kept; the first such point is
+    returned, its margin NaN, where only correct ones were found besides (see `rank_of`).
     """
     walk = _Walk(classifier, x, y, owner, moves, streams)
     if not len(x):
@@ -77,10 +80,10 @@ def search(
         for block in _blocks(len(portions)):
             walk.load([moves.size(portions[number]) for number in block])
             for position, number in enumerate(block):
-                if number and (number < 16 or number % 4 == 3) and not walk.compact(number + 1):
+                if _looks(number + 1) and not walk.compact(number + 1):
                     return walk.found
                 walk.step(position, number + 1)
-            if not walk.compact(block.stop + 1, moves.spent(block.start + 1, walk.rows.step, walk.rows.point)):
+            if not walk.compact(block.stop + 1, walk.spent(block.start + 1)):
                 return walk.found
         walk.write(walk.rows, len(portions) + 1)
     return walk.found
@@ -94,12 +97,18 @@ class _Walk:
     ) -> None:
         self.classifier, self.moves, self.streams, self.shape = classifier, moves, streams, x.shape[1:]
         self.samples = int(owner.max()) + 1 if len(x) else 0
-        nothing = torch.full((len(x),), torch.inf, dtype=x.dtype, device=x.device)
-        zero = torch.zeros_like(y)
+        zero, nothing = torch.zeros_like(y), torch.full((len(x), 1), torch.inf, dtype=torch.float64, device=x.device)
         self.rows = _Rows(
-            torch.arange(len(x), device=x.device), owner, y[:, None], moves.start(streams), nothing, zero, zero > 0
+            id=torch.arange(len(x), device=x.device),
+            owner=owner,
+            y=y[:, None],
+            point=moves.start(streams),
+            margin=nothing,
+            step=zero[:, None],
+            settled=zero > 0,
         )
-        self.found = Found(x.clone(), nothing.clone(), zero.clone(), zero > 0, zero.clone(), zero.clone())
+        margin = nothing[:, 0].to(x.dtype)
+        self.found = Found(x.clone(), margin, zero.clone(), zero > 0, zero.clone(), zero.clone())
         self.log: list[_Try] = []
         # Where logits were not finite: when first (−1: never), and at which point.
         self.odd_step = torch.full_like(zero, -1)
@@ -109,8 +118,7 @@ class _Walk:
         """Ask about the starting points of the rows, whose samples are `x`; returns whether any row needs more."""
         rows = self.rows
         margin = self._ask()
-        odd = margin.isnan()
-        rows.margin = torch.where(odd, torch.inf, margin)
+        rows.margin, odd = torch.fmin(margin, rows.margin), margin[:, 0].isnan()
         if bool(odd.any()):
             self._note(odd.nonzero()[:, 0], rows.point[odd], 0)
             # Much of the region may be no better: begin at the sample itself, which is correct.
@@ -134,12 +142,16 @@ class _Walk:
         rows.margin, rows.step = torch.fmin(rows.margin, margin), torch.where(better, step, rows.step)
         self.log.append(_Try(step, move, margin))
 
+    def spent(self, first: int) -> Tensor | None:
+        """Return the rows that no further step can improve; the last block began with step number `first`."""
+        return self.moves.spent(first, self.rows.step, self.rows.point)
+
     def compact(self, queries: int, spent: Tensor | None = None) -> bool:
         """Let the rows go that need no more queries, or are `spent`; returns whether any are left."""
         rows, odd = self.rows, self._odd()
         # The scale of the last logits stands for that of the best: only the unit of rounding is wanted.
         scale = self.logits.abs().amax(1)
-        rows.settled = rows.margin < scale * (-_SLACK * torch.finfo(scale.dtype).eps)
+        rows.settled = rows.margin[:, 0] < scale * (-_SLACK * torch.finfo(scale.dtype).eps)
         stays = ~rows.settled
         if self.samples < len(self.found.step):
             broken = torch.zeros(self.samples, dtype=torch.int64, device=rows.id.device)
@@ -156,16 +168,20 @@ class _Walk:
         return bool(left)
 
     def _ask(self) -> Tensor:
-        """Return the margins, NaN where the logits are not finite."""
+        """Return the margins [R, 1], NaN where the logits are not finite."""
         rows = self.rows
-        self.logits = self.classifier.logits(rows.point.reshape(-1, *self.shape))
-        return _margin(self.logits, rows.y).to(rows.margin.dtype)
+        self.logits = logits = self.classifier.logits(rows.point.view(-1, *self.shape))
+        rival = logits.scatter(1, rows.y, -torch.inf).amax(1, keepdim=True)
+        # 0 · ∞ and 0 · NaN are NaN; a double holds any sum of floats.
+        total = logits.sum(1, keepdim=True, dtype=torch.float64)
+        return torch.add(logits.gather(1, rows.y) - rival, total, alpha=0)
 
     def _odd(self) -> Tensor:
         """Return which rows met logits that are not finite since the last time, for the first time."""
         if not self.log:
             return torch.zeros_like(self.rows.settled)
-        return torch.stack([one.margin for one in self.log]).isnan().any(0) & (self.odd_step[self.rows.id] < 0)
+        seen = torch.cat([one.margin for one in self.log], 1)
+        return seen.isnan().any(1) & (self.odd_step[self.rows.id] < 0)
 
     def _recover(self, odd: Tensor) -> None:
         """Go back over the logged steps of the `odd` rows, to the first proposal whose logits are not finite."""
@@ -173,7 +189,7 @@ class _Walk:
         after = self.rows.point[places]
         for one in reversed(self.log):
             after, proposed = one.move.before(after, places)
-            hit = one.margin[places].isnan()
+            hit = one.margin[places, 0].isnan()
             self._note(places[hit], proposed[hit], one.step)
 
     def _note(self, places: Tensor, points: Tensor, step: int) -> None:
@@ -185,7 +201,7 @@ class _Walk:
     def write(self, rows: _Rows, queries: int) -> None:
         """Write down what `rows` found, after as many queries."""
         found, ids = self.found, rows.id
-        points, margin, step = rows.point, rows.margin, rows.step
+        points, margin, step = rows.point, rows.margin[:, 0].to(found.margin.dtype), rows.step[:, 0]
         if self.odd is not None:
             odd = (self.odd_step[ids] >= 0) & (margin > 0)
             points = torch.where(odd[:, None], self.odd[ids], points)
@@ -195,11 +211,9 @@ class _Walk:
         found.forwards[ids] = queries
 
 
-def _margin(logits: Tensor, y: Tensor) -> Tensor:
-    """Return f_y − max_{j≠y} f_j [R] for labels `y` [R, 1], NaN where the logits are not finite."""
-    rival = logits.scatter(1, y, -torch.inf).amax(1)
-    # 0 · ∞ and 0 · NaN are NaN.
-    return logits.gather(1, y)[:, 0] - rival + (logits * 0).sum(1)
+def _looks(queries: int) -> bool:
+    """Return whether rows leave after so many queries; they also do after the first one and at the end of a block."""
+    return 1 < queries <= 16 or queries % (4 if queries <= 64 else 8) == 0
 
 
 def _blocks(steps: int) -> Iterator[range]:

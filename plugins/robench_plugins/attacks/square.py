@@ -20,7 +20,7 @@ from robench_plugins.attacks.regions import Region
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from robench import Classifier, Norm, Stream, Threat
+    from robench import Classifier, Domain, Norm, Stream, Threat
 
 __all__ = ["Square"]
 
@@ -83,7 +83,7 @@ class Square:
         portions = [share(number, self.queries, self.p_init) for number in range(self.queries - 1)]
         owner = torch.arange(count, device=y.device).repeat(len(wave))
         streams = Streams([stream.child("restart", number).select(samples) for number in wave])
-        moves = self._moves(part, portions)
+        moves = self._moves(part, threat.domain, portions)
         found = search(classifier, part.x, y[here], owner, moves, streams, portions)
         if region.norm != "linf":
             # The budget was kept account of; now to the last rounding.
@@ -91,8 +91,8 @@ class Square:
         restarts = torch.tensor(list(wave), device=y.device).repeat_interleave(count)
         best.update(samples, found, restarts, torch.full_like(restarts, -1))
 
-    def _moves(self, region: Region, portions: Sequence[float]) -> Moves:
+    def _moves(self, region: Region, domain: Domain, portions: Sequence[float]) -> Moves:
         frame = Frame.of(region.x.shape[1:])
         if region.norm != "linf":
-            return Bumps(region, frame)
+            return Bumps(region, frame, domain)
         return Corners(region, frame, sum(window(portion, frame) == (1, 1) for portion in portions))
