@@ -13,16 +13,19 @@ from robench.threat import Norm
 from robench_plugins.attacks.gradients import pull_back
 from robench_plugins.attacks.losses import Loss, cotangent
 
-__all__ = ["ORDER", "Nearest", "Slope", "slope", "value_of"]
+__all__ = ["BARE", "ORDER", "Nearest", "Slope", "rounding", "slope"]
 
 ORDER: dict[Norm, float] = {"linf": torch.inf, "l2": 2.0, "l1": 1.0}
 _DUAL: dict[Norm, float] = {"linf": 1.0, "l2": 2.0, "l1": torch.inf}
 
 _SLACK = 1024.0
-"""Points whose margin is below −1024 u max|logit| come first: they are still errors when asked again."""
+"""Searches aim at margins of −1024 u max|logit|: points that are still errors when asked again."""
 
 SURE, BARE, UNKNOWN, NONE = 0, 1, 2, 3
 """How good a point is, best first: misclassified by more than rounding, misclassified, logits not finite, correct."""
+
+
+_FOUND = ("point", "distance", "kind", "margin", "step")
 
 
 @dataclass(eq=False)
@@ -57,6 +60,11 @@ class Nearest:
         picked = [getattr(self, item.name)[rows] for item in fields(self)[1:]]
         return Nearest(self.norm, *picked)
 
+    @property
+    def sure(self) -> Tensor:
+        """The distance where the point is misclassified by more than rounding, else inf [R]."""
+        return torch.where(self.kind == SURE, self.distance, torch.inf)
+
     def far(self, points: Tensor) -> Tensor:
         """Return how far `points` [R, ...] are from the clean inputs."""
         return torch.linalg.vector_norm((points - self.x).flatten(1), ORDER[self.norm], dim=1)
@@ -67,7 +75,7 @@ class Nearest:
         Logits that are not finite are no success, but such a point is kept where nothing else was met: proposed, it is
         counted as an error of the classifier; passed over, it would be hidden.
         """
-        sure = margin < -_SLACK * torch.finfo(margin.dtype).eps * scale
+        sure = margin <= -rounding(scale)
         kind = torch.where(margin.isnan(), UNKNOWN, torch.where(margin > 0, NONE, torch.where(sure, SURE, BARE)))
         distance = self.far(points)
         met = torch.where(kind <= BARE, distance, torch.inf)
@@ -78,6 +86,14 @@ class Nearest:
         self.margin = torch.where(nearer, margin, self.margin)
         self.step = torch.where(nearer, torch.as_tensor(step, device=self.step.device), self.step)
         return distance
+
+    def put(self, rows: Tensor, other: Nearest) -> None:
+        """Write `other`, one entry per position in `rows`, into this."""
+        for name in _FOUND:
+            # A copy: the state before the first point shares tensors with the inputs.
+            column = getattr(self, name).clone()
+            column[rows] = getattr(other, name)
+            setattr(self, name, column)
 
     def take(self, samples: Tensor, found: Nearest) -> Tensor:
         """Take in `found` [runs · S], run by run, the rows that worked for `samples` [S]; returns who won, −1: nobody.
@@ -92,12 +108,7 @@ class Nearest:
         winner = least * count + torch.arange(count, device=samples.device)
         nearer = found.distance[winner] < self.distance[samples]
         better = (found.kind[winner] < self.kind[samples]) | ((found.kind[winner] == self.kind[samples]) & nearer)
-        rows, won = samples[better], winner[better]
-        for name in ("point", "distance", "kind", "margin", "step"):
-            # A copy: the state before the first point shares tensors with the inputs.
-            column = getattr(self, name).clone()
-            column[rows] = getattr(found, name)[won]
-            setattr(self, name, column)
+        self.put(samples[better], found.select(winner[better]))
         return torch.where(better, winner, -1)
 
 
@@ -107,7 +118,8 @@ class Slope:
 
     Attributes:
         margin: f_y − max_{j≠y} f_j [R], NaN where the logits are not finite.
-        value: f_y − f_t for rows with a target t, the margin for others: 0 or below where the run's aim is met.
+        value: what separates a row from its aim: the margin, f_y − f_t for rows with a target t, and what rounding may
+            take from it; 0 or below where the aim is met.
         scale: the largest |logit| [R].
         steepest: ∇ₓ of the loss, to be increased, divided by its largest entry [R, ...].
         peak: that largest entry [R]; 0 where there is no direction.
@@ -128,17 +140,20 @@ class Slope:
         return self.value.abs() / self.peak / size
 
 
-def value_of(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
-    """Return f_y − f_t [R], the margin where `target` is −1; NaN where the logits are not finite."""
-    pair = logits.gather(1, torch.stack([y, target.clamp_min(0)], 1))
-    margin = margins(logits, y)
-    return torch.where((target < 0) | margin.isnan(), margin, pair[:, 0] - pair[:, 1])
+def rounding(scale: Tensor) -> Tensor:
+    """Return by how much a margin may differ when logits of size `scale` are asked for again."""
+    return _SLACK * torch.finfo(scale.dtype).eps * scale
+
+
+def _value(logits: Tensor, y: Tensor, target: Tensor, margin: Tensor) -> Tensor:
+    label, aim = logits.gather(1, torch.stack([y, target.clamp_min(0)], 1)).unbind(1)
+    return torch.where((target < 0) | margin.isnan(), margin, label - aim)
 
 
 def slope(
     classifier: Classifier, x: Tensor, y: Tensor, target: Tensor, loss: Loss = "margin", aimed: Loss = "margin"
 ) -> Slope:
-    """Return value and direction at `x` [R, ...]: of `loss` where `target` [R] is −1, else of `aimed`."""
+    """Return values and directions at `x` [R, ...]: of `loss` where `target` [R] is −1, else of `aimed`."""
 
     def vector(logits: Tensor) -> Tensor:
         free = cotangent(loss, logits, y)
@@ -149,4 +164,5 @@ def slope(
     gradient = torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
     peak = gradient.flatten(1).abs().amax(1)
     steepest = gradient / per_sample(torch.where(peak == 0, 1, peak), gradient)
-    return Slope(margins(logits, y), value_of(logits, y, target), logits.abs().amax(1), steepest, peak)
+    margin, scale = margins(logits, y), logits.abs().amax(1)
+    return Slope(margin, _value(logits, y, target, margin) + rounding(scale), scale, steepest, peak)

@@ -78,8 +78,8 @@ def descend(classifier: Classifier, norm: Norm, rows: Rows, noise: Noise, rule: 
     nearest misclassified point that any row of its sample has met.
     """
     count = len(rows.id)
-    out, cost = Nearest.none(rows.x, norm), torch.zeros(count, 2, dtype=torch.int64, device=rows.x.device)
-    best, point = out, rows.start
+    best, cost = Nearest.none(rows.x, norm), torch.zeros(count, 2, dtype=torch.int64, device=rows.x.device)
+    out, point = best.select(rows.id), rows.start
     stretch = math.sqrt(max(1, rows.x[0].numel())) if norm == "linf" else 1.0
     samples = int(rows.sample.max()) + 1
     radius = best.far(point)
@@ -89,10 +89,10 @@ def descend(classifier: Classifier, norm: Norm, rows: Rows, noise: Noise, rule: 
         distance = best.record(point, now.margin, now.scale, step)
         if step == 0:
             # Nothing is nearer than the clean input.
-            stays = best.distance > 0
+            stays = best.sure > 0
             if not bool(stays.all()):
                 cost[~stays] = 1
-                out = best
+                out.put(rows.id, best)
                 rows, best, now = rows.select(stays), best.select(stays), _select(now, stays)
                 point, radius, distance = point[stays], radius[stays], distance[stays]
                 if not len(point):
@@ -107,7 +107,8 @@ def descend(classifier: Classifier, norm: Norm, rows: Rows, noise: Noise, rule: 
         logits = classifier.logits(point)
     best.record(point, margins(logits, rows.y), logits.abs().amax(1), rule.steps)
     cost[rows.id, 0], cost[rows.id, 1] = rule.steps + 1, rule.steps
-    return _merge(out, best, rows.id), Passes(cost[:, 0], cost[:, 1])
+    out.put(rows.id, best)
+    return out, Passes(cost[:, 0], cost[:, 1])
 
 
 def _radius(
@@ -117,11 +118,11 @@ def _radius(
     unknown = now.value.isnan()
     boundary = now.boundary(best.norm)
     boundary = torch.where(boundary.isfinite(), boundary, torch.minimum(rows.reach, rows.length))
-    chosen = rule.radius(Moment(step, radius, distance, best.distance, now.value <= 0, boundary))
+    chosen = rule.radius(Moment(step, radius, distance, best.sure, now.value <= 0, boundary))
     # Too far out for finite logits: half way back.
     chosen = torch.where(unknown, distance / 2, chosen)
     known = torch.full((samples,), torch.inf, dtype=radius.dtype, device=radius.device)
-    known = known.scatter_reduce(0, rows.sample, best.distance, "amin")[rows.sample]
+    known = known.scatter_reduce(0, rows.sample, best.sure, "amin")[rows.sample]
     return torch.minimum(torch.minimum(chosen, furthest), torch.minimum(known, rows.limit))
 
 
@@ -149,14 +150,3 @@ def _advance(
 
 def _select(now: Slope, rows: Tensor) -> Slope:
     return Slope(now.margin[rows], now.value[rows], now.scale[rows], now.steepest[rows], now.peak[rows])
-
-
-def _merge(out: Nearest, best: Nearest, ids: Tensor) -> Nearest:
-    """Return `best` in the places `ids` of `out`."""
-    if len(ids) == len(out.distance):
-        return best
-    for name in ("point", "distance", "kind", "margin", "step"):
-        column = getattr(out, name).clone()
-        column[ids] = getattr(best, name)
-        setattr(out, name, column)
-    return out

@@ -83,7 +83,7 @@ def propose(
     order: Tensor | None = None
     for wave in _waves(min(runs.targets, classifier.classes - 1), runs.starts):
         # A clean input that is misclassified already cannot be improved on.
-        left = (best.distance > 0).nonzero()[:, 0]
+        left = (best.sure > 0).nonzero()[:, 0]
         if wave[0] != (0, -1) and order is None and runs.targets and len(left):
             order = torch.zeros(len(x), classifier.classes, dtype=torch.int64, device=x.device)
             with torch.no_grad():
@@ -141,7 +141,7 @@ def _batch(
 ) -> Rows:
     """Return the rows of a wave for `samples`: row = run · S + position of the sample."""
     first, starts, targets = rows.select(samples), [], []
-    limit = torch.where(best.kind[samples] <= BARE, best.distance[samples], torch.inf)
+    limit = best.sure[samples]
     for (_, rank), own in zip(wave, streams, strict=True):
         targets.append(first.target if rank < 0 or order is None else order[samples, rank])
         starts.append(first.x if wave[0] == (0, -1) else _start(first, norm, limit, own.child("point")))
