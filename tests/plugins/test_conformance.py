@@ -26,11 +26,23 @@ SPECS = {
         "digits-aol",
     ],
     "attacks": [
+        "apgd",
+        "apgd:steps=20,loss=dlr,targets=3",
+        # The default, 9,000 steps, takes minutes here.
+        "cw:search=4,steps=60",
+        "cw:search=3,starts=0,steps=80,targets=0,variable=tanh",
+        "ddn",
+        "ddn:starts=0,targets=0",
+        "deepfool",
+        "fmn",
+        "fmn:starts=0,targets=0",
         "fgsm",
         "pgd",
         "pgd:steps=10,targets=0,restarts=3,schedule=fixed",
         "pgd:steps=20,targets=2,loss=margin,targeted_loss=dlr",
         "pgd:steps=20,targets=0,loss=dlr,momentum=0.75,early_exit=false",
+        # Its default of 5000 queries takes minutes here.
+        "square:queries=400",
     ],
     "certifiers": ["ibp", "linear", "lipschitz"],
     "bounds": ["transport"],

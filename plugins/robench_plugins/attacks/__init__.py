@@ -18,3 +18,21 @@ def robench_register_attacks(register: Register) -> None:
         default=True,
     )
     register("fgsm", f"{__name__}.fgsm:FGSM", summary="fast gradient sign method (Goodfellow et al. 2015)")
+    register(
+        "apgd",
+        f"{__name__}.apgd:APGD",
+        summary="Auto-PGD, untargeted and targeted (Croce & Hein 2020; l1-APGD, 2021)",
+    )
+    register(
+        "square",
+        f"{__name__}.square:Square",
+        summary="Square Attack, random search by scores alone (Andriushchenko et al. 2020; l1: Croce & Hein 2021)",
+    )
+    register("ddn", f"{__name__}.ddn:DDN", summary="decoupled direction and norm, l2 (Rony et al. 2019)")
+    register("fmn", f"{__name__}.fmn:FMN", summary="fast minimum-norm attack in linf, l2 and l1 (Pintor et al. 2021)")
+    register("cw", f"{__name__}.cw:CW", summary="the l2 attack of Carlini & Wagner (2017)")
+    register(
+        "deepfool",
+        f"{__name__}.deepfool:DeepFool",
+        summary="over the nearest linearised boundary, in linf, l2 and l1 (Moosavi-Dezfooli et al. 2016)",
+    )

@@ -336,13 +336,14 @@ def test_a_start_that_is_not_finite_is_given_up():
     """Logits that are NaN wherever half of the pixels have moved: one window away from the start they still are."""
 
     def logits(points):
-        out = torch.stack([0.7 - (points.flatten(1)[:, :12] - 0.5).sum(1), torch.zeros(len(points))], 1)
+        out = torch.stack([0.25 - (points.flatten(1)[:, :12] - 0.5).sum(1), torch.zeros(len(points))], 1)
         return torch.where(((points - 0.5).abs() > 0.01).flatten(1).sum(1, keepdim=True) > 18, torch.nan, out)
 
     classifier = Function(logits, (1, 6, 6), 2)
     x, y = torch.full((30, 1, 6, 6), 0.5), torch.zeros(30, dtype=torch.int64)
     proposal = perturb(Square(queries=400), classifier, x, y, eps=0.1)
-    assert broken(classifier, proposal.points, y).float().mean() > 0.8
+    # From the start itself none would be.
+    assert broken(classifier, proposal.points, y).float().mean() > 0.5
 
 
 @pytest.mark.parametrize("norm", NORMS)
