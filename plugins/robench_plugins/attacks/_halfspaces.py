@@ -14,8 +14,8 @@ def cross(norm: Norm, normal: Tensor, need: Tensor, low: Tensor, high: Tensor) -
     """Return argmin ‖z‖ over ⟨w, z⟩ ≥ need, low ≤ z ≤ high, [R, D], and the minimum [R], for normals w [R, D].
 
     low ≤ 0 ≤ high; `need` [R] ≥ 0. Where no point of the box is far enough the minimum is inf, and z is the box's
-    furthest corner along w. Without an active box z is the dual vector: need/‖w‖₁ · sign(w) in linf, need/‖w‖₂² · w in l2,
-    need/w_i on the steepest coordinate i in l1.
+    furthest corner along w. Without an active box z is the dual vector: need/‖w‖₁ · sign(w) in linf,
+    need/‖w‖₂² · w in l2, need/w_i on the steepest coordinate i in l1.
 
     Every z_i has the sign of w_i and a size that grows with one number t until it meets the room r_i of its coordinate:
     min(t, r_i) in linf, min(t |w_i|, r_i) in l2, and in l1 the rooms fill one after the other in the order of |w_i|.
@@ -37,7 +37,7 @@ def cross(norm: Norm, normal: Tensor, need: Tensor, low: Tensor, high: Tensor) -
 
 
 def _grown(norm: Norm, size: Tensor, room: Tensor, need: Tensor) -> Tensor:
-    """Return min(t a, r) with Σ |w| min(t a, r) = need; a = 1 in linf and |w| in l2. The sum is piecewise linear in t."""
+    """Return min(t a, r) with Σ |w| min(t a, r) = need, piecewise linear in t; a = 1 in linf and |w| in l2."""
     pace = (size > 0).double() if norm == "linf" else size
     moving = size > 0
     reach = torch.where(moving, room / torch.where(moving, pace, 1), 0)

@@ -67,7 +67,8 @@ class Nearest:
 
     def far(self, points: Tensor) -> Tensor:
         """Return how far `points` [R, ...] are from the clean inputs."""
-        return torch.linalg.vector_norm((points - self.x).flatten(1), ORDER[self.norm], dim=1)
+        far: Tensor = torch.linalg.vector_norm((points - self.x).flatten(1), ORDER[self.norm], dim=1)
+        return far
 
     def record(self, points: Tensor, margin: Tensor, scale: Tensor, step: int | Tensor) -> Tensor:
         """Keep `points` where they are the best so far; returns their distances.
@@ -137,7 +138,8 @@ class Slope:
         Exact for the margin; the other losses' directions are scaled alike. inf or NaN where there is none.
         """
         size = torch.linalg.vector_norm(self.steepest.flatten(1), _DUAL[norm], dim=1)
-        return self.value.abs() / self.peak / size
+        away: Tensor = self.value.abs() / self.peak / size
+        return away
 
 
 def rounding(scale: Tensor) -> Tensor:

@@ -91,7 +91,8 @@ def propose(
             passes.forwards[left] += 1
         # As many rows at once as the batch had samples, so that runs take no more memory than the batch.
         size = max(1, len(x) // len(wave))
-        for samples in left.split(size) if len(left) else ():
+        for first in range(0, len(left), size):
+            samples = left[first : first + size]
             streams = [stream.child("start", *run).select(samples) for run in wave]
             batch = _batch(rows, threat.norm, samples, wave, streams, order, best)
             found, cost = search(classifier, threat.norm, batch, _noise(streams, x))
@@ -206,7 +207,7 @@ class _Charged:
 def _detail(
     best: Nearest, origin: Tensor, order: Tensor | None, runs: Runs, classes: int
 ) -> list[dict[str, float | int | None]]:
-    """Say of each proposed point where it comes from: the target of its run, the start (0: the clean input), the step."""
+    """Say of each proposed point where it comes from: the run (0: the published one), its target, the step."""
     targets = min(runs.targets, classes - 1)
     out: list[dict[str, float | int | None]] = []
     ranked = [None] * len(origin) if order is None else order.tolist()
@@ -216,7 +217,7 @@ def _detail(
         out.append(
             {
                 "margin": margin if kind <= BARE else None,
-                "start": max(run, 0),
+                "run": max(run, 0),
                 "target": rank[run - 1] if aimed and rank is not None else None,
                 "step": step,
             }

@@ -115,7 +115,7 @@ def trade(classifier: Classifier, rows: Rows, plan: Plan) -> tuple[Nearest, Pass
             if bool(gone.any()):
                 out.put(state.id[gone], best.select(gone))
                 cost[state.id[gone]] = step + 1
-                state, best, variables = (part.select(~gone) for part in (state, best, variables))
+                state, best, variables = state.select(~gone), best.select(~gone), variables.select(~gone)
                 if not len(state.id):
                     break
         point = variables.point(state.w)

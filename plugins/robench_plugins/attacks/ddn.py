@@ -1,4 +1,4 @@
-"""Decoupled direction and norm (Rony et al. 2019, "Decoupling direction and norm for efficient gradient-based L2 …")."""
+"""Decoupled direction and norm (Rony et al. 2019, "Decoupling direction and norm for efficient … attacks")."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ __all__ = ["DDN"]
 class DDN:
     """The nearest error in l2: a gradient step, then a sphere that shrinks by gamma after an error, else grows.
 
-    Algorithm 1 of the paper; `ddn:targets=0,starts=0` is its single run. Deviations, each for a reason: the radius starts
-    at the first-order distance to the boundary and steps are measured in radii (there both are 1 in units of [0, 1],
-    whatever the inputs); points are placed on the part of the sphere inside the domain (there clipped, which leaves
-    the sphere); no radius is larger than that of the nearest error known; no rounding to pixel values. More runs follow:
-    towards the likeliest classes and untargeted, from random points of the sphere that the first one found.
+    Algorithm 1 of the paper; `ddn:targets=0,starts=0` is its single run. Deviations, each for a reason: the radius
+    starts at the first-order distance to the boundary and steps are measured in radii (there both are 1 in units of
+    [0, 1], whatever the inputs); points are placed on the part of the sphere inside the domain (there clipped, which
+    leaves the sphere); no radius is larger than that of the nearest error known; no rounding to pixel values. More
+    runs follow: towards the likeliest classes and untargeted, from random points of the sphere that the first found.
     """
 
     per_eps: ClassVar[bool] = False

@@ -26,10 +26,10 @@ __all__ = ["DeepFool"]
 class DeepFool:
     """A quick near error in linf, l2 or l1: over the nearest boundary of the linearised classifier, until it is one.
 
-    Algorithm 2 and, for other norms, eqs. 10-11 of the paper. Deviations, each for a reason: the step to a boundary is the
-    shortest one inside the domain (there clipped afterwards, so that pixels at the sides count for what they cannot do),
-    which makes l1 possible; steps aim past the boundary by the rounding error of the logits, not by 0.0001 in the input's units.
-    Where no class has a gradient there is nothing to follow: the sample is given up.
+    Algorithm 2 and, for other norms, eqs. 10-11 of the paper. Deviations, each for a reason: the step to a boundary is
+    the shortest one inside the domain (there clipped afterwards, so that pixels at the sides count for what they cannot
+    do), which makes l1 possible; steps aim past the boundary by the rounding error of the logits, not by 0.0001 in the
+    input's units. Where no class has a gradient there is nothing to follow: the sample is given up.
     """
 
     per_eps: ClassVar[bool] = False
@@ -74,9 +74,7 @@ class DeepFool:
             point = (rows.x + (1 + self.overshoot) * total).clamp(rows.lower, rows.upper)
         return out, Passes(forwards, backwards)
 
-    def _step(
-        self, norm: Norm, values: Tensor, normals: Tensor, rows: Rows, point: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _step(self, norm: Norm, values: Tensor, normals: Tensor, rows: Rows, point: Tensor) -> tuple[Tensor, Tensor]:
         """Return the shortest step over one of the planes [R, ...], and whether there is a gradient at all [R].
 
         `values` [R, K] are to become 0 along `normals` [R, K, D].

@@ -1,4 +1,4 @@
-"""Fast minimum-norm attack (Pintor et al. 2021, "Fast minimum-norm adversarial attacks through adaptive norm constraints")."""
+"""FMN (Pintor et al. 2021, "Fast minimum-norm adversarial attacks through adaptive norm constraints")."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ __all__ = ["FMN"]
 class FMN:
     """The nearest error in linf, l2 or l1: gradient steps projected onto a ball that follows the nearest error met.
 
-    Algorithm 1 of the paper; `fmn:targets=0,starts=0` is its single run. Deviations, each for a reason: projections are exact
-    for ball and domain together (there onto the ball, then clipped, which on inputs at the sides of the domain ends short
-    of every boundary); steps are measured in Euclidean radii of the ball (there 1, in units of [0, 1], whatever the
-    inputs). More runs follow: towards the likeliest classes and untargeted, from random points at the distance that
-    the first one found.
+    Algorithm 1 of the paper; `fmn:targets=0,starts=0` is its single run. Deviations, each for a reason: projections
+    are exact for ball and domain together (there onto the ball, then clipped, which in l2 and l1 ends short of every
+    boundary where inputs lie at the sides of the domain); steps are measured in Euclidean radii of the ball (there 1
+    in units of [0, 1], whatever the inputs). More runs follow: towards the likeliest classes and untargeted, from
+    random points at the distance that the first one found.
     """
 
     per_eps: ClassVar[bool] = False

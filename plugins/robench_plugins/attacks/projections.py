@@ -41,7 +41,8 @@ def _room(direction: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
 
 def _project_linf(delta: Tensor, eps: _Radius, low: Tensor, high: Tensor) -> Tensor:
-    return delta.clamp(-eps, eps).clamp(low, high)
+    radius = torch.as_tensor(eps, dtype=delta.dtype, device=delta.device)
+    return delta.clamp(-radius, radius).clamp(low, high)
 
 
 def _project_l2(delta: Tensor, eps: _Radius, low: Tensor, high: Tensor) -> Tensor:
