@@ -59,8 +59,8 @@ class Walk:
     def note(self, now: Look) -> None:
         """Take in what was seen at the points of the last step."""
         if isinstance(self.rule, Halving):
-            self.rule.note(now.loss > self.loss)
-        higher = now.loss > self.top_loss
+            self.rule.note(now.loss > self.loss + now.blur)
+        higher = now.loss > self.top_loss + now.blur
         mask = per_sample(higher, self.point)
         self.top, self.top_loss = torch.where(mask, self.point, self.top), torch.where(higher, now.loss, self.top_loss)
         self.loss = now.loss

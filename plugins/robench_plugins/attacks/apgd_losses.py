@@ -16,6 +16,8 @@ __all__ = ["Look", "height", "look", "temperature"]
 _USUAL = (1.0, 100.0)
 """Where max z − min z lies for logits made for softmax; outside, cross-entropy sees them scaled to `_TYPICAL`."""
 _TYPICAL = 10.0
+_ROUNDING = 64.0
+"""A loss has risen when it did by more than 64 u max|logit|: the same point in another batch is not higher."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +26,7 @@ class Look:
 
     Attributes:
         loss: the loss [R], −inf where logits are not finite.
+        blur: its rounding error [R]: differences below it say nothing.
         margin: f_y − max_{j≠y} f_j [R], NaN where logits are not finite.
         scale: the largest |logit| [R], the unit of the margin's rounding errors.
         unit: the factor by which the loss saw the logits [R].
@@ -31,14 +34,15 @@ class Look:
     """
 
     loss: Tensor
+    blur: Tensor
     margin: Tensor
     scale: Tensor
     unit: Tensor
     way: Tensor | None
 
 
-def height(loss: Loss, logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
-    """Return the loss [R], or what rises and falls with it; −inf where logits are not finite.
+def height(loss: Loss, logits: Tensor, y: Tensor, target: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return the loss [R], or what rises and falls with it (−inf where logits are not finite), and its rounding error.
 
     `ce`: the log-odds of a class other than y (of the target), log Σ_{j≠y} exp z_j − z_y, which unlike −log p_y keeps
     telling confident points apart; `margin`: max_{j≠y} z_j − z_y, or z_t − z_y; `dlr`: that divided by z_π1 − z_π3, or
@@ -46,6 +50,7 @@ def height(loss: Loss, logits: Tensor, y: Tensor, target: Tensor | None = None) 
     """
     finite = torch.isfinite(logits).all(1)
     z = torch.where(finite[:, None], logits, 0)
+    blur = _ROUNDING * torch.finfo(z.dtype).eps * z.abs().amax(1)
     if loss == "ce":
         own = y if target is None else target
         odds = z.scatter(1, own[:, None], -torch.inf).logsumexp(1) - _at(z, own)
@@ -56,8 +61,9 @@ def height(loss: Loss, logits: Tensor, y: Tensor, target: Tensor | None = None) 
         if loss == "dlr" and z.shape[1] >= (3 if target is None else 4):
             ranked = z.sort(1, descending=True).values
             scale = ranked[:, 0] - (ranked[:, 2] if target is None else (ranked[:, 2] + ranked[:, 3]) / 2)
-            value = value / torch.where(scale > 0, scale, 1)
-    return torch.where(finite, value, -torch.inf)
+            scale = torch.where(scale > 0, scale, 1)
+            value, blur = value / scale, blur / scale
+    return torch.where(finite, value, -torch.inf), blur
 
 
 def temperature(loss: Loss, logits: Tensor) -> Tensor:
@@ -103,12 +109,12 @@ def look(
             with torch.no_grad():
                 logits = classifier.logits(x)
         unit = temperature(loss, logits) if unit is None else unit
-        new = [height(loss, logits * unit[:, None], y, target), margins(logits, y)]
+        new = [*height(loss, logits * unit[:, None], y, target), margins(logits, y)]
         total = [a + b for a, b in zip(total, new, strict=True)] if total else new
         scale = torch.maximum(scale, logits.abs().amax(1))
     assert unit is not None
-    value, margin = (part / draws for part in total)
-    return Look(value, margin, scale, unit, way)
+    value, blur, margin = total if draws == 1 else (part / draws for part in total)
+    return Look(value, blur, margin, scale, unit, way)
 
 
 def _at(z: Tensor, index: Tensor) -> Tensor:

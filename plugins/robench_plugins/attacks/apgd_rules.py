@@ -112,5 +112,5 @@ class Thinning:
 
 
 def _two_thirds(count: Tensor) -> Tensor:
-    """Return ⌈count / 1.5⌉, at least 1."""
-    return ((2 * count + 2) // 3).clamp_min(1)
+    """Return ⌊count / 1.5⌋, at least 1: rounded up, as in the authors' code, 2 coordinates would never become 1."""
+    return (2 * count // 3).clamp_min(1)

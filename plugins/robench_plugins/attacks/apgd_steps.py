@@ -62,9 +62,12 @@ def sparse_step(region: Region, point: Tensor, way: Tensor, size: Tensor, moved:
     """Return P(x + η s), s = sign(g) / k on the k = `moved` [R] steepest coordinates (Croce & Hein 2021, section 3.2).
 
     P projects onto l1 ball ∩ box; η = `size`·ε [R]. Coordinates as steep as the k-th step too, those with g = 0 do not.
+    Nor, unlike as published, do those that the box holds back: the steepest would keep their place, and nothing moves.
     """
-    steep = way.flatten(1).abs()
+    free = torch.where(way > 0, point < region.upper, point > region.lower)
+    way = torch.where(free, way, 0).flatten(1)
+    steep = way.abs()
     least = steep.sort(1, descending=True).values.gather(1, (moved - 1).clamp_max(steep.shape[1] - 1)[:, None])
-    sign = torch.where(steep >= least, way.flatten(1).sign(), 0)
+    sign = torch.where(steep >= least, way.sign(), 0)
     length = (size * region.eps / sign.abs().sum(1).clamp_min(1)).to(point.dtype)
     return region.project(point + (sign * length[:, None]).reshape(point.shape))
