@@ -28,7 +28,7 @@ SPECS = {
     "attacks": [
         "apgd",
         "apgd:steps=20,loss=dlr,targets=3",
-        # The default, 9,000 steps for each of six runs, takes minutes here.
+        # The default, 2,700 steps for each of eight runs, takes minutes here.
         "cw:rate=0.05,search=4,steps=60",
         "cw:rate=0.05,search=3,starts=0,steps=80,targets=0,variable=tanh",
         "ddn",

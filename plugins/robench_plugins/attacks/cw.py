@@ -27,7 +27,7 @@ class CW:
     `cw:variable=tanh,steps=10000,targets=0,starts=0` is the published run. Deviations, each for a reason: distance
     and margin are divided by the first-order distance to the boundary and by the clean margin, so that c has no unit
     (there it starts at 0.001 in units of logits, and the search first has to find their scale); the change of
-    variables is a sine, which lets pixels at 0 and 1 go where tanh holds them for hundreds of steps, so that 1,000
+    variables is a sine, which lets pixels at 0 and 1 go where tanh holds them for hundreds of steps, so that 300
     steps do; in a domain without two sides x itself is the variable, clipped; `abort_early` looks at each sample, not
     at the batch. More runs follow: towards the likeliest classes and untargeted, from random points of the sphere that
     the first one found.
@@ -35,14 +35,14 @@ class CW:
 
     per_eps: ClassVar[bool] = False
 
-    steps: int = param(1000, "Adam steps per value of c, in tenths", minimum=1)
+    steps: int = param(300, "Adam steps per value of c, in tenths", minimum=1)
     search: int = param(9, "values of c: ten times more until one works, then bisection", minimum=1)
     c: float = param(4.0, "first c, where 2 is what a linear classifier needs", above=0)
     rate: float = param(0.01, "learning rate of Adam", above=0)
     variable: Change = param("sine", "change of variables in a domain with two sides")
     abort_early: bool = param(True, "end a descent when a tenth of its steps gained less than 0.01 %")
     targets: int = param(3, "how many of the most likely other classes get a run of their own", minimum=0)
-    starts: int = param(2, "how many more untargeted runs begin at random points", minimum=0)
+    starts: int = param(4, "how many more untargeted runs begin at random points", minimum=0)
 
     def applies(self, classifier: Classifier, norm: Norm) -> str | None:
         """Return None, or why the attack cannot run."""
