@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from robench.threat import Norm, Threat
 
 __all__ = [
+    "Access",
     "Attack",
     "AttackModifier",
     "Bound",
@@ -44,6 +45,9 @@ __all__ = [
 ]
 
 Detail = Mapping[str, Any]
+
+Access = Literal["gradients", "logits", "labels", "transfer"]
+"""What an attack asks a classifier for: gradients, its logits, its decisions alone, or nothing until the end."""
 
 
 @dataclass(frozen=True)
@@ -155,10 +159,15 @@ class Attack(Protocol):
     """Proposes misclassified points.
 
     `per_eps = False` marks a minimum-norm attack: it is called once with `threat.eps` None and looks for the
-    nearest misclassified point; every ε is answered from the distance found.
+    nearest misclassified point; every ε is answered from the distance found. As a stage of a composite it gets the
+    ε of the schedule and may stop at the first point within it.
+
+    `access` says what the attack asks the classifier for, so that readers can tell where gradients mislead. A detail
+    with the key `health` maps indicators (`robench.health`) to what was measured on that sample.
     """
 
     per_eps: ClassVar[bool] = True
+    access: ClassVar[Access] = "gradients"
 
     def applies(self, classifier: Classifier, norm: Norm) -> str | None:
         """Return None, or why the attack cannot run on this classifier or norm."""
