@@ -49,10 +49,14 @@ class Stream:
     Rows never influence each other: `stream.select(rows)` gives what those rows would have drawn.
     """
 
-    def __init__(self, keys: Tensor, draws: int = 0) -> None:
-        """Wrap 64-bit keys, int64 [B, 2] of two 32-bit words; prefer `Stream.for_samples`."""
+    def __init__(self, keys: Tensor, draws: int = 0, root: tuple[int, int] = (0, 0)) -> None:
+        """Wrap 64-bit keys, int64 [B, 2] of two 32-bit words; prefer `Stream.for_samples`.
+
+        `root` is what all rows share, whatever the batch: the key of seed and evaluator alone.
+        """
         self._keys = keys
         self._draws = draws
+        self._root = root
 
     @classmethod
     def for_samples(
@@ -66,7 +70,9 @@ class Stream:
             one.update(str(int(sample)).encode())
             word = int.from_bytes(one.digest(), "little")
             keys.append((word & _MASK, word >> 32))
-        return cls(torch.tensor(keys, dtype=torch.int64, device=device).reshape(-1, 2))
+        word = int.from_bytes(prefix.digest(), "little")
+        root = word & _MASK, word >> 32
+        return cls(torch.tensor(keys, dtype=torch.int64, device=device).reshape(-1, 2), root=root)
 
     def __len__(self) -> int:
         """The number of rows B."""
@@ -74,7 +80,7 @@ class Stream:
 
     def select(self, rows: Tensor) -> Stream:
         """Return the streams of some rows (bool mask or int64 positions), continuing where this one is."""
-        return Stream(self._keys[rows], self._draws)
+        return Stream(self._keys[rows], self._draws, self._root)
 
     def child(self, *path: int | str) -> Stream:
         """Return independent streams for a named part of the work (`child("restart", 3)`).
@@ -84,7 +90,24 @@ class Stream:
         digest = hashlib.blake2b("\0".join(map(str, path)).encode(), digest_size=16).digest()
         words = [int.from_bytes(digest[i : i + 4], "little") for i in range(0, 16, 4)]
         out = _philox(_broadcast(words, self._keys), (self._keys[:, 0], self._keys[:, 1]))
-        return Stream(torch.stack(out[:2], 1))
+        return Stream(torch.stack(out[:2], 1), root=self._root)
+
+    def repeat(self, times: int, *path: int | str) -> Stream:
+        """Return streams for `times` copies of the batch, one by one; copy k has those of `child(*path, k)`."""
+        keys = [self.child(*path, copy)._keys for copy in range(times)]
+        return Stream(torch.cat(keys) if keys else self._keys[:0], root=self._root)
+
+    def of_rows(self, rows: Tensor) -> Stream:
+        """Return a stream per row of `rows` [R, ...], which need not be those of the batch.
+
+        Depends on seed, evaluator and the numbers in the row alone: equal rows have equal streams, in any batch.
+        """
+        device = self._keys.device
+        root = torch.tensor([self._root], dtype=torch.int64, device=device).expand(len(rows), 2)
+        words = _hashed(rows.detach()).to(device)
+        zero = torch.zeros_like(words[:, 0])
+        out = _philox((words[:, 0], words[:, 1], zero, zero + 1), (root[:, 0], root[:, 1]))
+        return Stream(torch.stack(out[:2], 1), root=self._root)
 
     def uniform(
         self, shape: Iterable[int], low: float = 0.0, high: float = 1.0, dtype: torch.dtype = torch.float32
@@ -128,6 +151,21 @@ class Stream:
         out = _philox(counter, (self._keys[:, :1], self._keys[:, 1:]))
         words = torch.stack(out, 2)
         return words.flatten(1)[:, :count]
+
+
+def _hashed(rows: Tensor) -> Tensor:
+    """Return two 32-bit words per row [R, 2] of a hash of its numbers; 0 and −0 are the same.
+
+    Multilinear hashing (Lemire & Kaser 2014, "Strongly universal string hashing is fast"): the upper half of
+    Σ m_i s_i modulo 2**64 over the 32-bit words s_i of the row, two rows colliding with probability 2**-64.
+    """
+    flat = (rows.flatten(1) + 0.0).contiguous()
+    words = flat.view(torch.int32).reshape(len(flat), flat[:1].view(torch.int32).numel()).long() & _MASK
+    places = torch.arange(1, words.shape[1] + 1, dtype=torch.int64, device=words.device)
+    zero = torch.zeros_like(places)
+    m = _philox((places & _MASK, places >> 32, zero, zero), (zero, zero))
+    sums = [(words * (high << 32 | low)).sum(1) for high, low in ((m[0], m[1]), (m[2], m[3]))]
+    return torch.stack([(total >> 32) & _MASK for total in sums], 1)
 
 
 def _broadcast(words: list[int], like: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

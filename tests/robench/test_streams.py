@@ -104,3 +104,38 @@ def test_devices_agree():
     assert torch.equal(cpu.uniform((100,)), gpu.uniform((100,)).cpu())
     assert torch.equal(cpu.integers((100,), 1000), gpu.integers((100,), 1000).cpu())
     assert (cpu.normal((1000,)) - gpu.normal((1000,)).cpu()).abs().max() <= 1e-6
+
+
+def test_repeated_streams_are_children_of_the_batch():
+    stream = Stream.for_samples(3, "eot", range(4))
+    both = stream.repeat(3, "draw").uniform((5,))
+    for copy in range(3):
+        assert torch.equal(both[4 * copy : 4 * copy + 4], stream.child("draw", copy).uniform((5,)))
+    assert len(stream.repeat(0)) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_streams_of_rows_follow_their_numbers_alone(dtype):
+    rows = torch.rand(64, 3, 4, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    stream = Stream.for_samples(7, "pgd | eot", [3, 1, 4])
+    drawn = stream.of_rows(rows).uniform((2,))
+    assert len({tuple(row) for row in drawn.tolist()}) == len(rows)
+    order = torch.tensor([9, 2, 63, 2])
+    for other in (stream, stream.select(torch.tensor([1])), Stream.for_samples(7, "pgd | eot", [9])):
+        assert torch.equal(other.of_rows(rows[order]).uniform((2,)), drawn[order])
+        assert torch.equal(other.child("restart", 1).of_rows(rows[order]).uniform((2,)), drawn[order])
+    for seed, name in ((8, "pgd | eot"), (7, "pgd")):
+        assert not (Stream.for_samples(seed, name, [3]).of_rows(rows).uniform((2,)) == drawn).any()
+    zeros = torch.zeros(1, 12, dtype=dtype)
+    assert torch.equal(stream.of_rows(zeros).uniform((2,)), stream.of_rows(-zeros).uniform((2,)))
+    assert stream.of_rows(rows[:0]).uniform((2,)).shape == (0, 2)
+
+
+def test_neighbouring_rows_have_independent_streams():
+    # One unit in the last place of one number: every word of the hash must change.
+    base = torch.full((1, 50), 0.5)
+    rows = base.repeat(4001, 1)
+    rows[1:, 7] = base[0, 7] + torch.arange(1, 4001) * 2.0**-24
+    drawn = Stream.for_samples(0, "e", [0]).of_rows(rows).uniform((1,), dtype=torch.float64)[:, 0]
+    assert scipy.stats.kstest(drawn, "uniform").pvalue > 1e-3
+    assert abs(np.corrcoef(drawn[:-1], drawn[1:])[0, 1]) < 5 / 4000**0.5
