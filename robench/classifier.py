@@ -18,7 +18,17 @@ if TYPE_CHECKING:
     from robench.graph import Graph
     from robench.streams import Stream
 
-__all__ = ["Classifier", "Counted", "RandomizedClassifier", "Tally", "deterministic", "margins", "wrapped_fingerprint"]
+__all__ = [
+    "Classifier",
+    "Counted",
+    "RandomizedClassifier",
+    "Tally",
+    "deterministic",
+    "evaluable",
+    "is_random",
+    "margins",
+    "wrapped_fingerprint",
+]
 
 
 class _Described(Protocol):
@@ -70,13 +80,29 @@ class RandomizedClassifier(_Described, Protocol):
 
 def deterministic(classifier: object, name: str) -> Classifier:
     """Return `classifier` if it maps inputs to logits; raises InputError for one that draws at inference."""
+    known = evaluable(classifier, name)
+    if is_random(known):
+        raise InputError(f"{name} draws at inference: what stands here needs one function; take its base")
+    return cast(Classifier, known)
+
+
+def evaluable(classifier: object, name: str) -> Classifier | RandomizedClassifier:
+    """Return `classifier` if it can be evaluated: one function, or merely random.
+
+    Raises InputError for a smoothed one, whose vote is another function than the mean of its draws.
+    """
     if hasattr(classifier, "logits"):
         return cast(Classifier, classifier)
-    if hasattr(classifier, "sample"):
-        raise InputError(
-            f"{name} draws at inference: r* is not defined for it, and no evaluator here takes it; evaluate its base"
-        )
-    raise PluginError(name, f"{type(classifier).__name__} has no logits")
+    if not hasattr(classifier, "sample"):
+        raise PluginError(name, f"{type(classifier).__name__} has neither logits nor sample")
+    if hasattr(classifier, "predict"):
+        raise InputError(f"{name} votes over its draws: smoothed classifiers cannot be evaluated yet; take its base")
+    return cast(RandomizedClassifier, classifier)
+
+
+def is_random(classifier: object) -> bool:
+    """Whether a classifier draws at inference: it has `sample` and no `logits`."""
+    return classifier.random if isinstance(classifier, Counted) else not hasattr(classifier, "logits")
 
 
 def margins(logits: Tensor, y: Tensor) -> Tensor:
@@ -118,6 +144,7 @@ class Counted:
         self.device: torch.device = classifier.device
         self.fingerprint: str = classifier.fingerprint
         self.graph: Graph | None = classifier.graph
+        self.random = is_random(classifier)
 
     def logits(self, x: Tensor) -> Tensor:
         """Return the logits of `x`, counting its rows; a gradient taken through them is counted too."""
