@@ -44,6 +44,7 @@ SPECS = {
         # Its default of 5000 queries takes minutes here.
         "square:queries=400",
     ],
+    "attack_modifiers": ["eot", "eot:draws=3"],
     "certifiers": ["ibp", "linear", "lipschitz"],
     "bounds": ["transport"],
     "recipes": ["standard:epochs=5", "pgd-at:epochs=3", "ibp:epochs=6", "gaussian:epochs=5", "aol:epochs=10"],

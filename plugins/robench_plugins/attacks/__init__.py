@@ -5,7 +5,18 @@ from __future__ import annotations
 from robench import hookimpl
 from robench.hookspecs import Register
 
-__all__ = ["robench_register_attacks"]
+__all__ = ["robench_register_attack_modifiers", "robench_register_attacks"]
+
+
+@hookimpl
+def robench_register_attack_modifiers(register: Register) -> None:
+    """Register the built-in attack modifiers."""
+    register(
+        "eot",
+        f"{__name__}.eot:EOT",
+        summary="expectation over the draws of a randomized classifier (Athalye et al. 2018)",
+        default=True,
+    )
 
 
 @hookimpl

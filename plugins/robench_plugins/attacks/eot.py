@@ -1,0 +1,152 @@
+"""Expectation over transformation (Athalye et al. 2018, "Synthesizing robust adversarial examples", eq. 1)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import torch
+from torch import Tensor
+
+from robench import Passes, Proposal, param
+from robench.classifier import is_random
+from robench.streams import Stream
+
+if TYPE_CHECKING:
+    from robench import Attack, Classifier, CompositeAttack, Norm, Outcome, RandomizedClassifier, Threat
+    from robench.contracts import Access
+
+__all__ = ["EOT", "MeanOfDraws"]
+
+
+class MeanOfDraws:
+    """A classifier that draws, seen as its mean logits over some draws: what an attack follows, not what is judged.
+
+    For any loss that ignores a constant added to all logits (cross-entropy, margin, DLR) the mean of the logits is the
+    mean of the log-probabilities: the expectation that Athalye et al. maximise, and its gradient the mean gradient.
+
+    The draws of a row follow from seed, evaluator and the numbers in the row. So every new point is asked with new
+    draws, in whatever batch it stands, and a point asked twice gives one answer.
+    """
+
+    def __init__(self, classifier: RandomizedClassifier, stream: Stream, draws: int) -> None:
+        """See `classifier` through `draws` draws for each row; `stream` is of any samples of the run."""
+        self._classifier, self._stream, self._draws = classifier, stream, draws
+        self.input_shape = classifier.input_shape
+        self.classes = classifier.classes
+        self.dtype = classifier.dtype
+        self.device = classifier.device
+        self.fingerprint = classifier.fingerprint
+        self.graph = None
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Return the mean logits [B, classes] of `x` [B, ...], differentiable where the draws are."""
+        streams = self._stream.of_rows(x).repeat(self._draws, "draw")
+        made = self._classifier.sample(x.repeat(self._draws, *[1] * (x.dim() - 1)), streams)
+        return made.reshape(self._draws, len(x), -1).mean(0)
+
+
+@dataclass(frozen=True)
+class EOT:
+    """The attack sees a classifier that draws through its mean logits over fresh draws at every point.
+
+    Every pass costs `draws` passes. No sample counts as broken: the attack goes on for all its steps, because a point
+    where half of the draws err is not the worst one; the runner draws anew at the point proposed. Batches are cut so
+    that no more rows are in memory at once than without it. Classifiers that do not draw are attacked as without it.
+    """
+
+    draws: int = param(20, "draws that logits and gradients are averaged over, at every point", minimum=1)
+
+    def modify(self, attack: Any) -> Any:
+        """Return `attack`, which may be a schedule of attacks, for classifiers that draw."""
+        return _Stages(attack, self.draws) if hasattr(attack, "stages") else _Expected(attack, self.draws)
+
+
+@dataclass(frozen=True)
+class _Modified:
+    """What both kinds of attack have in common."""
+
+    attack: Any
+    draws: int
+
+    randomized: ClassVar[bool] = True
+
+    @property
+    def per_eps(self) -> bool:
+        """As the attack's own."""
+        return bool(getattr(self.attack, "per_eps", True))
+
+    @property
+    def access(self) -> Access:
+        """As the attack's own."""
+        return cast("Access", getattr(self.attack, "access", "gradients"))
+
+    def applies(self, classifier: Classifier | RandomizedClassifier, norm: Norm) -> str | None:
+        """Return None, or why the attack cannot run on the mean over draws."""
+        applies = getattr(self.attack, "applies", None)
+        return cast("str | None", applies(self.seen(classifier), norm)) if applies else None
+
+    def seen(self, classifier: Classifier | RandomizedClassifier, stream: Stream | None = None) -> Classifier:
+        """Return what the attack is handed: a classifier that does not draw as it is."""
+        if not is_random(classifier):
+            return cast("Classifier", classifier)
+        stream = stream or Stream.for_samples(0, "eot", [], classifier.device)
+        return MeanOfDraws(cast("RandomizedClassifier", classifier), stream, self.draws)
+
+
+class _Expected(_Modified):
+    """An attack on the mean over draws."""
+
+    def perturb(
+        self, classifier: Classifier | RandomizedClassifier, x: Tensor, y: Tensor, threat: Threat, stream: Stream
+    ) -> Proposal:
+        """Propose the attack's points for `x` [B, ...] with labels `y` [B]."""
+        if not is_random(classifier):
+            made: Proposal = self.attack.perturb(classifier, x, y, threat, stream)
+            return made
+        attack = _tireless(self.attack)
+        parts = []
+        for rows in torch.split(torch.arange(len(x), device=x.device), max(1, len(x) // self.draws)):
+            own = stream.select(rows)
+            parts.append(attack.perturb(self.seen(classifier, own), x[rows], y[rows], threat, own))
+        return _joined(parts, self.draws)
+
+
+class _Stages(_Modified):
+    """A schedule whose attacks see the mean over draws."""
+
+    def stages(
+        self, classifier: Classifier | RandomizedClassifier, threat: Threat
+    ) -> Generator[tuple[str, Attack, Tensor | None], Outcome, None]:
+        """Yield the schedule's stages, each modified, and hand their outcomes back to it."""
+        schedule = cast("CompositeAttack", self.attack).stages(self.seen(classifier), threat)
+        name = "eot" if self.draws == EOT.draws else f"eot:draws={self.draws}"
+        try:
+            spec, attack, mask = next(schedule)
+            while True:
+                outcome = yield f"{spec} | {name}", cast("Attack", _Expected(attack, self.draws)), mask
+                spec, attack, mask = schedule.send(outcome)
+        except StopIteration:
+            return
+
+
+def _tireless(attack: Any) -> Any:
+    """Return the attack without its early exit, where it has one."""
+    if dataclasses.is_dataclass(attack) and any(field.name == "early_exit" for field in dataclasses.fields(attack)):
+        return dataclasses.replace(cast("Any", attack), early_exit=False)
+    return attack
+
+
+def _joined(parts: Sequence[Proposal], draws: int) -> Proposal:
+    """Return the proposals about parts of a batch as one; each pass over the mean took `draws` passes."""
+    points = torch.cat([part.points for part in parts])
+    detail = [one for part in parts for one in (part.detail or [None] * len(part.points))]
+    told = [part.passes for part in parts if part.passes is not None]
+    if len(told) < len(parts):
+        return Proposal(points, detail)
+    forwards, backwards = (
+        torch.cat([getattr(one, name) for one in told]) * draws for name in ("forwards", "backwards")
+    )
+    return Proposal(points, detail, Passes(forwards, backwards))
