@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 __all__ = [
+    "Access",
     "Attack",
     "AttackModifier",
     "Bound",
@@ -46,7 +47,9 @@ __all__ = [
     "__version__",
     "bound",
     "evaluate",
+    "from_function",
     "from_module",
+    "from_sklearn",
     "hookimpl",
     "load",
     "param",
@@ -55,6 +58,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "Access": "contracts",
     "Attack": "contracts",
     "AttackModifier": "contracts",
     "Bound": "contracts",
@@ -90,7 +94,9 @@ _HOME = {
     "Wrapper": "contracts",
     "bound": "api",
     "evaluate": "api",
+    "from_function": "arrays",
     "from_module": "graph",
+    "from_sklearn": "arrays",
     "hookimpl": "hookspecs",
     "load": "api",
     "param": "params",
@@ -100,8 +106,10 @@ _HOME = {
 
 if TYPE_CHECKING:
     from robench.api import bound, evaluate, load, replay
+    from robench.arrays import from_function, from_sklearn
     from robench.classifier import Classifier, RandomizedClassifier, wrapped_fingerprint
     from robench.contracts import (
+        Access,
         Attack,
         AttackModifier,
         Bound,

@@ -7,7 +7,7 @@ one that draws at inference. `Counted` puts a pass counter around either.
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -21,18 +21,24 @@ if TYPE_CHECKING:
 __all__ = [
     "Classifier",
     "Counted",
+    "Outputs",
     "RandomizedClassifier",
     "Tally",
     "deterministic",
     "evaluable",
     "is_random",
     "margins",
+    "outputs_of",
     "wrapped_fingerprint",
 ]
 
 
+Outputs = Literal["logits", "labels"]
+"""What the numbers of a classifier are: scores, or decisions alone, its logits being 1 for one class and 0 else."""
+
+
 class _Described(Protocol):
-    """What every classifier says about itself."""
+    """What every classifier says about itself. One that decides without scores also has `outputs = "labels"`."""
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -113,6 +119,11 @@ def margins(logits: Tensor, y: Tensor) -> Tensor:
     return torch.where(finite, label - rest, torch.nan)
 
 
+def outputs_of(classifier: object) -> Outputs:
+    """Return what the classifier's logits are: scores unless it says otherwise."""
+    return "labels" if getattr(classifier, "outputs", "logits") == "labels" else "logits"
+
+
 class Tally:
     """Rows passed forwards and backwards through the classifiers that share it."""
 
@@ -145,6 +156,7 @@ class Counted:
         self.fingerprint: str = classifier.fingerprint
         self.graph: Graph | None = classifier.graph
         self.random = is_random(classifier)
+        self.outputs: Outputs = outputs_of(classifier)
 
     def logits(self, x: Tensor) -> Tensor:
         """Return the logits of `x`, counting its rows; a gradient taken through them is counted too."""

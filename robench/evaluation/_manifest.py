@@ -83,7 +83,7 @@ def first_manifest(
         environment=Environment(
             device=_device_name(classifier.device),
             batch_size=batch_size,
-            versions={**versions, "python": platform.python_version(), **_cuda_version()},
+            versions={**versions, "python": platform.python_version(), **_cuda_version(), **_runtime(classifier)},
             git=git_state(),
         ),
         display=settings.display,
@@ -115,6 +115,11 @@ def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return f"cuda ({torch.cuda.get_device_name(device)})"
     return f"cpu ({platform.machine()}, {torch.get_num_threads()} threads)"
+
+
+def _runtime(classifier: object) -> dict[str, str]:
+    """Return what executes an opaque classifier: it is the map as executed there."""
+    return {str(name): str(version) for name, version in getattr(classifier, "runtime", {}).items()}
 
 
 def _cuda_version() -> dict[str, str]:

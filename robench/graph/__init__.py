@@ -5,9 +5,10 @@ user's module, whatever is in it. `robench.graph.operators` lists the vocabulary
 """
 
 from robench.graph._checkpoint import check_folder, load, read_metadata, save
-from robench.graph._classifier import GraphClassifier
+from robench.graph._classifier import GraphClassifier, check_input
 from robench.graph._fingerprint import fingerprint
 from robench.graph._from_module import from_module
+from robench.graph._identity import identify
 from robench.graph._ir import Graph, Node
 from robench.graph._module import GraphModule, GroupSort
 from robench.graph._onnx import from_onnx
@@ -26,12 +27,14 @@ __all__ = [
     "Node",
     "Operator",
     "check_folder",
+    "check_input",
     "fingerprint",
     "from_module",
     "from_onnx",
     "from_torch",
     "full_precision",
     "group_sort",
+    "identify",
     "in_precision",
     "load",
     "read_metadata",

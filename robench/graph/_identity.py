@@ -11,7 +11,7 @@ import sys
 import types
 import weakref
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path, PurePath
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from robench.graph._fingerprint import tensor_digest
 from robench.graph._packages import origin
 
-__all__ = ["Identity"]
+__all__ = ["Identity", "identify"]
 
 _SHOWN = (
     types.NoneType,
@@ -92,9 +92,10 @@ class Identity:
         known: whether everything so far could be identified; what could not got a hash that nothing else has.
     """
 
-    def __init__(self) -> None:
-        """Start with nothing hashed."""
+    def __init__(self, packages: Iterable[str] = ()) -> None:
+        """Start with nothing hashed. Of classes of `packages`, what C code holds is known by what they would pickle."""
         self.known = True
+        self._packages = frozenset(packages)
         self._done: dict[int, tuple[object, bytes]] = {}  # holds the objects, so that no id is used twice
         self._open: dict[int, int] = {}
 
@@ -133,6 +134,8 @@ class Identity:
         if isinstance(value, np.ndarray | np.generic):
             array = np.asarray(value)
             items: object = array.tolist() if array.dtype.hasobject else array.tobytes()
+            if array.dtype.names is not None:  # column by column: what pads a record is anything
+                items = [np.ascontiguousarray(array[name]) for name in array.dtype.names]
             return self._all("array", str(array.dtype.descr), array.shape, items)
         if isinstance(value, enum.Enum):
             return self._all("enum", type(value), value.name, value.value)
@@ -175,13 +178,23 @@ class Identity:
         """Return the hash of an object by its class, its items and its attributes."""
         cls = type(value)
         if _state_in_c(cls):
-            return self._unknown()
+            return self._reduced(value)
         shown = next((base for base in _SHOWN if isinstance(value, base)), None)
         plain = "" if shown is None else str(vars(shown)["__repr__"](value))
         state = {**getattr(value, "__dict__", {}), **{n: getattr(value, n) for n in _slots(cls) if hasattr(value, n)}}
         factory = getattr(value, "default_factory", None)
         name = cls.__qualname__ if cls.__module__ in ("builtins", "collections") else self.of(cls)
         return _sha("instance", name, plain, self.of(factory), *self._items(value), *self._attributes(state))
+
+    def _reduced(self, value: object) -> bytes:
+        """Return the hash of what an object would be made from again, where its package is one to ask."""
+        if type(value).__module__.partition(".")[0] not in self._packages:
+            return self._unknown()
+        made = value.__reduce_ex__(4)
+        if isinstance(made, str):
+            return self._unknown()
+        held = [list(part) if isinstance(part, Iterator) else part for part in made]
+        return self._all("reduced", type(value), held)
 
     def _attributes(self, state: dict[str, Any]) -> list[bytes]:
         return [_sha(name, self.of(state[name])) for name in sorted(state)]
@@ -268,6 +281,17 @@ class Identity:
             return _sha("python", package, module.__name__)
         file = getattr(module, "__file__", None)
         return self._unknown() if file is None else _sha("python", Path(file).read_bytes())
+
+
+def identify(label: str, *values: object, packages: Iterable[str] = ()) -> tuple[str, bool]:
+    """Return the sha256 (hex) of `values` by content under `label`, and whether it names them, in every process.
+
+    It covers code and all that the code refers to. Of classes of `packages`, what C code holds is known by what they
+    would pickle; nothing is unpickled.
+    """
+    identity = Identity(packages)
+    found = _sha(label, *(identity.of(value) for value in values))
+    return found.hex(), identity.known
 
 
 def _slots(cls: type) -> list[str]:
