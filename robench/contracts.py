@@ -190,9 +190,9 @@ class CompositeAttack(Protocol):
     ) -> Generator[tuple[str, Attack, Tensor | None], Outcome, None]:
         """Yield (canonical spec, attack, bool mask over the batch or None for all); receive that stage's Outcome.
 
-        The runner takes samples that are broken out of every mask; an Outcome always has one entry per sample of
-        the batch. A sample's schedule must depend on that sample's outcomes alone. A spec yielded again becomes
-        `spec#2` in the evidence.
+        Each sample is in the mask of at least one stage. The runner takes samples that are broken out of every mask;
+        an Outcome always has one entry per sample of the batch. A sample's schedule must depend on that sample's
+        outcomes alone. A spec yielded again becomes `spec#2` in the evidence.
         """
 
 

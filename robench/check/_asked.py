@@ -25,7 +25,8 @@ def asked_of_run(manifest: Manifest, rows: pd.DataFrame) -> Iterator[Finding]:
     """Check a measured run's rows, complete or not, against what the runner does.
 
     Every sample has a clean row, and each evaluator a row about every correct sample that nothing had settled at that
-    ε. Attacks are held to this in runs without composite attacks only, whose stages choose their samples.
+    ε; a composite attack a row of one of its stages. Where a manifest does not tell the stages, as older ones do not,
+    rows of names that it does not know are taken for stages, and the attacks are not held to this.
     """
     if manifest.origin != "measured":
         return
@@ -33,7 +34,8 @@ def asked_of_run(manifest: Manifest, rows: pd.DataFrame) -> Iterator[Finding]:
     right = np.unique(clean.loc[clean["status"] == "correct", "sample"].to_numpy())
     others = rows[rows["kind"] != "clean"]
     epsilons = sorted(Epsilon.parse(text).value for text in manifest.request.eps)
-    names = {(info.kind, info.canonical) for info in manifest.evaluators}
+    names = {(info.kind, name) for info in manifest.evaluators for name in (info.canonical, *(info.stages or ()))}
+    told = any(info.access is not None or info.stages is not None for info in manifest.evaluators)
 
     yield from _about(manifest, "no clean row", np.setdiff1d(rows["sample"], clean["sample"]))
     wrong = np.setdiff1d(others["sample"], right)
@@ -44,7 +46,7 @@ def asked_of_run(manifest: Manifest, rows: pd.DataFrame) -> Iterator[Finding]:
     for (kind, name), group in others.groupby(["kind", "evaluator"], observed=True):
         if (kind, name) in names:
             continue
-        if kind == "attack":
+        if kind == "attack" and not told:
             stages = True
         else:
             yield from _about(manifest, f"rows of {name}, which was not asked for", group["sample"], code="row")
@@ -56,7 +58,8 @@ def asked_of_run(manifest: Manifest, rows: pd.DataFrame) -> Iterator[Finding]:
 def _evaluator(
     manifest: Manifest, info: EvaluatorInfo, rows: pd.DataFrame, right: npt.NDArray[np.int64], epsilons: list[float]
 ) -> Iterator[Finding]:
-    own = ((rows["kind"] == info.kind) & (rows["evaluator"] == info.canonical)).to_numpy()
+    names = [info.canonical, *(info.stages or ())]
+    own = ((rows["kind"] == info.kind) & rows["evaluator"].isin(names)).to_numpy()
     eps = rows["eps"].to_numpy(dtype=float)
     upper, lower = rows["upper"].to_numpy(dtype=float), rows["lower"].to_numpy(dtype=float)
     proof = (rows["confidence"] == 1.0).to_numpy() & ~own & (info.kind != "attack")

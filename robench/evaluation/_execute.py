@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from robench import registry
 from robench.classifier import Classifier
 from robench.errors import PluginError
+from robench.evaluation._manifest import with_stages
 from robench.evaluation._prepare import Prepared
 from robench.evaluation._tables import tables
 from robench.graph import fingerprint
@@ -49,6 +50,9 @@ def execute(
             result = evaluate_chunk(plan, start, stop, limit, warn)
             guard.check()
             limit = result.limit
+            evaluators = with_stages(run.manifest.evaluators, result.stages)
+            if evaluators != run.manifest.evaluators:  # told before any part that holds their rows
+                run.save_manifest(evaluators=evaluators)
             evidence, witnesses = tables(run.manifest, plan, start, result)
             parts.add(start, evidence, witnesses)
             failed |= _failed(evidence)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import platform
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
 
 import torch
 
 import robench
+from robench.contracts import Access, Attack
 from robench.evaluation._evaluators import Chosen
 from robench.evaluation._settings import Settings
 from robench.loading import Data, Subject, plugin_infos
@@ -19,10 +21,11 @@ from robench.runs import (
     EvaluatorInfo,
     Manifest,
     Request,
+    StageInfo,
     git_state,
 )
 
-__all__ = ["first_manifest"]
+__all__ = ["first_manifest", "with_stages"]
 
 
 def first_manifest(
@@ -36,6 +39,9 @@ def first_manifest(
     classifier = plan.classifier
     eps = tuple(epsilon.text for epsilon in plan.epsilons)
     versions = {"robench": robench.__version__, "torch": torch.__version__}
+    for part in (part for one in chosen for part in one.parts):
+        # An attack that runs somebody else's library says which.
+        versions.update(getattr(part.value, "versions", {}))
     majors = {name: version.split(".")[0] for name, version in versions.items()}
     for one in chosen:
         majors.update({part.distribution: part.version.split(".")[0] for part in one.parts})
@@ -77,6 +83,8 @@ def first_manifest(
                 per_eps=one.evaluator.per_eps,
                 deterministic=bool(getattr(one.evaluator.value, "deterministic", True)),
                 default=one.default,
+                access=_access(one.evaluator.value) if one.evaluator.side == "attack" else None,
+                stages={} if hasattr(one.evaluator.value, "stages") else None,
             )
             for one in chosen
         ),
@@ -89,6 +97,25 @@ def first_manifest(
         display=settings.display,
         command=_command(words, settings, plan, chosen),
     )
+
+
+def with_stages(
+    known: tuple[EvaluatorInfo, ...], found: Mapping[str, Mapping[str, Attack]]
+) -> tuple[EvaluatorInfo, ...]:
+    """Return the evaluators of a manifest with the stages of composite attacks that `found` adds (`ChunkResult`)."""
+    out = []
+    for info in known:
+        told = dict(info.stages or {})
+        for name, attack in found.get(info.canonical, {}).items() if info.kind == "attack" else ():
+            told.setdefault(name, StageInfo(access=_access(attack), per_eps=bool(getattr(attack, "per_eps", True))))
+        out.append(info.model_copy(update={"stages": told}) if told else info)
+    return tuple(out)
+
+
+def _access(attack: Any) -> Access | None:
+    """What an attack says that it asks for; None of a composite, and where it is no word that we know."""
+    given = getattr(attack, "access", None if hasattr(attack, "stages") else "gradients")
+    return given if given in get_args(Access) else None
 
 
 def _command(words: list[str], settings: Settings, plan: Plan, chosen: Sequence[Chosen]) -> str:

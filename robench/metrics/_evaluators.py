@@ -101,11 +101,11 @@ def attribution(subject: Subject, norm: Norm, eps: float, side: Literal["certifi
         settled &= np.isin(rows["sample"].to_numpy(), subject.samples[subject.correct])
     else:
         settled = here & falsified_at(rows["upper"].to_numpy(dtype=float), eps)
-    asked = {
-        (manifest.run, evaluator.canonical): position
-        for manifest in subject.runs
-        for position, evaluator in enumerate(manifest.evaluators)
-    }
+    asked: dict[tuple[str, str], int] = {}
+    for manifest in subject.runs:
+        names = [name for info in manifest.evaluators for name in (info.canonical, *(info.stages or ()))]
+        for name in names:
+            asked.setdefault((manifest.run, name), len(asked))
     found = rows.loc[settled, ["sample", "run", "evaluator", "kind"]].copy()
     pairs = zip(found["run"], found["evaluator"], found["kind"], strict=True)
     found["turn"] = [-1 if kind == "clean" else asked.get((run, name), len(asked)) for run, name, kind in pairs]

@@ -58,8 +58,8 @@ class Subject:
         dataset_hash: identity of the split's data.
         split: name of the split.
         runs: manifests of the runs that speak about it, oldest first.
-        silent: evaluators that were asked and left no row (every sample was settled before their turn). Composite
-            attacks are not among them: their stages leave the rows.
+        silent: evaluators that were asked and left no row (every sample was settled before their turn). A composite
+            attack is among them where none of its stages left one; older manifests do not tell the stages.
         rows: one row per evidence row, in an order that does not depend on the order of runs or files; besides
             the schema's columns `numerical` (open for numerical reasons) and `witness_<norm>` (+inf: none).
         dimension: number of input coordinates, where it is known.
@@ -181,8 +181,18 @@ def subjects(runs: Sequence[RunLike]) -> list[Subject]:
 def _silent(rows: pd.DataFrame, manifests: tuple[Manifest, ...]) -> tuple[EvaluatorInfo, ...]:
     infos = [info for manifest in manifests for info in manifest.evaluators]
     spoke = {(str(kind), str(name)) for kind, name in rows[["kind", "evaluator"]].drop_duplicates().to_numpy()}
-    stages = {kind for kind, name in spoke if name not in {info.canonical for info in infos}}
-    return tuple(info for info in infos if (info.kind, info.canonical) not in spoke and info.kind not in stages)
+    known = {name for info in infos for name in _names(info)}
+    unknown = {kind for kind, name in spoke if name not in known}  # stages that an older manifest does not tell
+    return tuple(
+        info
+        for info in infos
+        if not any((info.kind, name) in spoke for name in _names(info)) and info.kind not in unknown
+    )
+
+
+def _names(info: EvaluatorInfo) -> list[str]:
+    """The evaluators of the evidence that speak for `info`: itself, and the stages of a composite attack."""
+    return [info.canonical, *(info.stages or ())]
 
 
 def _slim(table: pa.Table) -> pa.Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -36,13 +36,15 @@ Details = Sequence[Mapping[str, Any] | None]
 class ChunkResult:
     """What a chunk left behind: clean predictions (None: error) and the rows, in the order they were made.
 
-    `limit` is the largest batch that fitted into memory.
+    `limit` is the largest batch that fitted into memory; `stages` holds the stages of each composite attack by their
+    names in the evidence.
     """
 
     predictions: list[int | None]
     blocks: list[Block]
     witnesses: list[WitnessBlock]
     limit: int
+    stages: Mapping[str, Mapping[str, Attack]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +87,8 @@ class Chunk:
         self.correct = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         self.upper = torch.full((len(x),), torch.inf, dtype=torch.float64, device=x.device)
         self.lower: dict[str, Tensor] = {}
-        self.stages: Counter[tuple[str, float | None]] = Counter()
+        self.turns: Counter[tuple[str, float | None]] = Counter()
+        self.stages: dict[str, dict[str, Attack]] = {}
 
     def run(self) -> ChunkResult:
         """Run the clean pass and every evaluator; returns all rows."""
@@ -96,7 +99,7 @@ class Chunk:
                 self._attack(evaluator, threat)
             else:
                 self._certify(evaluator, threat)
-        return ChunkResult(predictions, self.blocks, self.witnesses, self.batches.limit)
+        return ChunkResult(predictions, self.blocks, self.witnesses, self.batches.limit, self.stages)
 
     # ------------------------------------------------------------------ clean
 
@@ -148,6 +151,8 @@ class Chunk:
                     self._failed(_Work(evaluator.spec, "attack", threat, active.nonzero()[:, 0]), error)
                 return
             spec = self._key(evaluator, spec, threat)
+            if hasattr(evaluator.value, "stages"):
+                self.stages.setdefault(evaluator.spec, {}).setdefault(spec, attack)
             chosen = active if mask is None else active & mask.to(active.device)
             outcome = self._stage(_Work(spec, "attack", threat, chosen.nonzero()[:, 0]), attack)
 
@@ -156,8 +161,8 @@ class Chunk:
         if not hasattr(evaluator.value, "stages"):
             return spec
         taken = any(spec == other.spec and other is not evaluator for other in self.plan.evaluators)
-        self.stages[spec, threat.eps] += 1
-        times = self.stages[spec, threat.eps] + taken
+        self.turns[spec, threat.eps] += 1
+        times = self.turns[spec, threat.eps] + taken
         return spec if times == 1 else f"{spec}#{times}"
 
     def _active(self, threat: Threat) -> Tensor:

@@ -18,6 +18,7 @@ from robench.runs._manifest import (
     PluginInfo,
     Request,
     RunId,
+    StageInfo,
     Trust,
 )
 from robench.runs._run import Run, samples_hash
@@ -37,6 +38,7 @@ __all__ = [
     "Request",
     "Run",
     "RunId",
+    "StageInfo",
     "Trust",
     "find_runs",
     "folder_name",

@@ -11,6 +11,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
+from robench.contracts import Access
 from robench.errors import DataError
 from robench.fields import (
     Count,
@@ -42,6 +43,7 @@ __all__ = [
     "PluginInfo",
     "Request",
     "RunId",
+    "StageInfo",
     "Trust",
 ]
 
@@ -100,8 +102,19 @@ class DatasetInfo(Component):
         return (-math.inf if lower is None else lower), (math.inf if upper is None else upper)
 
 
+class StageInfo(Strict):
+    """A stage of a composite attack: what it asks the classifier for, and whether it is not a minimum-norm attack."""
+
+    access: Access | None = None
+    per_eps: bool = True
+
+
 class EvaluatorInfo(Component):
-    """One attack or certifier. `default` marks one that ran because nothing was asked for."""
+    """One attack or certifier. `default` marks one that ran because nothing was asked for.
+
+    `access` is what an attack asks the classifier for; `stages`, of a composite attack, the evaluators that it left
+    rows of, by their names in the evidence, in the order of their first turn. Both are None where it is not told.
+    """
 
     kind: Literal["attack", "certificate", "verifier"]
     side: Literal["attack", "certificate"]
@@ -109,6 +122,8 @@ class EvaluatorInfo(Component):
     per_eps: bool = True
     deterministic: bool = True
     default: bool = False
+    access: Access | None = None
+    stages: dict[SpecText, StageInfo] | None = None
 
 
 class Request(Strict):

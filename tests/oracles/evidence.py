@@ -14,7 +14,17 @@ import numpy as np
 import pyarrow as pa
 
 from robench.evidence import WITNESSES, EvidenceBuilder, WitnessBuilder
-from robench.runs import ClassifierInfo, DatasetInfo, Display, EvaluatorInfo, Manifest, Request, Run, samples_hash
+from robench.runs import (
+    ClassifierInfo,
+    DatasetInfo,
+    Display,
+    EvaluatorInfo,
+    Manifest,
+    Request,
+    Run,
+    StageInfo,
+    samples_hash,
+)
 
 SHAPE = (4,)
 Rows = Mapping[int, tuple[str, float, float]]
@@ -120,6 +130,17 @@ class FakeRun:
         return run
 
 
+def info(name: str, kind: str = "attack", norm: str | None = "linf", **more: Any) -> EvaluatorInfo:
+    """What a manifest says about an evaluator; without `more` nothing that an older one did not say."""
+    side = "attack" if kind == "attack" else "certificate"
+    return EvaluatorInfo(canonical=name, kind=kind, side=side, norm=norm, **more)
+
+
+def composite(name: str, norm: str | None = "linf", **stages: str) -> EvaluatorInfo:
+    """A composite attack with the stages given as name=access."""
+    return info(name, norm=norm, stages={stage: StageInfo(access=access) for stage, access in stages.items()})
+
+
 def fake_run(
     number: int = 0,
     *,
@@ -127,7 +148,7 @@ def fake_run(
     classifier: str | None = None,
     norm: str | None = "linf",
     eps: Sequence[str] = ("0.1",),
-    evaluators: Sequence[tuple[str, str]] = (("pgd", "attack"), ("ibp", "certificate")),
+    evaluators: Sequence[tuple[str, str] | EvaluatorInfo] = (("pgd", "attack"), ("ibp", "certificate")),
     n: int = 4,
     shape: tuple[int, ...] = SHAPE,
     complete: bool = True,
@@ -139,10 +160,7 @@ def fake_run(
     run = f"{START + timedelta(minutes=number):%Y%m%dT%H%M%SZ}-{number:06x}"
     fingerprint = fingerprint or sha(net)
     canonical = classifier or net
-    infos = tuple(
-        EvaluatorInfo(canonical=name, kind=kind, side="attack" if kind == "attack" else "certificate", norm=norm)
-        for name, kind in evaluators
-    )
+    infos = tuple(one if isinstance(one, EvaluatorInfo) else info(*one, norm=norm) for one in evaluators)
     manifest = Manifest(
         run=run,
         complete=complete,
@@ -154,7 +172,7 @@ def fake_run(
             samples_hash=samples_hash(range(n)),
             norm=norm,
             eps=tuple(eps),
-            evaluators=tuple(name for name, _ in evaluators),
+            evaluators=tuple(one.canonical for one in infos),
             seed=0,
             precision="fp32",
         ),

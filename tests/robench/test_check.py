@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from oracles.evidence import fake_run
+from oracles.evidence import composite, fake_run, info
 from robench.check import CODES, check
 from robench.cli import app
 from robench.evidence import to_parquet
@@ -296,10 +296,34 @@ def test_a_radius_answers_every_budget_and_a_proof_spares_the_other_certifiers(t
     assert found(tmp_path, run).findings == ()
 
 
-def test_stages_of_a_composite_choose_their_samples(tmp_path):
+def test_stages_that_an_older_manifest_does_not_tell_are_not_held_against_it(tmp_path):
     run = fake_run(n=2, evaluators=(("both", "attack"),)).clean({0: True, 1: True})
     run.add("first", "attack", "linf", 0.1, {0: ("open", 0, INF)})
     assert found(tmp_path, run).findings == ()
+
+
+def staged(rows):
+    """A run of a composite with the stages `first` and `second`, and of `pgd`; rows: evaluator -> samples left open."""
+    both = composite("both", first="gradients", second="logits")
+    run = fake_run(n=3, evaluators=(both, info("pgd", access="gradients"))).clean(dict.fromkeys(range(3), True))
+    for name, samples in rows.items():
+        run.add(name, "attack", "linf", 0.1, dict.fromkeys(samples, ("open", 0, INF)))
+    return run
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ({"first": [0, 1], "second": [2], "pgd": [0, 1, 2]}, []),
+        ({"first": [0], "second": [0, 2], "pgd": [0, 1, 2]}, [("missing", 1, "both")]),
+        ({"first": [0, 1, 2], "pgd": [0, 1]}, [("missing", 2, "pgd")]),
+        ({"both": [0, 1, 2], "pgd": [0, 1, 2]}, []),  # its schedule failed: rows of its own
+        ({"first": [0, 1, 2], "pgd": [0, 1, 2], "third": [1]}, [("row", 1, "")]),
+    ],
+)
+def test_every_sample_has_a_row_of_each_attack_and_of_a_stage_of_each_composite(tmp_path, rows, expected):
+    findings = found(tmp_path, staged(rows)).findings
+    assert [(one.code, one.sample, "".join(one.evaluators)) for one in findings] == expected
 
 
 def test_a_complete_run_disguised_as_an_incomplete_one(tmp_path):

@@ -23,8 +23,10 @@ from robench.check import check
 from robench.classifier import Counted
 from robench.contracts import Attack, Proposal
 from robench.errors import InputError, PluginError
+from robench.evaluation import _execute
 from robench.evidence import decode_points
 from robench.runner import Judge
+from robench.runner import evaluate_chunk as chunk
 from robench.runs import find_runs
 from robench.samples import Samples
 from robench.threat import Domain
@@ -280,6 +282,66 @@ def test_a_stage_named_like_another_evaluator_keeps_its_rows(tmp_path):
         trained(), blobs(), eps="0.05", attacks=[Composite(), "pgd:steps=2"], certifiers=["ibp"], out=tmp_path
     )
     assert {"pgd:steps=2", "pgd:steps=2#2", "ibp", "ibp#2"} <= set(done.evidence["evaluator"])
+
+
+def test_the_manifest_names_the_stages_of_a_composite_and_a_resumed_run_keeps_them(tmp_path):
+    @dataclass(frozen=True)
+    class Composite:
+        def stages(self, classifier, threat):
+            outcome = yield "all", Still(), None
+            if bool((outcome.margin < low).any()):
+                yield "some", Nearest(), outcome.margin < low
+
+    margins = evaluate(trained(), blobs(), eps="0.01", attacks=[Still()], certifiers="none", out=tmp_path / "margins")
+    details = margins.evidence.loc[margins.evidence["kind"] == "clean", "detail"]
+    first, *rest = [json.loads(text)["margin"] for text in details]
+    assert first > min(rest), "the first sample shall not need the second stage"
+
+    stages, low = {"all": ("gradients", True)}, -1.0
+    settings = {"eps": ["0.01", "0.05"], "certifiers": "none", "batch_size": 1, "out": tmp_path / "results"}
+    plain = evaluate(trained(), blobs(), attacks=[Composite(), Nearest()], **settings)
+    (one, other) = plain.run.manifest.evaluators
+    assert {name: (stage.access, stage.per_eps) for name, stage in one.stages.items()} == stages
+    assert (one.access, other.access, other.stages, other.per_eps) == (None, "logits", None, False)
+
+    with pytest.MonkeyPatch.context() as patch:  # every chunk is put at once, the second stage's turn comes later
+        patch.setattr(_execute, "COMMIT_SECONDS", 0.0)
+        low, killed = first, {"attacks": [Composite()], "seed": 1, "resume": True, **settings}
+        patch.setattr(_execute, "evaluate_chunk", stop_after(5))
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(trained(), blobs(), **killed)
+    (left,) = [run for run in find_runs(tmp_path / "results") if not run.manifest.complete]
+    known = left.manifest.evaluators[0].stages
+    assert "all" in known
+    done = evaluate(trained(), blobs(), **killed)
+    assert done.run.manifest.run == left.manifest.run
+    (composite,) = done.run.manifest.evaluators
+    assert list(composite.stages) == ["all", "some"]
+    assert (composite.stages["some"].access, composite.stages["some"].per_eps) == ("logits", False)
+    assert check([plain.run, done.run]).findings == ()
+
+
+def stop_after(count):
+    """`evaluate_chunk`, interrupted after so many chunks."""
+    turns = iter(range(count))
+
+    def evaluate_chunk(*arguments):
+        if next(turns, None) is None:
+            raise KeyboardInterrupt
+        return chunk(*arguments)
+
+    return evaluate_chunk
+
+
+@dataclass(frozen=True)
+class Nearest(Attack):
+    """A minimum-norm attack that asks for logits and finds nothing."""
+
+    per_eps = False
+    access = "logits"
+
+    def perturb(self, classifier, x, y, threat, stream):
+        return Proposal(x)
 
 
 @dataclass(frozen=True)
