@@ -92,9 +92,9 @@ class Stream:
         out = _philox(_broadcast(words, self._keys), (self._keys[:, 0], self._keys[:, 1]))
         return Stream(torch.stack(out[:2], 1), root=self._root)
 
-    def repeat(self, times: int, *path: int | str) -> Stream:
-        """Return streams for `times` copies of the batch, one by one; copy k has those of `child(*path, k)`."""
-        keys = [self.child(*path, copy)._keys for copy in range(times)]
+    def repeat(self, times: int, *path: int | str, first: int = 0) -> Stream:
+        """Return streams for `times` copies of the batch, one by one; copy k has those of `child(*path, first + k)`."""
+        keys = [self.child(*path, first + copy)._keys for copy in range(times)]
         return Stream(torch.cat(keys) if keys else self._keys[:0], root=self._root)
 
     def of_rows(self, rows: Tensor) -> Stream:

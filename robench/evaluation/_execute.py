@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from robench import registry
-from robench.classifier import Classifier
+from robench.classifier import Classifier, RandomizedClassifier
 from robench.errors import PluginError
 from robench.evaluation._manifest import with_stages
 from robench.evaluation._prepare import Prepared
@@ -72,7 +72,7 @@ def execute(
 class _Unchanged:
     """Notices a plugin that writes into the classifier's weights: the rows would be about another function."""
 
-    def __init__(self, classifier: Classifier) -> None:
+    def __init__(self, classifier: Classifier | RandomizedClassifier) -> None:
         self.graph, self.dtype = classifier.graph, classifier.dtype
         self.versions, self.digest = self._versions(), self._digest()
 

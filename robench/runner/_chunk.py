@@ -26,7 +26,7 @@ from robench.streams import Stream
 from robench.text import one_line
 from robench.threat import Threat
 
-__all__ = ["Chunk", "ChunkResult"]
+__all__ = ["Chunk", "ChunkResult", "Cost", "Work"]
 
 Result = TypeVar("Result")
 Details = Sequence[Mapping[str, Any] | None]
@@ -48,7 +48,7 @@ class ChunkResult:
 
 
 @dataclass(frozen=True, eq=False)
-class _Work:
+class Work:
     """What one evaluator was given: its name and kind, the threat, and rows of the chunk, int64 [R]."""
 
     spec: str
@@ -58,7 +58,7 @@ class _Work:
 
 
 @dataclass(frozen=True, eq=False)
-class _Cost:
+class Cost:
     """What a batch took: passes per sample, int64 [B], and seconds in all."""
 
     forwards: npt.NDArray[np.int64]
@@ -148,13 +148,13 @@ class Chunk:
                 spec, attack, mask = checked_stage(evaluator.spec, stage, len(self.x))
             except PluginError as error:
                 if not isinstance(error.__cause__, StopIteration):
-                    self._failed(_Work(evaluator.spec, "attack", threat, active.nonzero()[:, 0]), error)
+                    self._failed(Work(evaluator.spec, "attack", threat, active.nonzero()[:, 0]), error)
                 return
             spec = self._key(evaluator, spec, threat)
             if hasattr(evaluator.value, "stages"):
                 self.stages.setdefault(evaluator.spec, {}).setdefault(spec, attack)
             chosen = active if mask is None else active & mask.to(active.device)
-            outcome = self._stage(_Work(spec, "attack", threat, chosen.nonzero()[:, 0]), attack)
+            outcome = self._stage(Work(spec, "attack", threat, chosen.nonzero()[:, 0]), attack)
 
     def _key(self, evaluator: Evaluator, spec: str, threat: Threat) -> str:
         """Return the name of a stage in the evidence: `spec`, or `spec#2` where the name is taken."""
@@ -169,7 +169,7 @@ class Chunk:
         """Bool [B]: correct samples that no witness has settled at this ε."""
         return self.correct if threat.eps is None else self.correct & (self.upper > threat.eps)
 
-    def _stage(self, work: _Work, attack: Attack) -> Outcome:
+    def _stage(self, work: Work, attack: Attack) -> Outcome:
         def propose(part: Tensor) -> tuple[Proposal, tuple[int, int], Verdict]:
             # Fresh copies go out: a plugin that writes into its arguments changes nothing here.
             made = call(
@@ -211,7 +211,7 @@ class Chunk:
             for other, radius in self.lower.items():
                 if other != spec:
                     active = active & (radius < threat.eps)
-        work = _Work(spec, evaluator.kind, threat, active.nonzero()[:, 0])
+        work = Work(spec, evaluator.kind, threat, active.nonzero()[:, 0])
 
         def prove(part: Tensor) -> tuple[Claims, tuple[int, int], Verdict | None]:
             made = call(
@@ -246,7 +246,7 @@ class Chunk:
         indices = [self.indices[row] for row in rows.tolist()]
         return Stream.for_samples(self.plan.seed, spec, indices, self.x.device)
 
-    def _guarded(self, work: _Work, answer: Callable[[Tensor], Result]) -> Iterator[tuple[Tensor, float, Result]]:
+    def _guarded(self, work: Work, answer: Callable[[Tensor], Result]) -> Iterator[tuple[Tensor, float, Result]]:
         """Yield (rows, seconds, answer) batch by batch; a plugin that fails leaves rows of status `error` behind."""
 
         def attempt(part: Tensor) -> Result | PluginError:
@@ -263,17 +263,17 @@ class Chunk:
         start = time.perf_counter()
         for part, made in self.batches.run(work.rows, attempt):
             if isinstance(made, PluginError):
-                self._failed(_Work(work.spec, work.kind, work.threat, part), made)
+                self._failed(Work(work.spec, work.kind, work.threat, part), made)
             else:
                 yield part, time.perf_counter() - start, made
             start = time.perf_counter()
 
     def _record(
         self,
-        work: _Work,
+        work: Work,
         rows: Tensor,
         verdict: Verdict | None,
-        cost: _Cost,
+        cost: Cost,
         details: Details | None,
         claims: Claims | None = None,
     ) -> None:
@@ -310,7 +310,7 @@ class Chunk:
         if verdict is not None and broken.any():
             self._keep_witnesses(work, rows, verdict)
 
-    def _keep_witnesses(self, work: _Work, rows: Tensor, verdict: Verdict) -> None:
+    def _keep_witnesses(self, work: Work, rows: Tensor, verdict: Verdict) -> None:
         kept = verdict.broken
         self.witnesses.append(
             WitnessBlock(
@@ -326,7 +326,7 @@ class Chunk:
             )
         )
 
-    def _failed(self, work: _Work, error: PluginError) -> None:
+    def _failed(self, work: Work, error: PluginError) -> None:
         reason = one_line(str(error), 500)
         count = len(work.rows)
         self.warn(f"{count} samples end in error: {reason}")
@@ -365,13 +365,13 @@ def _outcome(i: int, verdict: Verdict | None, claims: Claims | None) -> tuple[st
 
 def _cost(
     searched: tuple[int, int], proposal: Proposal | None, verdict: Verdict | None, seconds: float, count: int = 0
-) -> _Cost:
+) -> Cost:
     """Return the cost of a batch: the search as charged by the plugin or evenly, and the judging."""
     count = count or len(proposal.points if proposal else ())
     forwards, backwards = spread(searched, proposal.passes if proposal else None, count)
     if verdict is not None:
         forwards = forwards + verdict.forwards.cpu().numpy()
-    return _Cost(forwards, backwards, seconds)
+    return Cost(forwards, backwards, seconds)
 
 
 def _schedule(evaluator: Evaluator, classifier: Counted, threat: Threat) -> Generator[Any, Outcome | None, None]:

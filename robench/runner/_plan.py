@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from robench.classifier import Classifier
+from robench.classifier import Classifier, RandomizedClassifier
 from robench.contracts import Attack, Certifier, CompositeAttack
 from robench.samples import Samples
 from robench.threat import Epsilon, Norm
@@ -48,14 +48,15 @@ class Evaluator:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that decides a run's rows."""
+    """Everything that decides a run's rows. `draws` is how often a classifier that draws is asked at each point."""
 
-    classifier: Classifier
+    classifier: Classifier | RandomizedClassifier
     samples: Samples
     norm: Norm
     epsilons: Sequence[Epsilon]
     evaluators: Sequence[Evaluator]
     seed: int
+    draws: int = 100
 
     def passes(self) -> list[tuple[Evaluator, float | None]]:
         """Return (evaluator, ε) in the order in which each chunk of samples meets them.
