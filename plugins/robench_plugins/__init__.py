@@ -11,6 +11,7 @@ robench_modules = (
     "robench_plugins.models",
     "robench_plugins.zoo",
     "robench_plugins.attacks",
+    "robench_plugins.peers",
     "robench_plugins.verify",
     "robench_plugins.lipschitz",
     "robench_plugins.training",
