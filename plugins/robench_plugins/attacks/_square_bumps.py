@@ -30,7 +30,7 @@ _LEAST: dict[Norm, int] = {"l2": 3, "l1": 3}
 class _Ready(NamedTuple):
     """A step's two windows: [R, C, 2, K] entries, first window first."""
 
-    index: Tensor
+    place: Tensor
     """Their positions in the flat points, [R, C · 2 · K]; those in both windows are the first window's first entry."""
     both: Tensor
     """Which entries of the second window lie in the first, bool [R, 1, K]."""
@@ -86,7 +86,7 @@ class Bumps(Moves):
 
     def load(self, uniform: Tensor, sizes: Sequence[tuple[int, int]], points: Tensor) -> None:
         """Take the draws of the next steps: two windows, an orientation, and a sign per channel."""
-        row, column = corners(uniform[..., :4].unflatten(2, (2, 2)), sizes, self.frame)
+        row, column = corners(uniform[..., :4].reshape(*uniform.shape[:2], 2, 2), sizes, self.frame)
         self.sizes, self.corner = sizes, row * self.frame.width + column
         self.apart = torch.stack([row[..., 1] - row[..., 0], column[..., 1] - column[..., 0]], 2)
         self.turned = (uniform[..., 4] < 0.5).long()
@@ -98,7 +98,7 @@ class Bumps(Moves):
         if number not in self.ready:
             self._prepare(number)
         ready, wide = self.prepared[number - self.ready.start], self.norm == "l1" and self.frame.channels > 1
-        old = points.gather(1, ready.index)
+        old = points.gather(1, ready.place)
         delta = old.view_as(ready.x) - ready.x
         held = (self._power(delta) * ready.own).sum(3)
         free = self.free + held.sum(2)
@@ -111,7 +111,7 @@ class Bumps(Moves):
         first = torch.addcmul(x, way, reach).clamp(self.low, self.high)
         left = free - self._power(first - x).sum(2)
         self.after = left if self.frame.channels == 1 else (left.sum(1, keepdim=True) / self.frame.channels)
-        return Move(ready.index, _both(ready, first), old)
+        return Move(ready.place, _both(ready, first), old)
 
     def accept(self, better: Tensor) -> None:
         """Keep account of the budget that the points leave."""
@@ -144,7 +144,7 @@ class Bumps(Moves):
 
     def _everywhere(self, points: Tensor, ready: _Ready, first: Tensor) -> Move:
         """Return both windows written, over the budget and out of the box, and the image projected onto both."""
-        wanted = points.scatter(1, ready.index, _both(ready, first)) - self.x
+        wanted = points.scatter(1, ready.place, _both(ready, first)) - self.x
         delta = projections.project(
             "l1", wanted, self.eps, (self.low - self.x).clamp_max(0), (self.high - self.x).clamp_min(0)
         )
@@ -207,7 +207,8 @@ def _pyramid(norm: Norm, height: int, width: int) -> Tensor:
     ring = torch.maximum(row.abs()[:, None], column.abs())
     terms = torch.arange(1, max(height, width) // 2 + 2, dtype=torch.float64) ** (-2 if norm == "l2" else -4)
     out = terms.flip(0).cumsum(0).flip(0)[ring.long()]
-    return out / out.norm(p=2 if norm == "l2" else 1).clamp_min(torch.finfo(out.dtype).tiny)
+    size: Tensor = out.norm(p=2 if norm == "l2" else 1)
+    return out / size.clamp_min(torch.finfo(out.dtype).tiny)
 
 
 @lru_cache(maxsize=8)

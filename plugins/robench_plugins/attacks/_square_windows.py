@@ -55,7 +55,7 @@ def share(step: int, queries: int, first: float) -> float:
     Andriushchenko et al. 2020, section 4: `first` halved at 10, 50, 200, 500, 1000, 2000, 4000, 6000 and 8000 of
     10,000 iterations, those points scaled with the number of queries.
     """
-    return first / 2 ** bisect_left(_HALVINGS, step * 10_000 // queries)
+    return first * 0.5 ** bisect_left(_HALVINGS, step * 10_000 // queries)
 
 
 def window(portion: float, frame: Frame, least: int = 1, odd: bool = False) -> tuple[int, int]:
@@ -105,5 +105,5 @@ class Streams:
 
     def select(self, rows: Tensor) -> Streams:
         """Return the streams of some rows (bool mask)."""
-        masks = rows.split([len(part) for part in self._parts])
+        masks = torch.split(rows, [len(part) for part in self._parts])
         return Streams([part.select(mask) for part, mask in zip(self._parts, masks, strict=True)])
