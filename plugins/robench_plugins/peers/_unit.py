@@ -68,7 +68,8 @@ class _InputsAlone(torch.autograd.Function):
             ctx.x = x.detach().requires_grad_()
             ctx.logits = unit.classifier.logits(ctx.x)
         ctx.unit = unit
-        return ctx.logits.detach()
+        seen: Tensor = ctx.logits.detach()
+        return seen
 
     @staticmethod
     def backward(ctx: Any, vector: Tensor) -> tuple[Tensor | None, None]:
