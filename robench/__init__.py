@@ -96,7 +96,7 @@ _HOME = {
     "evaluate": "api",
     "from_function": "arrays",
     "from_module": "graph",
-    "from_sklearn": "arrays",
+    "from_sklearn": "estimators",
     "hookimpl": "hookspecs",
     "load": "api",
     "param": "params",
@@ -106,7 +106,7 @@ _HOME = {
 
 if TYPE_CHECKING:
     from robench.api import bound, evaluate, load, replay
-    from robench.arrays import from_function, from_sklearn
+    from robench.arrays import from_function
     from robench.classifier import Classifier, RandomizedClassifier, wrapped_fingerprint
     from robench.contracts import (
         Access,
@@ -130,6 +130,7 @@ if TYPE_CHECKING:
         Wrapper,
     )
     from robench.errors import DataError, GraphError, InputError, LockedError, PluginError, RobenchError, SpecError
+    from robench.estimators import from_sklearn
     from robench.graph import from_module
     from robench.hookspecs import hookimpl
     from robench.params import param

@@ -109,7 +109,7 @@ def _self_test() -> Iterator[Line]:
     plugins = load_plugins()
     # What runs when nothing is asked for, on linear classifiers whose robust radius is known exactly.
     for kind, check, chosen in (
-        ("attacks", "closeness", [entry for entry in plugins.entries("attacks") if entry.default]),
+        ("attacks", "closeness", [group[0] for group in plugins.defaults("attacks")]),
         ("certifiers", "sound on linear classifiers", [e for e in plugins.entries("certifiers") if e.cost == "small"]),
     ):
         for entry in chosen:

@@ -27,8 +27,8 @@ class Register(Protocol):
         """Register a factory under `name`.
 
         `target` is `"module:Class"`, imported at first use. `default` marks what runs when nothing is asked
-        for (of attack modifiers: what attacks on classifiers that draw are put into), `cost="small"` what
-        `-c auto` may run.
+        for (of several attacks the first that applies; of attack modifiers, what attacks on classifiers that draw
+        are put into), `cost="small"` what `-c auto` may run.
         """
 
 

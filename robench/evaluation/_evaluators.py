@@ -9,6 +9,7 @@ from robench.contracts import Attack, Certifier
 from robench.errors import InputError
 from robench.evaluation._settings import Settings
 from robench.loading import Subject, python_name
+from robench.params import describe
 from robench.registry import Part, Plugins
 from robench.runner import Evaluator
 from robench.threat import Norm
@@ -27,12 +28,13 @@ class Chosen:
 
 
 def choose(plugins: Plugins, settings: Settings, subject: Subject, norm: Norm) -> tuple[list[Chosen], dict[str, str]]:
-    """Return the evaluators of a run, attacks first, and why cheap certifiers were left out.
+    """Return the evaluators of a run, attacks first, and why default attacks and cheap certifiers were left out.
 
     Raises InputError where nothing is left to run, or where something asked for does not apply.
     """
     certifiers, skipped = _certifiers(plugins, settings, subject, norm)
-    chosen = [*_attacks(plugins, settings), *certifiers]
+    attacks, replaced = _attacks(plugins, settings, subject, norm)
+    chosen = [*attacks, *certifiers]
     if not chosen:
         raise InputError("both sides are switched off: leave out one of -a none and -c none")
     names = [one.evaluator.spec for one in chosen]
@@ -42,25 +44,60 @@ def choose(plugins: Plugins, settings: Settings, subject: Subject, norm: Norm) -
     for one in chosen:
         why = _inapplicable(one.evaluator, subject, norm)
         if why:
-            raise InputError(f"{one.evaluator.spec} does not apply to {subject.canonical} in {norm}: {why}")
+            opaque = one.evaluator.side == "attack" and subject.classifier.graph is None
+            others = _others(plugins, subject, norm) if opaque else ""
+            raise InputError(f"{one.evaluator.spec} does not apply to {subject.canonical} in {norm}: {why}{others}")
+    return chosen, {**replaced, **skipped}
+
+
+def _attacks(plugins: Plugins, settings: Settings, subject: Subject, norm: Norm) -> tuple[list[Chosen], dict[str, str]]:
+    """Return the attacks that were asked for, or the defaults, and why the defaults before them were left out.
+
+    Of a distribution's defaults, in order of registration, the first that applies runs; the last where none does.
+    """
+    chosen: list[Chosen] = []
+    skipped: dict[str, str] = {}
+    if settings.attacks is None:
+        for group in plugins.defaults("attacks"):
+            for entry in group:
+                found = _attack(plugins, settings, entry.name, default=True)
+                why = _inapplicable(found.evaluator, subject, norm)
+                if why is None or entry is group[-1]:
+                    chosen.append(found)
+                    break
+                skipped[found.evaluator.spec] = why
+    for one in settings.attacks or ():
+        if isinstance(one, str):
+            chosen.append(_attack(plugins, settings, one, default=False))
+        else:
+            name = python_name(one)
+            chosen.append(Chosen(Evaluator(name, "attack", one), name, (), False))
     return chosen, skipped
 
 
-def _attacks(plugins: Plugins, settings: Settings) -> list[Chosen]:
-    default = settings.attacks is None
-    wanted = settings.attacks
-    if wanted is None:
-        wanted = [entry.name for entry in plugins.entries("attacks") if entry.default]
-    chosen = []
-    for one in wanted:
-        if not isinstance(one, str):
-            name = python_name(one)
-            chosen.append(Chosen(Evaluator(name, "attack", one), name, (), False))
+def _attack(plugins: Plugins, settings: Settings, spec: str, default: bool) -> Chosen:
+    resolved = plugins.resolve("attacks", spec, search=settings.search)
+    evaluator = Evaluator(resolved.canonical, "attack", cast(Attack, resolved.value))
+    return Chosen(evaluator, resolved.full, resolved.parts, default)
+
+
+def _others(plugins: Plugins, subject: Subject, norm: Norm) -> str:
+    """Return the attacks that do apply, by their defaults, as the end of a message; nothing where none does."""
+    found = []
+    for entry in plugins.entries("attacks"):
+        try:
+            factory = plugins.factory(entry)
+            required = [one for one in describe(factory) if one.default is None]
+            if required:  # `transfer` needs a source; what others need is not known
+                fits = getattr(factory, "access", "") == "transfer"
+            else:
+                attack = plugins.resolve("attacks", entry.name)
+                fits = _inapplicable(Evaluator(entry.name, "attack", attack.value), subject, norm) is None
+        except Exception:  # whatever a plugin does: this is the end of a message
             continue
-        resolved = plugins.resolve("attacks", one, search=settings.search)
-        evaluator = Evaluator(resolved.canonical, "attack", cast(Attack, resolved.value))
-        chosen.append(Chosen(evaluator, resolved.full, resolved.parts, default))
-    return chosen
+        if fits:
+            found.append(entry.name + "".join(f":{one.name}=…" for one in required[:1]))
+    return f"; these apply: {', '.join(found)}" if found else ""
 
 
 def _certifiers(

@@ -38,8 +38,8 @@ __all__ = ["Prepared", "prepare"]
 class Prepared:
     """A checked plan and the manifest that its run will start with.
 
-    `skipped` says why cheap certifiers were left out; `notes` are lines that the user should see; `unidentified`
-    are Python objects of which another run cannot tell whether it had the same.
+    `skipped` says why default attacks and cheap certifiers were left out; `notes` are lines that the user should see;
+    `unidentified` are Python objects of which another run cannot tell whether it had the same.
     """
 
     plan: Plan

@@ -71,6 +71,7 @@ class Plugins:
         """Decide which name reaches which entry: prefer `load_plugins()` or `Plugins.load(sources)`."""
         self.rows: tuple[PluginRow, ...] = tuple(loaded.rows)
         self._names = MappingProxyType({kind: _names(kind, loaded.entries) for kind in KINDS})
+        self._order = tuple((entry.kind, f"{entry.distribution}/{entry.short}") for entry in loaded.entries)
         self._factories: dict[Entry, Any] = {}
         self.run_hooks = RunHooks(loaded.manager)
 
@@ -88,6 +89,17 @@ class Plugins:
         """Return the entries of a kind, each under the shortest name that reaches it, sorted."""
         unique = {id(entry): entry for entry in self._names[kind].values()}
         return sorted(unique.values(), key=lambda entry: ("/" in entry.name, entry.name))
+
+    def defaults(self, kind: str) -> list[list[Entry]]:
+        """Return what runs when nothing is asked for: per distribution its defaults, in order of registration.
+
+        The first of them that applies is meant to run.
+        """
+        groups: dict[str, list[Entry]] = {}
+        for entry in (self._names[own][name] for own, name in self._order if own == kind):
+            if entry.default:
+                groups.setdefault(entry.distribution, []).append(entry)
+        return list(groups.values())
 
     def find(self, kind: str, name: str) -> Entry:
         """Return the entry called `name` (or `distribution/name`). Raises SpecError with the nearest names."""

@@ -35,8 +35,9 @@ def test_the_list_shows_every_plugin_with_its_kind_and_summary():
 
 def test_the_list_marks_defaults_and_small_costs():
     lines = run().stdout.splitlines()
-    (default,) = (entry.name for entry in load_plugins().entries("attacks") if entry.default)
-    assert any(line.split()[:2] == [default, "[default]"] for line in lines)
+    defaults = [entry.name for entry in load_plugins().entries("attacks") if entry.default]
+    assert defaults
+    assert all(any(line.split()[:2] == [name, "[default]"] for line in lines) for name in defaults)
     assert any("[small]" in line for line in lines[lines.index("certifiers") :])
 
 

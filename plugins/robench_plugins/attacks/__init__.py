@@ -38,6 +38,7 @@ def robench_register_attacks(register: Register) -> None:
         "square",
         f"{__name__}.square:Square",
         summary="Square Attack, random search by scores alone (Andriushchenko et al. 2020; l1: Croce & Hein 2021)",
+        default=True,  # of classifiers without gradients
     )
     register("ddn", f"{__name__}.ddn:DDN", summary="decoupled direction and norm, l2 (Rony et al. 2019)")
     register("fmn", f"{__name__}.fmn:FMN", summary="fast minimum-norm attack in linf, l2 and l1 (Pintor et al. 2021)")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robench.classifier import Classifier, margins
+from robench.classifier import Classifier, margins, outputs_of
 from robench.errors import InputError
 from robench.numerics import per_sample
 from robench_plugins.attacks.losses import Loss, cotangent
@@ -73,6 +73,8 @@ def applies(classifier: Classifier) -> str | None:
         return "the classifier draws at inference: gradient attacks need one with logits"
     if classifier.graph is not None:
         return None
+    if outputs_of(classifier) == "labels":
+        return _NO_GRADIENT
     with torch.enable_grad():
         probe = torch.zeros((1, *classifier.input_shape), dtype=classifier.dtype, device=classifier.device)
         logits = classifier.logits(probe.requires_grad_())

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from robench import Proposal, param
+from robench.classifier import outputs_of
 from robench.distances import project
 from robench_plugins.attacks._square_bumps import Bumps
 from robench_plugins.attacks._square_moves import Corners, Moves
@@ -20,7 +21,7 @@ from robench_plugins.attacks.regions import Region
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from robench import Classifier, Domain, Norm, Stream, Threat
+    from robench import Access, Classifier, Domain, Norm, Stream, Threat
 
 __all__ = ["Square"]
 
@@ -42,6 +43,7 @@ class Square:
     """
 
     per_eps: ClassVar[bool] = True
+    access: ClassVar[Access] = "logits"
 
     queries: int = param(5000, "queries per restart, the random start included", minimum=1)
     restarts: int = param(1, "independent runs, the later ones for samples that are left", minimum=1)
@@ -49,9 +51,11 @@ class Square:
 
     def applies(self, classifier: Classifier, norm: Norm) -> str | None:
         """Return None, or why the attack cannot run."""
-        if hasattr(classifier, "logits"):
-            return None
-        return "the classifier draws at inference: a random search needs scores that stay as they are"
+        if not hasattr(classifier, "logits"):
+            return "the classifier draws at inference: a random search needs scores that stay as they are"
+        if outputs_of(classifier) == "labels":
+            return "the classifier gives labels alone: a random search needs scores"
+        return None
 
     def perturb(self, classifier: Classifier, x: Tensor, y: Tensor, threat: Threat, stream: Stream) -> Proposal:
         """Propose the points of lowest margin met for `x` [B, ...] with labels `y` [B]."""
