@@ -18,7 +18,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
-__all__ = ["CATALOGUE", "Grade", "Indicator", "Origin", "beyond", "readings"]
+__all__ = ["CATALOGUE", "LEAST_BACKWARDS", "Grade", "Indicator", "Origin", "beyond", "readings"]
+
+LEAST_BACKWARDS: Final = 20
+"""Backward passes that gradient attacks must have spent on a sample at ε before another attack can contradict them: on
+honest nets most successes come within that many, and an attack that stopped before tells nothing about gradients."""
 
 Origin = Literal["probe", "rows"]
 """Who measures an indicator: an attack, sample by sample, or the metrics, from the rows of several attacks."""

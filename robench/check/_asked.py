@@ -34,7 +34,7 @@ def asked_of_run(manifest: Manifest, rows: pd.DataFrame) -> Iterator[Finding]:
     right = np.unique(clean.loc[clean["status"] == "correct", "sample"].to_numpy())
     others = rows[rows["kind"] != "clean"]
     epsilons = sorted(Epsilon.parse(text).value for text in manifest.request.eps)
-    names = {(info.kind, name) for info in manifest.evaluators for name in (info.canonical, *(info.stages or ()))}
+    names = {(info.kind, name) for info in manifest.evaluators for name in info.names}
     told = any(info.access is not None or info.stages is not None for info in manifest.evaluators)
 
     yield from _about(manifest, "no clean row", np.setdiff1d(rows["sample"], clean["sample"]))
@@ -58,8 +58,7 @@ def asked_of_run(manifest: Manifest, rows: pd.DataFrame) -> Iterator[Finding]:
 def _evaluator(
     manifest: Manifest, info: EvaluatorInfo, rows: pd.DataFrame, right: npt.NDArray[np.int64], epsilons: list[float]
 ) -> Iterator[Finding]:
-    names = [info.canonical, *(info.stages or ())]
-    own = ((rows["kind"] == info.kind) & rows["evaluator"].isin(names)).to_numpy()
+    own = ((rows["kind"] == info.kind) & rows["evaluator"].isin(info.names)).to_numpy()
     eps = rows["eps"].to_numpy(dtype=float)
     upper, lower = rows["upper"].to_numpy(dtype=float), rows["lower"].to_numpy(dtype=float)
     proof = (rows["confidence"] == 1.0).to_numpy() & ~own & (info.kind != "attack")

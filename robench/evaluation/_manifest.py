@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import torch
 
@@ -114,8 +114,8 @@ def with_stages(
 
 def _access(attack: Any) -> Access | None:
     """What an attack says that it asks for; None of a composite, and where it is no word that we know."""
-    given = getattr(attack, "access", None if hasattr(attack, "stages") else "gradients")
-    return given if given in get_args(Access) else None
+    given: Any = getattr(attack, "access", None if hasattr(attack, "stages") else "gradients")
+    return cast(Access, given) if isinstance(given, str) and given in get_args(Access) else None
 
 
 def _command(words: list[str], settings: Settings, plan: Plan, chosen: Sequence[Chosen]) -> str:

@@ -8,6 +8,7 @@ from robench.metrics._compare import above, certified_at, contradicts, falsified
 from robench.metrics._curves import Curve, curve
 from robench.metrics._evaluators import EvaluatorCounts, attribution, evaluator_table
 from robench.metrics._flags import BLOCKING, Flag
+from robench.metrics._health import Health, Measured, health
 from robench.metrics._intervals import Interval, clopper_pearson
 from robench.metrics._norms import carried_lower
 from robench.metrics._paired import Comparison, holm, mcnemar, rank_ranges
@@ -25,7 +26,9 @@ __all__ = [
     "Curve",
     "EvaluatorCounts",
     "Flag",
+    "Health",
     "Interval",
+    "Measured",
     "Radii",
     "Result",
     "RunLike",
@@ -44,6 +47,7 @@ __all__ = [
     "evaluator_table",
     "expected_failures",
     "falsified_at",
+    "health",
     "holm",
     "mcnemar",
     "rank_ranges",

@@ -103,8 +103,7 @@ def attribution(subject: Subject, norm: Norm, eps: float, side: Literal["certifi
         settled = here & falsified_at(rows["upper"].to_numpy(dtype=float), eps)
     asked: dict[tuple[str, str], int] = {}
     for manifest in subject.runs:
-        names = [name for info in manifest.evaluators for name in (info.canonical, *(info.stages or ()))]
-        for name in names:
+        for name in (name for info in manifest.evaluators for name in info.names):
             asked.setdefault((manifest.run, name), len(asked))
     found = rows.loc[settled, ["sample", "run", "evaluator", "kind"]].copy()
     pairs = zip(found["run"], found["evaluator"], found["kind"], strict=True)

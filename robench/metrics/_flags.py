@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from robench.bounds import Ceiling
+    from robench.metrics._health import Health
     from robench.metrics._subject import Subject
 
 __all__ = ["BLOCKING", "Flag", "flags_at"]
@@ -44,7 +45,14 @@ class Flag:
 
 
 def flags_at(
-    subject: Subject, norm: Norm, eps: float, *, attacked: bool, certified: bool, ceiling: Ceiling | None = None
+    subject: Subject,
+    norm: Norm,
+    eps: float,
+    *,
+    attacked: bool,
+    certified: bool,
+    ceiling: Ceiling | None = None,
+    health: Health | None = None,
 ) -> tuple[Flag, ...]:
     """Return the flags of a subject at (norm, ε), sorted by code, each once."""
     found = {
@@ -52,6 +60,7 @@ def flags_at(
         *_evidence_flags(subject, norm, eps, attacked, certified),
         *_chance_flags(subject, norm, eps),
         *(_ceiling_flags(subject, norm, eps, attacked, ceiling) if ceiling else ()),
+        *(_health_flags(health) if health else ()),
     }
     return tuple(sorted(found))
 
@@ -149,6 +158,11 @@ def _ceiling_flags(subject: Subject, norm: Norm, eps: float, attacked: bool, cei
             f"the attacks are too weak: at least {missed} of the {unbroken} unbroken samples can be broken, since no "
             f"classifier is right within ε = {eps:g} on more than {unbroken - missed} of these {n} ({ceiling.bound})",
         )
+
+
+def _health_flags(health: Health) -> Iterator[Flag]:
+    if health.grade == "flagged":
+        yield Flag("health", f"the empirical accuracy may be too high: {'; '.join(health.reasons)}")
 
 
 def _distinct(rows: pd.DataFrame) -> int:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from robench.metrics._radii import Radii, merge, row_bounds
+from robench.metrics._readings import frame_of, readings_of
 from robench.runs import samples_hash
 from robench.threat import NORMS, Epsilon, Norm
 
@@ -62,6 +63,7 @@ class Subject:
             attack is among them where none of its stages left one; older manifests do not tell the stages.
         rows: one row per evidence row, in an order that does not depend on the order of runs or files; besides
             the schema's columns `numerical` (open for numerical reasons) and `witness_<norm>` (+inf: none).
+        readings: what attacks measured about single samples (`robench.health`): sample, norm, eps, code, value.
         dimension: number of input coordinates, where it is known.
     """
 
@@ -73,6 +75,7 @@ class Subject:
     runs: tuple[Manifest, ...]
     silent: tuple[EvaluatorInfo, ...]
     rows: pd.DataFrame
+    readings: pd.DataFrame
     dimension: int | None
 
     @property
@@ -147,7 +150,13 @@ def subjects(runs: Sequence[RunLike]) -> list[Subject]:
     if not manifests:
         return []
     ordered = [run for _, run in sorted({run.manifest.run: run for run in runs}.items())]
-    frame = _frame([_slim(table) for run in ordered for table in run.iter_evidence()])
+    tables, found = [], []
+    for run in ordered:
+        for table in run.iter_evidence():
+            tables.append(_slim(table))
+            if run.manifest.origin == "measured":
+                found.append(readings_of(table))
+    frame, readings = _frame(tables), frame_of(found)
     if frame.empty:
         return []
     parts = [_distances(table) for run in ordered for table in run.iter_witnesses()]
@@ -172,6 +181,7 @@ def subjects(runs: Sequence[RunLike]) -> list[Subject]:
                 runs=about,
                 silent=_silent(rows, about),
                 rows=rows,
+                readings=readings[readings["run"].isin(names)],
                 dimension=sizes.pop() if len(sizes) == 1 else None,
             )
         )
@@ -181,18 +191,10 @@ def subjects(runs: Sequence[RunLike]) -> list[Subject]:
 def _silent(rows: pd.DataFrame, manifests: tuple[Manifest, ...]) -> tuple[EvaluatorInfo, ...]:
     infos = [info for manifest in manifests for info in manifest.evaluators]
     spoke = {(str(kind), str(name)) for kind, name in rows[["kind", "evaluator"]].drop_duplicates().to_numpy()}
-    known = {name for info in infos for name in _names(info)}
+    known = {name for info in infos for name in info.names}
     unknown = {kind for kind, name in spoke if name not in known}  # stages that an older manifest does not tell
-    return tuple(
-        info
-        for info in infos
-        if not any((info.kind, name) in spoke for name in _names(info)) and info.kind not in unknown
-    )
-
-
-def _names(info: EvaluatorInfo) -> list[str]:
-    """The evaluators of the evidence that speak for `info`: itself, and the stages of a composite attack."""
-    return [info.canonical, *(info.stages or ())]
+    quiet = [info for info in infos if not any((info.kind, name) in spoke for name in info.names)]
+    return tuple(info for info in quiet if info.kind not in unknown)
 
 
 def _slim(table: pa.Table) -> pa.Table:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from robench.bounds import Ceiling, Ceilings
 from robench.metrics._evaluators import EvaluatorCounts, evaluator_table
 from robench.metrics._flags import BLOCKING, Flag, flags_at
+from robench.metrics._health import Health, health
 from robench.metrics._intervals import Interval, clopper_pearson
 from robench.metrics._subject import RunLike, Subject, subjects
 from robench.threat import Epsilon, Norm
@@ -57,6 +58,7 @@ class Result:
         confidence: the lowest confidence of a statement used; 1 for proofs, None where a source does not tell.
         contradictions: samples where a proof reaches a verified misclassified point.
         errors: samples with a row that ended in error.
+        health: whether the ground under the attacks was probed, and what was found; None where no attack was asked.
         flags: what a reader must know.
         evaluators: what each evaluator did.
     """
@@ -72,6 +74,7 @@ class Result:
     confidence: float | None
     contradictions: int
     errors: int
+    health: Health | None
     flags: tuple[Flag, ...]
     evaluators: tuple[EvaluatorCounts, ...]
 
@@ -130,6 +133,7 @@ class Result:
             "intervals": {"level": LEVEL, "method": "clopper-pearson", **intervals, "joint": list(self.joint_interval)},
             "contradictions": self.contradictions,
             "errors": self.errors,
+            "health": self.health.document() if self.health else None,
             "flags": [asdict(flag) for flag in self.flags],
             "evaluators": [asdict(counts) for counts in self.evaluators],
         }
@@ -143,6 +147,7 @@ def result_at(subject: Subject, norm: Norm, eps: Epsilon, ceilings: Ceilings = _
     ceiling = ceilings.at(subject.dataset_hash, subject.split, subject.samples_hash, norm, eps.value)
     radii, n = subject.radii(norm), len(subject.samples)
     attacked, certified = _sides(subject)
+    found = health(subject, norm, eps.value) if attacked else None
     table = evaluator_table(subject, norm, eps.value)
     rows = subject.rows
     wrong = (rows["status"] == "error") & ((rows["norm"] == norm) | (rows["kind"] == "clean"))
@@ -159,7 +164,8 @@ def result_at(subject: Subject, norm: Norm, eps: Epsilon, ceilings: Ceilings = _
         confidence=radii.confidence(eps.value),
         contradictions=int(radii.contradictions().sum()),
         errors=int(rows.loc[wrong & exact, "sample"].nunique()),
-        flags=flags_at(subject, norm, eps.value, attacked=attacked, certified=certified, ceiling=ceiling),
+        health=found,
+        flags=flags_at(subject, norm, eps.value, attacked=attacked, certified=certified, ceiling=ceiling, health=found),
         evaluators=tuple(table),
     )
 

@@ -125,6 +125,11 @@ class EvaluatorInfo(Component):
     access: Access | None = None
     stages: dict[SpecText, StageInfo] | None = None
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The evaluators of the evidence that speak for it: itself, and the stages of a composite attack."""
+        return (self.canonical, *(self.stages or ()))
+
 
 class Request(Strict):
     """What `--resume` compares: two runs with equal requests give the same evidence."""
