@@ -49,11 +49,15 @@ class ArrayClassifier:
         fingerprint: str,
         outputs: Outputs = "logits",
         dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
         identified: bool = True,
         why: str = "a function of arrays",
         runtime: Mapping[str, str] | None = None,
     ) -> None:
-        """Ask `function` about arrays [B, *input_shape] of `dtype`. Raises InputError for settings that cannot be."""
+        """Ask `function` about arrays [B, *input_shape] of `dtype`; tensors are taken from, and returned on, `device`.
+
+        Raises InputError for settings that cannot be.
+        """
         self.input_shape = tuple(int(size) for size in input_shape)
         if not self.input_shape or min(self.input_shape) < 1:
             raise InputError(f"input_shape {list(self.input_shape)}: give the shape of one input, like (3, 32, 32)")
@@ -67,7 +71,7 @@ class ArrayClassifier:
         self.classes = int(classes)
         self.outputs: Outputs = outputs
         self.dtype = dtype
-        self.device = torch.device("cpu")
+        self.device = torch.device(device)
         self.fingerprint = fingerprint
         self.identified = identified
         self.why = why
@@ -80,17 +84,17 @@ class ArrayClassifier:
         """
         check_input(x, self.input_shape, self.dtype)
         if not len(x):
-            return torch.zeros((0, self.classes), dtype=self.dtype)
+            return torch.zeros((0, self.classes), dtype=self.dtype, device=self.device)
         # A copy: whatever the function does to its argument, the caller's samples stay as they are.
-        answer = _array(self._function(np.array(x.detach().numpy(), order="C")))
+        answer = _array(self._function(np.array(x.detach().cpu().numpy(), order="C")))
         if self.outputs == "labels":
-            return self._one_hot(answer, len(x))
+            return self._one_hot(answer, len(x)).to(self.device)
         if answer.shape != (len(x), self.classes) or answer.dtype.kind not in "fiu":
             raise InputError(
                 f"the function gives {_shown(answer)} for {len(x)} inputs: logits must be numbers "
                 f"[{len(x)}, {self.classes}]"
             )
-        return _rounded(answer, self.dtype)
+        return _rounded(answer, self.dtype).to(self.device)
 
     def _one_hot(self, labels: npt.NDArray[Any], count: int) -> Tensor:
         if labels.shape != (count,) or labels.dtype.kind not in "iu":

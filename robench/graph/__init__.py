@@ -12,6 +12,7 @@ from robench.graph._identity import identify
 from robench.graph._ir import Graph, Node
 from robench.graph._module import GraphModule, GroupSort
 from robench.graph._onnx import from_onnx
+from robench.graph._onnx_file import read_onnx
 from robench.graph._opaque import ModuleClassifier
 from robench.graph._precision import full_precision, in_precision
 from robench.graph._torch import from_torch
@@ -38,6 +39,7 @@ __all__ = [
     "in_precision",
     "load",
     "read_metadata",
+    "read_onnx",
     "save",
     "validate",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import math
 import stat
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from robench.text import one_line
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["as_tensor", "quoted", "read_model"]
+__all__ = ["as_tensor", "quoted", "read_model", "read_onnx"]
 
 _MAX_FILE = 2**31  # protobuf's own limit
 _MAX_EXTERNAL = 2**35
@@ -27,26 +28,50 @@ _GZIP = b"\x1f\x8b"
 
 def read_model(path: Path) -> onnx.ModelProto:
     """Return the parsed file (which may be gzipped), external data loaded. Raises DataError, InputError."""
+    return _read(path)[0]
+
+
+def read_onnx(path: Path) -> tuple[bytes, str]:
+    """Return an ONNX file as one message that refers to no other file, and the sha256 of all that it holds.
+
+    External data, from the file's own folder alone, is moved inside. Raises DataError, InputError.
+    """
+    model, data, external = _read(path)
+    sha = hashlib.sha256(data)
+    for part in external:
+        sha.update(part)
+    try:
+        return (model.SerializeToString() if external else data), sha.hexdigest()
+    except Exception:  # the error's type is protobuf's implementation's
+        raise DataError(f"{path}: larger than 2 GiB with its external data") from None
+
+
+def _read(path: Path) -> tuple[onnx.ModelProto, bytes, list[bytes]]:
+    """Return the parsed file, its bytes, and the external data that were loaded into it."""
     try:
         import onnx
         from google.protobuf.message import DecodeError  # type: ignore[import-untyped, unused-ignore]
     except ImportError:
         raise InputError("reading ONNX files needs the onnx package: pip install 'robench[onnx]'") from None
     model = onnx.ModelProto()
+    data = _read_bytes(path)
     try:
-        model.ParseFromString(_read_bytes(path))
+        model.ParseFromString(data)
     except (DecodeError, ValueError, RecursionError):
         raise DataError(f"{path}: not an ONNX file, or a truncated one") from None
     if not model.graph.node or not model.opset_import:
         raise DataError(f"{path}: holds no ONNX network; it may be truncated")
-    if any(isinstance(text, bytes) for text in _texts(model)):
+    tensors = list(_tensors(model))
+    if any(isinstance(text, bytes) for text in _texts(model, tensors)):
         raise DataError(f"{path}: holds names that are not UTF-8; the file is damaged")
-    for tensor in _tensors(model.graph):
+    external = []
+    for tensor in tensors:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             tensor.raw_data = _external(tensor, path)
             tensor.data_location = onnx.TensorProto.DEFAULT
             del tensor.external_data[:]
-    return model
+            external.append(tensor.raw_data)
+    return model, data, external
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -68,7 +93,7 @@ def _read_bytes(path: Path) -> bytes:
     return data
 
 
-def _texts(model: Any) -> Iterator[object]:
+def _texts(model: Any, tensors: list[Any]) -> Iterator[object]:
     """Yield the names in a file; protobuf hands out bytes where one is not UTF-8."""
     for opset in model.opset_import:
         yield opset.domain
@@ -79,15 +104,22 @@ def _texts(model: Any) -> Iterator[object]:
     for value in (*model.graph.input, *model.graph.output):
         yield value.name
         yield from (dim.dim_param for dim in value.type.tensor_type.shape.dim)
-    for tensor in _tensors(model.graph):
+    for tensor in tensors:
         yield tensor.name
         for entry in tensor.external_data:
             yield from (entry.key, entry.value)
 
 
-def _tensors(graph: Any) -> list[Any]:
-    constants = [attribute.t for node in graph.node for attribute in node.attribute if attribute.HasField("t")]
-    return [*graph.initializer, *constants]
+def _tensors(message: Any) -> Iterator[Any]:
+    """Yield every stored tensor, wherever the file has it: also in branches, loops, functions and sparse tensors."""
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            continue
+        for item in value if hasattr(value, "__len__") else (value,):
+            if field.message_type.name == "TensorProto":
+                yield item
+            else:
+                yield from _tensors(item)
 
 
 def _external(tensor: Any, path: Path) -> bytes:
