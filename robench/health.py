@@ -4,7 +4,9 @@ An indicator is a figure about one sample with a threshold; it is raised about a
 the samples, and at least `count` of them, are beyond it. Where a figure comes from is its `origin`:
 
 * `probe`: measured on the sample by an attack, usually `probe`, which puts it into the detail of the row as
-  `"health": {code: number}`. Samples on which nobody measured it do not count, neither for nor against.
+  `"health": {code: number}`. Its share is taken of the samples that were looked at or broken: a sample that falls to
+  the first steps is looked at no further, and speaks for the gradients that led there. So the share bounds by how much
+  the number may be wrong. Samples that are neither do not count.
 * `rows`: derived from the evidence of several attacks about the sample by `robench.metrics.health`, 1 where the attacks
   contradict each other. Its share is taken of all samples classified correctly.
 
@@ -40,7 +42,7 @@ class Indicator:
         origin: who measures it (`Origin`).
         measures: the figure about one sample, with its unit.
         threshold: where the figure becomes a bad sign.
-        share: the indicator is raised when more than this share of the samples measured is beyond the threshold …
+        share: the indicator is raised when more than this share of the samples is beyond the threshold …
         source: where indicator and threshold come from.
         text: what a raised indicator says, a clause for people: "…, on 12.0 % of 500 samples" follows.
         direction: `above` or `below`: on which side of the threshold the bad sign lies (at the threshold: none).
@@ -64,9 +66,13 @@ class Indicator:
         return value > self.threshold if self.direction == "above" else value < self.threshold
 
 
+_FEW: Final = 2
+"""One sample may always be odd, however few were looked at."""
+
 _AUTOATTACK: Final = "Croce & Hein 2020, checks of the authors' code"
 _CARLINI: Final = "Carlini et al. 2019, On Evaluating Adversarial Robustness"
 _ATHALYE: Final = "Athalye et al. 2018, Obfuscated Gradients Give a False Sense of Security, section 3.1"
+_MEASURED: Final = "benchmarks/attacks/health.py"
 
 
 def _contradiction(code: str, *, measures: str, source: str, text: str) -> Indicator:
@@ -107,82 +113,113 @@ _ALL: Final = (
         threshold=100.0,
         share=0.1,
         source="exp(-104) is 0 in single precision: there the gradient of the cross-entropy vanishes",
-        text="logits lie so far apart that the cross-entropy saturates",
+        text="logits lie so far apart that a plain cross-entropy saturates; the losses here depend on no scale",
+        decides=False,
     ),
     Indicator(
         code="zero-gradient-ce",
         origin="probe",
-        measures="share of the entries of the input gradient of the cross-entropy that are exactly 0",
-        threshold=0.99,
-        share=0.05,
+        measures="1 where the gradient of the cross-entropy by the logits is 0 in their own precision",
+        threshold=0.5,
+        share=0.1,
         source=f"{_AUTOATTACK} (check_zero_gradients)",
-        text="the gradient of the cross-entropy is zero",
+        text="the gradient of a plain cross-entropy is zero; the losses here depend on no scale",
+        decides=False,
     ),
     Indicator(
         code="zero-gradient-margin",
         origin="probe",
         measures="share of the entries of the input gradient of the margin that are exactly 0",
-        threshold=0.99,
+        threshold=0.9,
         share=0.05,
-        source=f"{_AUTOATTACK} (check_zero_gradients)",
+        source=f"{_AUTOATTACK} (check_zero_gradients); threshold: {_MEASURED}",
         text="the gradient of the margin is zero: no loss shows a direction",
+        count=_FEW,
     ),
     Indicator(
         code="non-finite-gradient",
         origin="probe",
-        measures="1 where an entry of the input gradient of the cross-entropy or of the margin is not finite",
+        measures="1 where an entry of the input gradient of the margin is not finite",
         threshold=0.5,
         share=0.0,
         source=_ATHALYE,
         text="gradients are not finite",
     ),
     Indicator(
+        code="vanishing-gradient",
+        origin="probe",
+        measures="the clean margin over the most by which it could fall anywhere in the domain if it were linear",
+        threshold=10.0,
+        share=0.05,
+        source=f"{_ATHALYE}: vanishing gradients; threshold: {_MEASURED}",
+        text="gradients are so small that, by them, no point of the domain is misclassified",
+        count=_FEW,
+    ),
+    Indicator(
         code="loss-not-rising",
         origin="probe",
-        measures="what the steps of the probe took off the margin, as a share of what its gradient promised",
-        threshold=0.05,
+        measures="what steps of ε/8, ε/2 and ε along the gradient took off the margin, as a share of what the gradient "
+        "promised; the least of the three",
+        threshold=0.1,
         direction="below",
-        share=0.1,
-        source=f"{_CARLINI}, section 5: the loss must rise over the iterations",
-        text="steps along the gradient do not raise the loss",
+        share=0.05,
+        source=f"{_CARLINI}, section 5: the loss must rise over the iterations; threshold: {_MEASURED}",
+        text="steps along the gradient do not raise the loss as it promises",
+        count=_FEW,
+    ),
+    Indicator(
+        code="gradient-differs",
+        origin="probe",
+        measures="change of the margin from ε/8 in a random direction to ε/8 in its opposite, less what the gradient "
+        "foretells about it, in units of what it foretells about random directions (root mean square)",
+        threshold=0.5,
+        share=0.15,
+        source=f"the definition of a gradient, by central differences; threshold: {_MEASURED}",
+        text="gradients do not foretell what random steps change",
+        count=_FEW,
     ),
     Indicator(
         code="single-step-stronger",
         origin="probe",
-        measures="margin after small steps less the margin after one large step, as a share of the clean margin",
+        measures="margin after three smaller steps less the margin after a large one, as a share of the clean margin",
         threshold=0.05,
         share=0.1,
-        source=f"{_ATHALYE}: one-step attacks perform better than iterative attacks",
-        text="one large step along the gradient does better than several small ones",
+        source=f"{_ATHALYE}: one-step attacks perform better than iterative attacks; threshold: {_MEASURED}",
+        text="one large step along the gradient does better than several smaller ones",
+        count=_FEW,
     ),
     Indicator(
         code="noise-stronger",
         origin="probe",
-        measures="margin at the best point that gradients led to less the margin at a random point of the same ball, "
+        measures="margin at the best point that gradients led to less the margin at a random point on the ball's rim, "
         "as a share of the clean margin",
         threshold=0.0,
-        share=0.05,
-        source=f"{_ATHALYE}: random sampling finds adversarial examples",
+        share=0.1,
+        source=f"{_ATHALYE}: random sampling finds adversarial examples; share: {_MEASURED}",
         text="a random point of the ball does better than the gradient",
+        count=_FEW,
     ),
     Indicator(
         code="gradient-alignment",
         origin="probe",
-        measures="cosine of the input gradients at the sample and at a random point of the ball",
+        measures="cosine of the input gradients of the margin at the sample and at a random point on the ball's rim",
         threshold=0.1,
         direction="below",
-        share=0.5,
-        source="Andriushchenko & Flammarion 2020, Understanding and Improving Fast Adversarial Training, section 4",
+        share=0.3,
+        source="Andriushchenko & Flammarion 2020, Understanding and Improving Fast Adversarial Training, section 4; "
+        f"threshold: {_MEASURED}",
         text="gradients change direction within the ball, as after catastrophic overfitting",
+        count=_FEW,
     ),
     Indicator(
         code="unbounded-not-zero",
         origin="probe",
-        measures="1 where an attack that may go anywhere in the domain finds no misclassified point",
+        measures="1 where two steps that may go anywhere in the domain find no misclassified point",
         threshold=0.5,
         share=0.05,
-        source=f"{_ATHALYE}: unbounded attacks do not reach 100 % success",
+        source=f"{_ATHALYE}: unbounded attacks do not reach 100 % success; share: {_MEASURED}",
         text="an attack without a budget does not succeed",
+        count=_FEW,
     ),
     _contradiction(
         "blackbox-stronger",

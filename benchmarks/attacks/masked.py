@@ -157,7 +157,7 @@ def _one_hot(f: Logits, x: Tensor) -> Tensor:
 
 
 def _pit(height: float, period: float) -> Callable[[Logits, Tensor], Tensor]:
-    """The decision's logit grows as x leaves the grid on which the data lie: gradients nearby point back at the data."""
+    """The decision's logit grows as x leaves the grid on which the data lie: gradients point back."""
 
     def apply(f: Logits, x: Tensor) -> Tensor:
         z = f(x)

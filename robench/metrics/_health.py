@@ -31,7 +31,7 @@ class Measured:
 
     Attributes:
         indicator: what it is.
-        n: samples that it was measured on; of an indicator from rows, all that are classified correctly.
+        n: samples that were looked at or broken; of an indicator from rows, all that are classified correctly.
         beyond: how many of them are beyond its threshold.
     """
 
@@ -41,7 +41,7 @@ class Measured:
 
     @property
     def share(self) -> float:
-        """The share of the samples measured that are beyond the threshold."""
+        """The share of these samples that are beyond the threshold."""
         return self.beyond / self.n
 
     @property
@@ -106,6 +106,9 @@ def health(subject: Subject, norm: Norm, eps: float) -> Health:
     slot = np.searchsorted(subject.samples, frame["sample"].to_numpy())
     code, value = frame["code"].to_numpy(), frame["value"].to_numpy()
 
+    # What was broken needed no probe, or stopped one on its way: it counts as sound.
+    counted = subject.correct & ~unbroken
+    counted[slot] = True
     found = {}
     seen, deciding = np.zeros(len(subject.samples), dtype=np.int64), 0
     for indicator in CATALOGUE.values():
@@ -118,7 +121,7 @@ def health(subject: Subject, norm: Norm, eps: float) -> Health:
         beyond[slot[mine][bad]] = True  # measured twice: the worse counts
         seen += measured & indicator.decides
         deciding += indicator.decides
-        found[indicator.code] = int(measured.sum()), int(beyond.sum())
+        found[indicator.code] = int(counted.sum()) if measured.any() else 0, int(beyond.sum())
     correct = int(subject.correct.sum())
     found |= {code: (correct, int(both.sum())) for code, both in _contradictions(subject, norm, eps)}
 

@@ -39,6 +39,7 @@ SPECS = {
         "fmn:starts=0,targets=0",
         "fgsm",
         "pgd",
+        "probe",
         "pgd:steps=10,targets=0,restarts=3,schedule=fixed",
         "pgd:steps=20,targets=2,loss=margin,targeted_loss=dlr",
         "pgd:steps=20,targets=0,loss=dlr,momentum=0.75,early_exit=false",

@@ -28,6 +28,7 @@ def robench_register_attacks(register: Register) -> None:
         summary="projected gradient descent, untargeted and targeted (Madry et al. 2018)",
         default=True,
     )
+    register("probe", f"{__name__}.probe:Probe", summary="health probes: whether gradients can be trusted, in 17 passes")
     register("fgsm", f"{__name__}.fgsm:FGSM", summary="fast gradient sign method (Goodfellow et al. 2015)")
     register(
         "apgd",
