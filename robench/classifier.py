@@ -115,8 +115,8 @@ def margins(logits: Tensor, y: Tensor) -> Tensor:
     """Return f_y − max_{j≠y} f_j [B]: correct where positive, an error where 0 or below, NaN where not finite."""
     label = logits.gather(1, y[:, None])[:, 0]
     rest = logits.scatter(1, y[:, None], -torch.inf).amax(1)
-    finite = torch.isfinite(logits).all(1)
-    return torch.where(finite, label - rest, torch.nan)
+    finite = logits.abs().amax(1) < torch.inf
+    return (label - rest).masked_fill(~finite, torch.nan)
 
 
 def outputs_of(classifier: object) -> Outputs:

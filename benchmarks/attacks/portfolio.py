@@ -20,7 +20,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from _nets import LISTS, Net
 from torch import Tensor, nn
 

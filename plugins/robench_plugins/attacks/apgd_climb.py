@@ -69,7 +69,7 @@ class _Rows:
         self.best = torch.where(per_sample(better, self.best), self.walk.point, self.best)
         self.rank = torch.where(better, rank, self.rank)
         self.margin = torch.where(better, now.margin, self.margin)
-        self.step = torch.where(better, step, self.step)
+        self.step = self.step.masked_fill(better, step)
         self.settled = self.settled | (now.margin < -_SLACK * torch.finfo(now.margin.dtype).eps * now.scale)
 
     def write(self, out: Found, forwards: int, backwards: int) -> None:

@@ -48,22 +48,24 @@ def height(loss: Loss, logits: Tensor, y: Tensor, target: Tensor | None = None) 
     telling confident points apart; `margin`: max_{j≠y} z_j − z_y, or z_t − z_y; `dlr`: that divided by z_π1 − z_π3, or
     by z_π1 − (z_π3 + z_π4)/2 (Croce & Hein 2020, eqs. 6 and 7), undivided with too few classes.
     """
-    finite = torch.isfinite(logits).all(1)
-    z = torch.where(finite[:, None], logits, 0)
+    own = y if target is None else target
+    broken = ~(logits.abs().amax(1) < torch.inf)
+    z = logits.masked_fill(broken[:, None], 0)
     blur = _ROUNDING * torch.finfo(z.dtype).eps * z.abs().amax(1)
     if loss == "ce":
-        own = y if target is None else target
-        odds = z.scatter(1, own[:, None], -torch.inf).logsumexp(1) - _at(z, own)
+        rest = z.scatter(1, own[:, None], -torch.inf)
+        top = rest.amax(1, keepdim=True)
+        odds = (top + (rest - top).exp().sum(1, keepdim=True).log() - z.gather(1, own[:, None]))[:, 0]
         value = odds if target is None else -odds
     else:
         rival = z.scatter(1, y[:, None], -torch.inf).amax(1) if target is None else _at(z, target)
         value = rival - _at(z, y)
         if loss == "dlr" and z.shape[1] >= (3 if target is None else 4):
-            ranked = z.sort(1, descending=True).values
+            ranked = z.topk(3 if target is None else 4, 1).values
             scale = ranked[:, 0] - (ranked[:, 2] if target is None else (ranked[:, 2] + ranked[:, 3]) / 2)
-            scale = torch.where(scale > 0, scale, 1)
+            scale = scale.masked_fill(~(scale > 0), 1)
             value, blur = value / scale, blur / scale
-    return torch.where(finite, value, -torch.inf), blur
+    return value.masked_fill(broken, -torch.inf), blur
 
 
 def temperature(loss: Loss, logits: Tensor) -> Tensor:
@@ -73,8 +75,10 @@ def temperature(loss: Loss, logits: Tensor) -> Tensor:
     the same classifier. So logits that spread over less than 1 or more than 100 are scaled to spread over 10.
     """
     spread = logits.amax(1) - logits.amin(1)
-    odd = torch.isfinite(spread) & (spread > 0) & ((spread < _USUAL[0]) | (spread > _USUAL[1]))
-    return torch.where(odd & (loss == "ce"), _TYPICAL / torch.where(odd, spread, 1), 1)
+    if loss != "ce":
+        return torch.ones_like(spread)
+    usual = ~(torch.isfinite(spread) & (spread > 0)) | ((spread >= _USUAL[0]) & (spread <= _USUAL[1]))
+    return _TYPICAL / spread.masked_fill(usual, _TYPICAL)
 
 
 def look(
@@ -94,7 +98,8 @@ def look(
     Without `steer` no gradient is taken.
     """
     total: list[Tensor] = []
-    way, scale = None, torch.zeros_like(y, dtype=x.dtype)
+    way: Tensor | None = None
+    scale: Tensor | None = None
 
     def vector(logits: Tensor) -> Tensor:
         seen = logits * (temperature(loss, logits) if unit is None else unit)[:, None]
@@ -111,8 +116,10 @@ def look(
         unit = temperature(loss, logits) if unit is None else unit
         new = [*height(loss, logits * unit[:, None], y, target), margins(logits, y)]
         total = [a + b for a, b in zip(total, new, strict=True)] if total else new
-        scale = torch.maximum(scale, logits.abs().amax(1))
+        size = logits.abs().amax(1)
+        scale = size if scale is None else torch.maximum(scale, size)
     assert unit is not None
+    assert scale is not None
     value, blur, margin = total if draws == 1 else (part / draws for part in total)
     return Look(value, blur, margin, scale, unit, way)
 

@@ -65,9 +65,9 @@ def sparse_step(region: Region, point: Tensor, way: Tensor, size: Tensor, moved:
     Nor, unlike as published, do those that the box holds back: the steepest would keep their place, and nothing moves.
     """
     free = torch.where(way > 0, point < region.upper, point > region.lower)
-    way = torch.where(free, way, 0).flatten(1)
+    way = way.masked_fill(~free, 0).flatten(1)
     steep = way.abs()
     least = steep.sort(1, descending=True).values.gather(1, (moved - 1).clamp_max(steep.shape[1] - 1)[:, None])
-    sign = torch.where(steep >= least, way.sign(), 0)
+    sign = way.sign().masked_fill(steep < least, 0)
     length = (size * region.eps / sign.abs().sum(1).clamp_min(1)).to(point.dtype)
     return region.project(point + (sign * length[:, None]).reshape(point.shape))

@@ -26,18 +26,18 @@ def cotangent(loss: Loss, logits: Tensor, y: Tensor, target: Tensor | None = Non
     f_6), towards a target z_t − z_y. `dlr`: the difference of logits ratio (Croce & Hein 2020).
     It needs 3 classes (4 with a target) and the label among the two largest logits; otherwise it is the margin.
     """
-    finite = torch.isfinite(logits).all(1, keepdim=True)
-    z = torch.where(finite, logits, 0)
-    label = _one_hot(z, y)
+    broken = ~(logits.abs().amax(1, keepdim=True) < torch.inf)
+    z = logits.masked_fill(broken, 0)
     if target is None:
-        v = _rivals(loss, z, y) - label
+        v = _rivals(loss, z, y).scatter_(1, y[:, None], -1)
         spread = (0, 2, 2)
+    elif loss == "ce":
+        v, spread = _one_hot(z, target) - z.softmax(1), (0, 2, 3)
     else:
-        v = (_one_hot(z, target) - z.softmax(1)) if loss == "ce" else _one_hot(z, target) - label
-        spread = (0, 2, 3)
+        v, spread = _one_hot(z, target).scatter_(1, y[:, None], -1), (0, 2, 3)
     if loss == "dlr" and z.shape[1] > spread[2]:
         v = _ratio(z, v, spread, y)
-    return torch.where(finite, v, 0)
+    return v.masked_fill(broken, 0)
 
 
 def likely_targets(logits: Tensor, y: Tensor, count: int) -> Tensor:

@@ -56,7 +56,7 @@ def rank_of(margin: Tensor) -> Tensor:
     Logits that are not finite are no success, but come before correct ones: reported, such a point is
     counted as an error of the classifier; passed over, it would be hidden.
     """
-    return torch.where(margin.isnan(), torch.finfo(margin.dtype).tiny, margin)
+    return margin.masked_fill(margin.isnan(), torch.finfo(margin.dtype).tiny)
 
 
 @dataclass(eq=False)
@@ -88,7 +88,7 @@ class _Rows:
         self.best = torch.where(per_sample(better, self.best), self.point, self.best)
         self.rank = torch.where(better, rank, self.rank)
         self.margin = torch.where(better, margin, self.margin)
-        self.step = torch.where(better, step, self.step)
+        self.step = self.step.masked_fill(better, step)
         self.settled = self.settled | (margin < -_SLACK * torch.finfo(margin.dtype).eps * scale)
 
     def write(self, out: Found, forwards: int, backwards: int) -> None:
