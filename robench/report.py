@@ -26,6 +26,7 @@ __all__ = [
     "ceiling",
     "cost",
     "headline",
+    "health",
     "interval",
     "percent",
     "print_results",
@@ -67,6 +68,11 @@ def cost(result: Result) -> str:
     return f"{_short(result.forwards / n)} + {_short(result.backwards / n)} passes a sample, {_seconds(result.seconds)}"
 
 
+def health(result: Result) -> str:
+    """Return the health of the attacks in words: `health flagged`; nothing where no attack was asked."""
+    return f"health {result.health.grade}" if result.health else ""
+
+
 def age(then: datetime, now: datetime | None = None) -> str:
     """Return how long ago `then` was, in its largest unit: `3 days`."""
     passed = (now or datetime.now(UTC)) - then
@@ -90,9 +96,8 @@ def result_lines(results: Sequence[Result]) -> list[str]:
         for result in mine:
             where = f"{result.norm} {safe(result.eps)}"
             above = f"ceiling {ceiling(result)}  " if result.ceiling else ""
-            lines.append(
-                f"  {where:<10} {bracket(result):>15}  95 % {interval(result.joint_interval)}  {above}{cost(result)}"
-            )
+            told = ", ".join(words for words in (cost(result), health(result)) if words)
+            lines.append(f"  {where:<10} {bracket(result):>15}  95 % {interval(result.joint_interval)}  {above}{told}")
             lines += [f"    {safe(flag.code)}: {safe(flag.text)}" for flag in result.flags if flag not in shared]
     return lines
 
@@ -230,7 +235,7 @@ def print_runs(rows: Sequence[dict[str, Any]], now: datetime | None = None) -> N
 def _result_table(results: Sequence[Result]) -> Table:
     limited = any(result.ceiling for result in results)
     header = ["classifier", "data", "n", "clean", "norm, ε", "certified – empirical", "95 % interval"]
-    header += [*(["ceiling"] if limited else []), "cost", "flags"]
+    header += [*(["ceiling"] if limited else []), "cost", "health", "flags"]
     table = _table(header, right={"n", "clean", "certified – empirical", "95 % interval", "ceiling"})
     subject = None
     for result in results:
@@ -248,6 +253,7 @@ def _result_table(results: Sequence[Result]) -> Table:
                 interval(result.joint_interval),
                 *([ceiling(result)] if limited else []),
                 cost(result),
+                health(result).removeprefix("health "),
                 "\n".join(f"{safe(flag.code)}: {safe(flag.text)}" for flag in result.flags),
             ],
         )

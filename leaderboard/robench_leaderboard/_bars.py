@@ -63,12 +63,16 @@ def bar_of(result: Result) -> Bar:
     low, high = (100 * end for end in result.joint_interval)
     words = [
         f"{certified:.1f} % certified" if certified is not None else "no certificates",
-        f"{empirical:.1f} % empirical" if empirical is not None else "no attacks",
+        f"{empirical:.1f} % empirical{_doubt(result)}" if empirical is not None else "no attacks",
         f"{clean:.1f} % clean",
         f"95 % interval {low:.1f} to {high:.1f} %",
         *([f"ceiling {ceiling:.1f} %"] if ceiling is not None else []),
     ]
     return Bar(certified, empirical, clean, low, high, ", ".join(words), ceiling)
+
+
+def _doubt(result: Result) -> str:
+    return " (may be too high)" if result.health is not None and result.health.grade == "flagged" else ""
 
 
 def worked_example() -> Bar:

@@ -18,6 +18,7 @@ from robench_leaderboard._curves import panels_of
 from robench_leaderboard._datasets import dataset_views
 from robench_leaderboard._downloads import COLUMNS, board_files, evidence_file, evidence_of, figure_files
 from robench_leaderboard._environment import environment, size_words
+from robench_leaderboard._health import rules
 from robench_leaderboard._methods import FLAGS, TRUST, speakers_of
 from robench_leaderboard._names import classifier_page
 
@@ -70,7 +71,7 @@ class _Pages:
         datasets = dataset_views(self.subjects, self.bounds, self.ceilings)
         example = {"example": worked_example(), "example_samples": EXAMPLE_SAMPLES}
         yield "index.html", page("index.html", boards=self.boards, datasets=datasets, **example)
-        yield "methods.html", page("methods.html", meanings=FLAGS, trust=TRUST, **self._spoken())
+        yield "methods.html", page("methods.html", meanings=FLAGS, trust=TRUST, rules=rules(), **self._spoken())
         yield "downloads.html", page("downloads.html", columns=COLUMNS, **self._listed())
         for board in self.boards:
             siblings = [other for other in self.boards if other.dataset_page == board.dataset_page]

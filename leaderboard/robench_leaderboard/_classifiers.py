@@ -28,6 +28,7 @@ from robench_leaderboard._boards import Figures
 from robench_leaderboard._charts import LARGEST
 from robench_leaderboard._curves import curves_of
 from robench_leaderboard._gallery import Gallery, WitnessesOf, galleries_of
+from robench_leaderboard._health import HealthTable, health_table
 from robench_leaderboard._names import board_page, classifier_page, dataset_page
 from robench_leaderboard._per_class import ClassTable, class_names, class_table
 from robench_leaderboard._rows import trust_of
@@ -69,7 +70,8 @@ class NormView:
     """One norm.
 
     `board` is the page that compares others in it, None where no ε was asked for; `searched` says how the upper line
-    was searched; `carried` is what evidence in other norms settles besides, (certified, falsified) at each ε.
+    was searched; `carried` is what evidence in other norms settles besides, (certified, falsified) at each ε; `health`
+    what is known about the ground under the attacks.
     """
 
     norm: Norm
@@ -82,6 +84,7 @@ class NormView:
     evaluators: tuple[tuple[Epsilon, tuple[EvaluatorCounts, ...]], ...]
     classes: ClassTable | None
     gallery: Gallery
+    health: HealthTable | None
 
 
 @dataclass(frozen=True)
@@ -208,6 +211,7 @@ def _norm(
         evaluators=tuple((result.eps, result.evaluators) for result in results),
         classes=classes,
         gallery=gallery,
+        health=health_table(results),
     )
 
 
@@ -266,7 +270,8 @@ def _settled(subject: Subject, norm: Norm, results: Sequence[Result]) -> list[Se
         for name in {*proven, *broken}:
             counts = found.setdefault(name, [(0, 0)] * len(results))
             counts[i] = proven.get(name, 0), broken.get(name, 0)
-    order = {info.canonical: place for manifest in subject.runs for place, info in enumerate(manifest.evaluators)}
+    told = [name for manifest in subject.runs for info in manifest.evaluators for name in info.names]
+    order = {name: place for place, name in reversed(list(enumerate(told)))}
     names = sorted(found, key=lambda name: (name != "clean", order.get(name, len(order)), name))
     return [Settled(name, tuple(found[name])) for name in names]
 

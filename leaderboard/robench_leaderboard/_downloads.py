@@ -50,6 +50,7 @@ _SCHEMA = pa.schema(
         ("confidence", pa.float64()),
         ("contradictions", pa.int64()),
         ("errors", pa.int64()),
+        ("health", pa.string()),
         ("flags", pa.string()),
         ("forwards", pa.int64()),
         ("backwards", pa.int64()),
@@ -71,6 +72,7 @@ COLUMNS: tuple[tuple[str, str], ...] = (
     ("rank_best, rank_worst", "rank as a range; empty where the row has none"),
     ("confidence", "the lowest confidence of a statement used; 1 for proofs"),
     ("contradictions, errors", "numbers of samples"),
+    ("health", "clean, flagged or unprobed: whether gradients can be trusted here; empty where no attack was asked"),
     ("flags", "codes, separated by spaces"),
     ("forwards, backwards, seconds", "cost of everything that speaks about this budget"),
 )
@@ -165,6 +167,7 @@ def _record(board: Board, row: Row) -> dict[str, Any]:
         "confidence": result.confidence,
         "contradictions": result.contradictions,
         "errors": result.errors,
+        "health": result.health.grade if result.health else None,
         "flags": " ".join(sorted({flag.code for flag in result.flags})),
         "forwards": result.forwards,
         "backwards": result.backwards,

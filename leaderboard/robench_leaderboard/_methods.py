@@ -61,6 +61,11 @@ FLAGS: tuple[Meaning, ...] = (
         "errors",
         "Some samples ended in error: they count as unbroken and not certified, so the bracket still holds.",
     ),
+    _flag(
+        "health",
+        "What attacks measured on their way says that gradients mislead here, so the empirical accuracy may be too "
+        "high; the reasons stand with the row.",
+    ),
     _flag("imported", "Published by others and not measured here; the trust level says how it was published."),
     _flag("incomplete", "A run was interrupted and not resumed."),
     _flag(

@@ -53,6 +53,11 @@ class Row:
         return self.bar.open
 
     @property
+    def doubted(self) -> bool:
+        """Whether the attacks behind the empirical accuracy are flagged."""
+        return self.result.health is not None and self.result.health.grade == "flagged"
+
+    @property
     def words(self) -> str:
         """What the filter looks through besides the name and the spec."""
         return " ".join([self.trust, *(flag.code for flag in self.result.flags)])

@@ -72,7 +72,10 @@ def _at(results: Sequence[Result], norm: Norm, eps: Epsilon) -> Result | None:
 def _bracket(result: Result | None) -> str:
     from robench.report import bracket
 
-    return "-" if result is None else bracket(result) + ("" if result.rankable else " !")
+    if result is None:
+        return "-"
+    doubted = result.health is not None and result.health.grade == "flagged"
+    return bracket(result) + (" ?" if doubted else "") + ("" if result.rankable else " !")
 
 
 def _ceiling(results: Sequence[Result], norm: Norm, eps: Epsilon) -> str:
@@ -96,4 +99,6 @@ def _notes(results: Sequence[Result], shown: dict[Norm, Epsilon]) -> list[str]:
     blocking = sorted({flag.code for one in results if not one.rankable for flag in one.flags})
     if blocking:
         notes.append(f"! not to be ranked ({safe(', '.join(blocking))}): robench report says why")
+    if any(one.health is not None and one.health.grade == "flagged" for one in results):
+        notes.append("? gradients mislead, the empirical accuracy may be too high: robench report says why")
     return notes

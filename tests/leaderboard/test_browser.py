@@ -8,7 +8,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 
 from oracles.bounds import fake_bound
-from oracles.evidence import fake_run, toy_runs
+from oracles.evidence import fake_run, probed_run, toy_runs
 from robench.runs import Display, Flag, find_runs
 from robench_leaderboard import build
 
@@ -32,6 +32,7 @@ def site(tmp_path_factory):
     hostile.clean(dict.fromkeys(range(60), True))
     hostile.add("pgd:" + "y" * 2000, "attack", "linf", 1 / 16, {0: ("error", 0, INF), 1: ("open", 0, INF)})
     hostile.save(folder / "results")
+    probed_run(10, "masked", bad={"blackbox-stronger": 0.2}, dataset="other").save(folder / "results")
     bound = fake_bound({"1/16": 0.9, "1/8": 0.4, "0.2": 0.1}, dataset="digits", samples=range(60))
     build(find_runs(folder / "results"), folder / "site", [bound])
     return folder / "site"

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from robench.evidence import WITNESSES, EvidenceBuilder, WitnessBuilder
+from robench.health import CATALOGUE
 from robench.runs import (
     ClassifierInfo,
     DatasetInfo,
@@ -235,3 +236,28 @@ def toy_runs(n: int = 450, epsilons: Sequence[str] = ("1/16", "1/8", "0.2")) -> 
             run.add("ibp", "certificate", "linf", eps, rows, seconds=0.001)
         runs.append(run)
     return runs
+
+
+def probed_run(number: int, net: str, n: int = 60, bad: Mapping[str, float] | None = None, **more: Any) -> FakeRun:
+    """A run whose attacks measured their health at two ε: indicators on their thresholds but for the share in `bad`."""
+    stages = composite("cascade", probe="gradients", apgd="gradients", square="logits")
+    more = {"dataset": "digits", "eps": ("1/16", "1/8"), **more}
+    run = fake_run(number, net=net, n=n, evaluators=(stages,), **more)
+    run.clean(dict.fromkeys(range(n), True))
+    for eps in (1 / 16, 1 / 8):
+        details = []
+        for i in range(n):
+            values = {one.code: one.threshold for one in CATALOGUE.values() if one.origin == "probe"}
+            for code, share in (bad or {}).items():
+                if CATALOGUE[code].origin == "probe" and i < share * n and eps > 0.1:
+                    values[code] += 1 if CATALOGUE[code].direction == "above" else -1
+            details.append({"health": values})
+        rows = dict.fromkeys(range(n), ("open", 0.0, np.inf))
+        run.add("probe", "attack", "linf", eps, rows, backwards=5, detail=details)
+        run.add("apgd", "attack", "linf", eps, rows, backwards=100)
+        lost = int((bad or {}).get("blackbox-stronger", 0) * n) if eps > 0.1 else 0
+        found = dict.fromkeys(range(lost), ("falsified", 0.0, 0.0625 + 0.001))
+        run.add("square", "attack", "linf", eps, {**rows, **found}, forwards=500)
+        for i in found:
+            run.witness("square", "linf", eps, i, [0.0625 + 1e-3, 0, 0, 0], clean=None)
+    return run
