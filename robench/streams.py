@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -87,15 +87,21 @@ class Stream:
 
         Depends on the keys and the path alone, not on the draws made so far.
         """
-        digest = hashlib.blake2b("\0".join(map(str, path)).encode(), digest_size=16).digest()
-        words = [int.from_bytes(digest[i : i + 4], "little") for i in range(0, 16, 4)]
-        out = _philox(_broadcast(words, self._keys), (self._keys[:, 0], self._keys[:, 1]))
-        return Stream(torch.stack(out[:2], 1), root=self._root)
+        return self._children([path])
 
     def repeat(self, times: int, *path: int | str, first: int = 0) -> Stream:
         """Return streams for `times` copies of the batch, one by one; copy k has those of `child(*path, first + k)`."""
-        keys = [self.child(*path, first + copy)._keys for copy in range(times)]
-        return Stream(torch.cat(keys) if keys else self._keys[:0], root=self._root)
+        return self._children([(*path, first + copy) for copy in range(times)])
+
+    def _children(self, paths: Sequence[tuple[int | str, ...]]) -> Stream:
+        """Return the streams of the batch's children, path by path."""
+        digests = [hashlib.blake2b("\0".join(map(str, path)).encode(), digest_size=16).digest() for path in paths]
+        words = [[int.from_bytes(one[i : i + 4], "little") for i in range(0, 16, 4)] for one in digests]
+        table = torch.tensor(words, dtype=torch.int64, device=self._keys.device).reshape(-1, 4)
+        counter = table.repeat_interleave(len(self), 0).unbind(1)
+        keys = self._keys.repeat(len(paths), 1)
+        out = _philox((counter[0], counter[1], counter[2], counter[3]), (keys[:, 0], keys[:, 1]))
+        return Stream(torch.stack(out[:2], 1), root=self._root)
 
     def of_rows(self, rows: Tensor) -> Stream:
         """Return a stream per row of `rows` [R, ...], which need not be those of the batch.
@@ -166,8 +172,3 @@ def _hashed(rows: Tensor) -> Tensor:
     m = _philox((places & _MASK, places >> 32, zero, zero), (zero, zero))
     sums = [(words * (high << 32 | low)).sum(1) for high, low in ((m[0], m[1]), (m[2], m[3]))]
     return torch.stack([(total >> 32) & _MASK for total in sums], 1)
-
-
-def _broadcast(words: list[int], like: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    first, second, third, fourth = (torch.full_like(like[:, 0], word) for word in words)
-    return first, second, third, fourth

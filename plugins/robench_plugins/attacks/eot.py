@@ -25,10 +25,11 @@ class MeanOfDraws:
     """A classifier that draws, seen as its mean logits over some draws: what an attack follows, not what is judged.
 
     For any loss that ignores a constant added to all logits (cross-entropy, margin, DLR) the mean of the logits is the
-    mean of the log-probabilities: the expectation that Athalye et al. maximise, and its gradient the mean gradient.
+    mean of the log-probabilities: the expectation that Athalye et al. maximise.
 
-    The draws of a row follow from seed, evaluator and the numbers in the row. So every new point is asked with new
-    draws, in whatever batch it stands, and a point asked twice gives one answer.
+    Values are over the same draws everywhere, so that an attack which compares points compares points, not luck;
+    gradients are over other draws at every point, so that no point is fitted to a few. The latter follow from seed,
+    evaluator and the numbers in the row. So a row has the same answer in whatever batch it stands, and asked again.
     """
 
     def __init__(self, classifier: RandomizedClassifier, stream: Stream, draws: int) -> None:
@@ -43,18 +44,27 @@ class MeanOfDraws:
 
     def logits(self, x: Tensor) -> Tensor:
         """Return the mean logits [B, classes] of `x` [B, ...], differentiable where the draws are."""
-        streams = self._stream.of_rows(x).repeat(self._draws, "draw")
-        made = self._classifier.sample(x.repeat(self._draws, *[1] * (x.dim() - 1)), streams)
-        return made.reshape(self._draws, len(x), -1).mean(0)
+        with torch.no_grad():
+            value = self._mean(x, self._stream.of_rows(x.new_zeros(len(x), 1)))
+        if not (torch.is_grad_enabled() and x.requires_grad):
+            return value
+        slope = self._mean(x, self._stream.of_rows(x))
+        return value + (slope - slope.detach()) if slope.requires_grad else value
+
+    def _mean(self, x: Tensor, streams: Stream) -> Tensor:
+        many = x.repeat(self._draws, *[1] * (x.dim() - 1))
+        made = self._classifier.sample(many, streams.repeat(self._draws, "draw"))
+        return made.reshape(self._draws, len(x), self.classes).mean(0)
 
 
 @dataclass(frozen=True)
 class EOT:
-    """The attack sees a classifier that draws through its mean logits over fresh draws at every point.
+    """The attack sees a classifier that draws through its mean logits over some draws, and their mean gradient.
 
-    Every pass costs `draws` passes. No sample counts as broken: the attack goes on for all its steps, because a point
-    where half of the draws err is not the worst one; the runner draws anew at the point proposed. Batches are cut so
-    that no more rows are in memory at once than without it. Classifiers that do not draw are attacked as without it.
+    A forward pass costs `draws` passes, a backward pass as many, and as many forwards again. No sample counts as
+    broken: the attack goes on for all its steps, because a point where half of the draws err is not the worst one; the
+    runner draws anew at the point proposed. Batches are cut so that no more rows are in memory at once than without
+    it. Classifiers that do not draw are attacked as without it.
     """
 
     draws: int = param(20, "draws that logits and gradients are averaged over, at every point", minimum=1)
@@ -140,13 +150,11 @@ def _tireless(attack: Any) -> Any:
 
 
 def _joined(parts: Sequence[Proposal], draws: int) -> Proposal:
-    """Return the proposals about parts of a batch as one; each pass over the mean took `draws` passes."""
+    """Return the proposals about parts of a batch as one, with what they cost: every gradient asks forwards again."""
     points = torch.cat([part.points for part in parts])
     detail = [one for part in parts for one in (part.detail or [None] * len(part.points))]
     told = [part.passes for part in parts if part.passes is not None]
     if len(told) < len(parts):
         return Proposal(points, detail)
-    forwards, backwards = (
-        torch.cat([getattr(one, name) for one in told]) * draws for name in ("forwards", "backwards")
-    )
-    return Proposal(points, detail, Passes(forwards, backwards))
+    forwards, backwards = (torch.cat([getattr(one, name) for one in told]) for name in ("forwards", "backwards"))
+    return Proposal(points, detail, Passes(draws * (forwards + backwards), draws * backwards))
