@@ -35,6 +35,8 @@ SPECS = {
         "ddn",
         "ddn:starts=0,targets=0",
         "deepfool",
+        "fab:restarts=2,steps=20",
+        "fab:restarts=1,steps=20,targets=3",
         "fmn",
         "fmn:starts=0,targets=0",
         "fgsm",
@@ -57,6 +59,8 @@ ELSEWHERE = {("attacks", "advlib"), ("attacks", "foolbox"), ("attacks", "torchat
 # What a plugin need not do, and why.
 SKIP = {
     "linear": ["sound on small networks"],
+    # Minimum-norm attacks.
+    **{name: ["budget"] for name in ("cw", "ddn", "deepfool", "fab", "fmn")},
     "onnxruntime": ["gradient"],
 }
 

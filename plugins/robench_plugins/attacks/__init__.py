@@ -41,6 +41,11 @@ def robench_register_attacks(register: Register) -> None:
         summary="Square Attack, random search by scores alone (Andriushchenko et al. 2020; l1: Croce & Hein 2021)",
         default=True,  # of classifiers without gradients
     )
+    register(
+        "fab",
+        f"{__name__}.fab:FAB",
+        summary="fast adaptive boundary, minimum-norm in linf, l2 and l1 (Croce & Hein 2020)",
+    )
     register("ddn", f"{__name__}.ddn:DDN", summary="decoupled direction and norm, l2 (Rony et al. 2019)")
     register("fmn", f"{__name__}.fmn:FMN", summary="fast minimum-norm attack in linf, l2 and l1 (Pintor et al. 2021)")
     register("cw", f"{__name__}.cw:CW", summary="the l2 attack of Carlini & Wagner (2017)")

@@ -67,7 +67,9 @@ class Nearest:
 
     def far(self, points: Tensor) -> Tensor:
         """Return how far `points` [R, ...] are from the clean inputs."""
-        far: Tensor = torch.linalg.vector_norm((points - self.x).flatten(1), ORDER[self.norm], dim=1)
+        away = (points - self.x).flatten(1)
+        # Many times faster on a CPU than the norm of that order.
+        far: Tensor = away.abs().amax(1) if self.norm == "linf" else away.norm(ORDER[self.norm], dim=1)
         return far
 
     def record(self, points: Tensor, margin: Tensor, scale: Tensor, step: int | Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The runs of a minimum-norm attack: one from the clean input, then others from where it got to, as rows of a batch."""
+"""The runs of a minimum-norm attack: first from the clean input, then from where that got to, as rows of a batch."""
 
 from __future__ import annotations
 
@@ -21,10 +21,32 @@ __all__ = ["Rows", "Runs", "propose"]
 
 @dataclass(frozen=True)
 class Runs:
-    """Which runs each sample gets besides the published one: towards the likeliest classes, and untargeted."""
+    """Which runs each sample gets.
+
+    One untargeted run from the clean input, then one from there towards each of the likeliest classes and untargeted
+    ones from random points. With `rounds` either an untargeted run or, where there are targets, one towards each:
+    from the clean input, then all again from one random point after the other.
+
+    Attributes:
+        targets: how many of the likeliest classes are aimed at.
+        starts: how many random points there are.
+        rounds: every start makes the same runs, when the one before it is done.
+        share: how far off the random points are, in units of the distance at which the first runs found an error.
+    """
 
     targets: int
     starts: int
+    rounds: bool = False
+    share: float = 1.0
+
+    def waves(self, classes: int) -> list[list[tuple[int, int]]]:
+        """Return (start, rank of the target or −1) of the runs, those of a batch together: the same for all samples."""
+        targets, starts = range(min(self.targets, classes - 1)), range(1, self.starts + 1)
+        if self.rounds:
+            waves = [[(start, rank) for rank in targets or [-1]] for start in (0, *starts)]
+        else:
+            waves = [[(0, -1)], [(0, rank) for rank in targets] + [(start, -1) for start in starts]]
+        return [wave for wave in waves if wave]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,8 +94,9 @@ def propose(
 ) -> Proposal:
     """Return the nearest misclassified point of all runs, for `x` [B, ...] with labels `y` [B].
 
-    The first run is the published one. The others, side by side, start at random points of the sphere whose radius
-    it found (anywhere in the domain where it found nothing), and none goes further away than the best of them.
+    The first wave starts from the clean input. Those after it, their runs side by side, start at random points of a
+    sphere whose radius it found or, where that is less, of ε (anywhere in the domain where there is neither). What is
+    misclassified within ε, where one is given, gets no further runs.
     """
     best, passes = Nearest.none(x, threat.norm), _Charged.none(x)
     origin = torch.full_like(y, -1)
@@ -81,10 +104,11 @@ def propose(
         return Proposal(x, [], passes.made())
     rows = _rows(x, y, threat)
     order: Tensor | None = None
-    for wave in _waves(min(runs.targets, classifier.classes - 1), runs.starts):
+    waves, first_run = runs.waves(classifier.classes), 0
+    for wave in waves:
         # A clean input that is misclassified already cannot be improved on.
-        left = (best.sure > 0).nonzero()[:, 0]
-        if wave[0] != (0, -1) and order is None and runs.targets and len(left):
+        left = (best.sure > (threat.eps or 0)).nonzero()[:, 0]
+        if any(rank >= 0 for _, rank in wave) and order is None and len(left):
             order = torch.zeros(len(x), classifier.classes, dtype=torch.int64, device=x.device)
             with torch.no_grad():
                 order[left] = likely_targets(classifier.logits(x[left]), y[left], classifier.classes)
@@ -94,21 +118,18 @@ def propose(
         for first in range(0, len(left), size):
             samples = left[first : first + size]
             streams = [stream.child("start", *run).select(samples) for run in wave]
-            batch = _batch(rows, threat.norm, samples, wave, streams, order, best)
+            limit = best.sure[samples]
+            radius = None if wave is waves[0] else runs.share * limit.clamp_max(threat.eps or torch.inf)
+            batch = _batch(rows, threat.norm, samples, wave, streams, order, limit, radius)
             found, cost = search(classifier, threat.norm, batch, _noise(streams, x))
             winner = best.take(samples, found)
             changed = winner >= 0
-            origin[samples[changed]] = torch.div(winner[changed], len(samples), rounding_mode="floor") + (
-                0 if wave[0] == (0, -1) else 1
-            )
+            number = torch.div(winner[changed], len(samples), rounding_mode="floor")
+            origin[samples[changed]] = first_run + number
             passes.add(samples, cost)
-    return Proposal(best.point.clone(), _detail(best, origin, order, runs, classifier.classes), passes.made())
-
-
-def _waves(targets: int, starts: int) -> list[list[tuple[int, int]]]:
-    """Return (start, rank of the target or −1) of the runs, those of a batch together: the same for every sample."""
-    others = [(0, rank) for rank in range(targets)] + [(start, -1) for start in range(1, starts + 1)]
-    return [[(0, -1)], others] if others else [[(0, -1)]]
+        first_run += len(wave)
+    ranks = [rank for wave in waves for _, rank in wave]
+    return Proposal(best.point.clone(), _detail(best, origin, order, ranks), passes.made())
 
 
 def _rows(x: Tensor, y: Tensor, threat: Threat) -> Rows:
@@ -138,14 +159,17 @@ def _batch(
     wave: Sequence[tuple[int, int]],
     streams: Sequence[Stream],
     order: Tensor | None,
-    best: Nearest,
+    limit: Tensor,
+    radius: Tensor | None,
 ) -> Rows:
-    """Return the rows of a wave for `samples`: row = run · S + position of the sample."""
+    """Return the rows of a wave for `samples`: row = run · S + position of the sample.
+
+    They start at random points at the distance `radius` [S]; from the clean inputs where it is None.
+    """
     first, starts, targets = rows.select(samples), [], []
-    limit = best.sure[samples]
     for (_, rank), own in zip(wave, streams, strict=True):
         targets.append(first.target if rank < 0 or order is None else order[samples, rank])
-        starts.append(first.x if wave[0] == (0, -1) else _start(first, norm, limit, own.child("point")))
+        starts.append(first.x if radius is None else _start(first, norm, radius, own.child("point")))
     here = torch.arange(len(samples), device=samples.device).repeat(len(wave))
     batch = replace(first, sample=torch.arange(len(samples), device=samples.device), limit=limit).select(here)
     return replace(
@@ -205,20 +229,19 @@ class _Charged:
 
 
 def _detail(
-    best: Nearest, origin: Tensor, order: Tensor | None, runs: Runs, classes: int
+    best: Nearest, origin: Tensor, order: Tensor | None, ranks: Sequence[int]
 ) -> list[dict[str, float | int | None]]:
-    """Say of each proposed point where it comes from: the run (0: the published one), its target, the step."""
-    targets = min(runs.targets, classes - 1)
+    """Say of each proposed point where it comes from: the run, numbered from 0, its target, the step."""
     out: list[dict[str, float | int | None]] = []
     ranked = [None] * len(origin) if order is None else order.tolist()
     columns = zip(best.kind.tolist(), best.margin.tolist(), best.step.tolist(), origin.tolist(), ranked, strict=True)
     for kind, margin, step, run, rank in columns:
-        aimed = 0 < run <= targets and rank is not None
+        aimed = run >= 0 and ranks[run] >= 0
         out.append(
             {
                 "margin": margin if kind <= BARE else None,
                 "run": max(run, 0),
-                "target": rank[run - 1] if aimed and rank is not None else None,
+                "target": rank[ranks[run]] if aimed and rank is not None else None,
                 "step": step,
             }
         )
