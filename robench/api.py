@@ -56,6 +56,7 @@ def evaluate(
     batch_size: int | None = None,
     seed: int = 0,
     precision: str = "fp32",
+    draws: int = 100,
     out: str | Path = "results",
     resume: bool = False,
     name: str | None = None,
@@ -78,6 +79,7 @@ def evaluate(
         batch_size: samples at a time; None chooses, and halves when memory runs out.
         seed: seed of every sample's random stream.
         precision: `fp32` or `fp64`.
+        draws: how often a classifier that draws at inference is asked at each point.
         out: results folder.
         resume: go on with the newest equal run that was not finished.
         name: display name on boards.
@@ -104,6 +106,7 @@ def evaluate(
         batch_size=batch_size,
         seed=seed,
         precision=precision,
+        draws=draws,
         display=display(name, meta),
     )
     results = LocalStorage(out)  # a plugin may change the working folder

@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from robench.classifier import Classifier, deterministic
+from robench.classifier import Classifier, RandomizedClassifier, evaluable
 from robench.contracts import Dataset, Model
 from robench.errors import InputError, PluginError
 from robench.graph import from_module
@@ -94,7 +94,7 @@ class Data:
 class Subject:
     """The classifier under evaluation and how it is named."""
 
-    classifier: Classifier
+    classifier: Classifier | RandomizedClassifier
     canonical: str
     full: str
     parts: tuple[Part, ...] = ()
@@ -180,13 +180,13 @@ class _InMemory:
 
 
 def given_subject(model: Any, input_shape: tuple[int, ...], device: torch.device, precision: str) -> Subject:
-    """Return the classifier of a Python object: a torch module, a Model, or anything with `logits`."""
+    """Return the classifier of a Python object: a torch module, a Model, or anything with `logits` or `sample`."""
     name, dtype = f"python:{type(model).__name__}", PRECISIONS[precision]
     if isinstance(model, torch.nn.Module):
         return Subject(from_module(model, input_shape, device=device, dtype=dtype), name, name)
     if hasattr(model, "load"):
         model = model.load(device, dtype)
-    return Subject(deterministic(model, name), name, name)
+    return Subject(evaluable(model, name), name, name)
 
 
 def _select(
@@ -206,10 +206,10 @@ def _select(
 
 
 def load_subject(resolved: Resolved, device: torch.device, precision: str) -> Subject:
-    """Load a model chain on `device`; raises InputError for a classifier that draws at inference."""
+    """Load a model chain on `device`; raises InputError for a smoothed classifier."""
     with _contained(f"model {resolved.canonical}"):
         classifier = cast(Model, resolved.value).load(device, PRECISIONS[precision])
-    return Subject(deterministic(classifier, resolved.canonical), resolved.canonical, resolved.full, resolved.parts)
+    return Subject(evaluable(classifier, resolved.canonical), resolved.canonical, resolved.full, resolved.parts)
 
 
 def samples_from(x: Any, y: Any, domain: tuple[float, float] = (0.0, 1.0)) -> Samples:

@@ -58,6 +58,9 @@ def evaluate(
     batch_size: Annotated[str, typer.Option(metavar="N", help="Samples at a time, or auto.")] = "auto",
     seed: Annotated[int, typer.Option(metavar="SEED", help="Seed of every sample's random stream.")] = 0,
     precision: Annotated[str, typer.Option(metavar="PRECISION", help="fp32 or fp64.")] = "fp32",
+    draws: Annotated[
+        int, typer.Option(metavar="N", help="Draws at each point of a classifier that draws at inference.")
+    ] = 100,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Results folder.")] = Path("results"),
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the newest equal run that is not complete.")
@@ -101,6 +104,7 @@ def evaluate(
                 batch_size=_batch_size(batch_size),
                 seed=seed,
                 precision=precision,
+                draws=draws,
                 display=display(name, meta),
                 search=[Path(), *(files or [])],
             )

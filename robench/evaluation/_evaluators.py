@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from robench.contracts import Attack, Certifier
+from robench.classifier import is_random
+from robench.contracts import Attack, AttackModifier, Certifier
 from robench.errors import InputError
 from robench.evaluation._settings import Settings
 from robench.loading import Subject, python_name
@@ -30,12 +32,15 @@ class Chosen:
 def choose(plugins: Plugins, settings: Settings, subject: Subject, norm: Norm) -> tuple[list[Chosen], dict[str, str]]:
     """Return the evaluators of a run, attacks first, and why default attacks and cheap certifiers were left out.
 
-    Raises InputError where nothing is left to run, or where something asked for does not apply.
+    An attack that asks for one function meets a classifier that draws through the default attack modifier, in its name
+    too. Raises InputError where nothing is left to run, or where something asked for does not apply.
     """
     certifiers, skipped = _certifiers(plugins, settings, subject, norm)
     attacks, replaced = _attacks(plugins, settings, subject, norm)
     chosen = [*attacks, *certifiers]
     if not chosen:
+        if is_random(subject.classifier):
+            raise InputError("there is nothing to run, as no certifier applies: leave out -a none")
         raise InputError("both sides are switched off: leave out one of -a none and -c none")
     names = [one.evaluator.spec for one in chosen]
     if len(set(names)) != len(names):
@@ -60,7 +65,7 @@ def _attacks(plugins: Plugins, settings: Settings, subject: Subject, norm: Norm)
     if settings.attacks is None:
         for group in plugins.defaults("attacks"):
             for entry in group:
-                found = _attack(plugins, settings, entry.name, default=True)
+                found = _attack(plugins, settings, subject, entry.name, default=True)
                 why = _inapplicable(found.evaluator, subject, norm)
                 if why is None or entry is group[-1]:
                     chosen.append(found)
@@ -68,17 +73,35 @@ def _attacks(plugins: Plugins, settings: Settings, subject: Subject, norm: Norm)
                 skipped[found.evaluator.spec] = why
     for one in settings.attacks or ():
         if isinstance(one, str):
-            chosen.append(_attack(plugins, settings, one, default=False))
-        else:
-            name = python_name(one)
-            chosen.append(Chosen(Evaluator(name, "attack", one), name, (), False))
+            chosen.append(_attack(plugins, settings, subject, one, default=False))
+            continue
+        name, attack = python_name(one), cast(Attack, one)
+        modifier = _modifier(plugins, subject, attack, ())
+        if modifier is not None:
+            name, attack = f"{name} | {modifier}", _modified(plugins, modifier, attack)
+        chosen.append(Chosen(Evaluator(name, "attack", attack), name, (), False))
     return chosen, skipped
 
 
-def _attack(plugins: Plugins, settings: Settings, spec: str, default: bool) -> Chosen:
+def _attack(plugins: Plugins, settings: Settings, subject: Subject, spec: str, default: bool) -> Chosen:
     resolved = plugins.resolve("attacks", spec, search=settings.search)
+    modifier = _modifier(plugins, subject, resolved.value, resolved.parts)
+    if modifier is not None:
+        resolved = plugins.resolve("attacks", f"{resolved.canonical} | {modifier}", search=settings.search)
     evaluator = Evaluator(resolved.canonical, "attack", cast(Attack, resolved.value))
     return Chosen(evaluator, resolved.full, resolved.parts, default)
+
+
+def _modifier(plugins: Plugins, subject: Subject, attack: object, parts: Sequence[Part]) -> str | None:
+    """Return the modifier that an attack needs to meet this classifier; None where it needs none."""
+    if not is_random(subject.classifier) or getattr(attack, "randomized", False):
+        return None
+    names = [group[0].name for group in plugins.defaults("attack_modifiers")]
+    return None if not names or any(part.name in names for part in parts) else names[0]
+
+
+def _modified(plugins: Plugins, modifier: str, attack: Attack) -> Attack:
+    return cast(AttackModifier, plugins.resolve("attack_modifiers", modifier).value).modify(attack)
 
 
 def _others(plugins: Plugins, subject: Subject, norm: Norm) -> str:
@@ -91,8 +114,10 @@ def _others(plugins: Plugins, subject: Subject, norm: Norm) -> str:
             if required:  # `transfer` needs a source; what others need is not known
                 fits = getattr(factory, "access", "") == "transfer"
             else:
-                attack = plugins.resolve("attacks", entry.name)
-                fits = _inapplicable(Evaluator(entry.name, "attack", attack.value), subject, norm) is None
+                attack = plugins.resolve("attacks", entry.name).value
+                if (modifier := _modifier(plugins, subject, attack, ())) is not None:
+                    attack = _modified(plugins, modifier, attack)
+                fits = _inapplicable(Evaluator(entry.name, "attack", attack), subject, norm) is None
         except Exception:  # whatever a plugin does: this is the end of a message
             continue
         if fits:
@@ -131,5 +156,7 @@ def _certifiers(
 
 
 def _inapplicable(evaluator: Evaluator, subject: Subject, norm: Norm) -> str | None:
+    if is_random(subject.classifier) and evaluator.side == "certificate":
+        return "it draws at inference: r* is not defined, so there is nothing to certify"
     applies = getattr(evaluator.value, "applies", None)
     return cast("str | None", applies(subject.classifier, norm)) if applies else None

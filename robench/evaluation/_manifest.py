@@ -10,6 +10,7 @@ from typing import Any, cast, get_args
 import torch
 
 import robench
+from robench.classifier import is_random
 from robench.contracts import Access, Attack
 from robench.evaluation._evaluators import Chosen
 from robench.evaluation._settings import Settings
@@ -56,6 +57,7 @@ def first_manifest(
         evaluators=tuple(one.spec for one in plan.evaluators),
         seed=plan.seed,
         precision=settings.precision,
+        draws=plan.draws if is_random(classifier) else None,
         versions=majors,
     )
     words = ["robench eval", "-m", subject.canonical, "-d", " | ".join(part.canonical for part in data.parts)]
@@ -67,6 +69,7 @@ def first_manifest(
             plugins=plugin_infos(subject.parts),
             fingerprint=classifier.fingerprint,
             opaque=classifier.graph is None,
+            randomized=is_random(classifier),
             classes=classifier.classes,
             input_shape=tuple(classifier.input_shape),
             parameters=None if classifier.graph is None else classifier.graph.parameters,
@@ -132,6 +135,7 @@ def _command(words: list[str], settings: Settings, plan: Plan, chosen: Sequence[
         ("--split", settings.split, "test"),
         ("--seed", settings.seed, 0),
         ("--precision", settings.precision, "fp32"),
+        ("--draws", settings.draws, 100),
     ):
         if value != usual:
             words += [option, str(value)]

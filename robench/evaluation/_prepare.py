@@ -9,6 +9,7 @@ import torch
 from pydantic import ValidationError
 
 from robench import registry
+from robench.classifier import is_random
 from robench.errors import InputError
 from robench.evaluation._display import beneath, read_card
 from robench.evaluation._evaluators import choose
@@ -32,6 +33,8 @@ from robench.runs import Manifest
 from robench.threat import Epsilon, parse_norm
 
 __all__ = ["Prepared", "prepare"]
+
+MOST_DRAWS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ def prepare(settings: Settings) -> Prepared:
         raise InputError(f"unknown precision {settings.precision!r}: choose one of {', '.join(PRECISIONS)}")
     if settings.batch_size is not None and settings.batch_size < 1:
         raise InputError(f"batch size {settings.batch_size} must be at least 1")
+    if not 1 <= settings.draws <= MOST_DRAWS:
+        raise InputError(f"{settings.draws} draws: ask for 1 to {MOST_DRAWS}")
     device = parse_device(settings.device)
     data = _data(plugins, settings)
     subject = _subject(plugins, settings, device, data)
@@ -66,13 +71,18 @@ def prepare(settings: Settings) -> Prepared:
     refuse_undeclared_randomness(subject.classifier, data.samples)
     chosen, skipped = choose(plugins, settings, subject, norm)
     evaluators = [one.evaluator for one in chosen]
-    plan = Plan(subject.classifier, data.samples, norm, epsilons, evaluators, settings.seed)
+    plan = Plan(subject.classifier, data.samples, norm, epsilons, evaluators, settings.seed, settings.draws)
     batch_size = settings.batch_size or automatic_batch_size(data.samples)
     settings, notes = _with_card(settings, subject)
     try:
         manifest = first_manifest(settings, plan, subject, data, chosen, batch_size)
     except ValidationError as error:
         raise InputError(f"the run cannot be described: {first_problem(error)}") from None
+    if is_random(subject.classifier):
+        notes.append(
+            f"{subject.canonical} draws at inference: expected accuracies over {plan.draws} draws a point, by "
+            + ", ".join(evaluator.spec for evaluator in evaluators)
+        )
     why = getattr(subject.classifier, "why", "")
     if why:
         notes.append(f"no graph of {subject.canonical} ({why}): evidence is about the map as executed")

@@ -23,6 +23,7 @@ class Settings:
     """What `robench eval` was asked for; the field names are its options.
 
     `attacks` and `certifiers`: None asks for the defaults, an empty sequence switches the side off.
+    `draws`: how often a classifier that draws is asked at each point.
     `search`: folders in which files written as `name@sha256:…` are looked for.
     """
 
@@ -38,5 +39,6 @@ class Settings:
     batch_size: int | None = None
     seed: int = 0
     precision: str = "fp32"
+    draws: int = 100
     display: Display = field(default_factory=Display)
     search: Sequence[Path] = (Path(),)

@@ -71,10 +71,11 @@ class Component(Strict):
 
 
 class ClassifierInfo(Component):
-    """The function under evaluation. `opaque` marks one without a graph."""
+    """The function under evaluation. `opaque` marks one without a graph, `randomized` one that draws at inference."""
 
     fingerprint: Identity
     opaque: bool = False
+    randomized: bool = False
     classes: Annotated[int, Field(ge=1, lt=2**31)]
     input_shape: Annotated[tuple[Count, ...], Field(max_length=8)] = ()
     parameters: Count | None = None
@@ -132,7 +133,10 @@ class EvaluatorInfo(Component):
 
 
 class Request(Strict):
-    """What `--resume` compares: two runs with equal requests give the same evidence."""
+    """What `--resume` compares: two runs with equal requests give the same evidence.
+
+    `draws` is null where the classifier does not draw.
+    """
 
     fingerprint: Identity
     dataset_hash: Identity
@@ -144,6 +148,7 @@ class Request(Strict):
     evaluators: tuple[SpecText, ...]
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)]
     precision: Line
+    draws: Annotated[int, Field(ge=1, lt=2**31)] | None = None
     versions: dict[Line, Line] = Field(default_factory=dict)
 
 

@@ -157,7 +157,7 @@ class _Expansion:
             for kind, side in (("attacks", settings.attacks), ("certifiers", settings.certifiers))
         ]
         budgets = frozenset(eps.value for eps in threat.eps)
-        shared = settings.split, settings.samples, settings.seed, settings.precision
+        shared = settings.split, settings.samples, settings.seed, settings.precision, settings.draws
         return model, data, threat.norm, budgets, *sides, shared
 
     def _bounds(self, file: SuiteFile, block: Block, place: str) -> Iterator[BoundCell]:
@@ -225,6 +225,7 @@ class _Expansion:
 def _settings(file: SuiteFile, block: Block) -> dict[str, Any]:
     """Return the settings of a block: its own, else the file's, else the usual ones."""
     usual: dict[str, Any] = {"split": "test", "samples": None, "seed": 0, "device": "auto", "precision": "fp32"}
+    usual["draws"] = Settings.draws
     out = {**usual, "batch_size": None}
     for source in (file, block):
         out.update({name: value for name in out if (value := getattr(source, name)) is not None})

@@ -85,6 +85,7 @@ class Shared(Strict):
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     device: Line | None = None
     precision: Literal["fp32", "fp64"] | None = None
+    draws: Annotated[int, Field(ge=1, lt=2**31)] | None = None
     batch_size: Annotated[int | str | None, PlainValidator(_batch_size)] = None
 
 
