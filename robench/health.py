@@ -162,7 +162,7 @@ _ALL: Final = (
         "promised; the least of the three",
         threshold=0.1,
         direction="below",
-        share=0.05,
+        share=0.08,
         source=f"{_CARLINI}, section 5: the loss must rise over the iterations; threshold: {_MEASURED}",
         text="steps along the gradient do not raise the loss as it promises",
         count=_FEW,
@@ -198,6 +198,7 @@ _ALL: Final = (
         source=f"{_ATHALYE}: random sampling finds adversarial examples; share: {_MEASURED}",
         text="a random point of the ball does better than the gradient",
         count=_FEW,
+        decides=False,
     ),
     Indicator(
         code="gradient-alignment",
