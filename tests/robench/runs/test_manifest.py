@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from recorded import DATA, NET, manifest
 from robench.errors import DataError
-from robench.runs import Display, Environment, EvaluatorInfo, Flag, GitState, Manifest, PluginInfo
+from robench.runs import Display, Environment, EvaluatorInfo, Flag, GitState, Manifest, PluginInfo, StageInfo
 
 FULL = manifest(
     3,
@@ -26,6 +26,13 @@ FULL = manifest(
             side="attack",
             norm="linf",
             default=True,
+            access="gradients",
+        ),
+        EvaluatorInfo(
+            canonical="cascade",
+            kind="attack",
+            side="attack",
+            stages={"apgd": StageInfo(access="gradients"), "fmn#2": StageInfo(access=None, per_eps=False)},
         ),
     ),
     environment=Environment(
@@ -78,6 +85,16 @@ def test_round_trip() -> None:
     assert Manifest.from_json(manifest().to_json(), "x").request == manifest().request
 
 
+def test_manifests_that_tell_neither_access_nor_stages_are_read() -> None:
+    old = json.loads(FULL.to_json())
+    for info in old["evaluators"]:
+        del info["access"], info["stages"]
+    read = Manifest.from_json(json.dumps(old).encode(), "x")
+    assert {(info.access, info.stages) for info in read.evaluators} == {(None, None)}
+    assert read.evaluators[1].names == ("cascade",)
+    assert FULL.evaluators[1].names == ("cascade", "apgd", "fmn#2")
+
+
 def test_unbounded_domains_are_null_in_json() -> None:
     dataset = FULL.dataset.model_copy(update={"domain": (0.0, None)})
     back = Manifest.from_json(FULL.replace(dataset=dataset).to_json(), "x")
@@ -125,6 +142,15 @@ def test_unbounded_domains_are_null_in_json() -> None:
         ("dataset/classes", {"0": "zero"}),
         ("evaluators/0/kind", "clean"),
         ("evaluators/0/plugins/0/version", 1),
+        ("evaluators/0/access", "root"),
+        ("evaluators/0/access", ["gradients"]),
+        ("evaluators/1/stages", ["apgd"]),
+        ("evaluators/1/stages", {"apgd": "gradients"}),
+        ("evaluators/1/stages", {"": {"access": None}}),
+        ("evaluators/1/stages", {"\x1b[2J": {"access": None}}),
+        ("evaluators/1/stages/apgd/access", "<script>"),
+        ("evaluators/1/stages/apgd/per_eps", 0),
+        ("evaluators/1/stages/apgd/health", {}),
         ("environment/git/commit", "HEAD"),
         ("environment/user", "somebody"),
         ("display/more", {"__proto__": "x"}),
@@ -179,6 +205,7 @@ JSON = st.recursive(
 )
 PLACES = ["run", "trust", "source", "request/versions", "request/eps", "request/norm", "classifier/canonical",
           "classifier/plugins", "dataset/domain", "dataset/classes", "dataset/thresholds", "evaluators",
+          "evaluators/0/access", "evaluators/1/stages",
           "environment", "display", "display/more", "flags", "same_as", "parts", "finished"]  # fmt: skip
 
 
