@@ -13,6 +13,7 @@ from robench.metrics._intervals import Interval, clopper_pearson
 from robench.metrics._norms import carried_lower
 from robench.metrics._paired import Comparison, holm, mcnemar, rank_ranges
 from robench.metrics._radii import Radii
+from robench.metrics._random import Expected, RandomResult, counted_draws, random_results
 from robench.metrics._subject import RunLike, Subject, subjects
 from robench.metrics._summary import LEVEL, Result, Share, result_at, results, summarise
 
@@ -25,11 +26,13 @@ __all__ = [
     "Comparison",
     "Curve",
     "EvaluatorCounts",
+    "Expected",
     "Flag",
     "Health",
     "Interval",
     "Measured",
     "Radii",
+    "RandomResult",
     "Result",
     "RunLike",
     "Share",
@@ -43,6 +46,7 @@ __all__ = [
     "clopper_pearson",
     "contradictions_by_chance",
     "contradicts",
+    "counted_draws",
     "curve",
     "evaluator_table",
     "expected_failures",
@@ -50,6 +54,7 @@ __all__ = [
     "health",
     "holm",
     "mcnemar",
+    "random_results",
     "rank_ranges",
     "result_at",
     "results",

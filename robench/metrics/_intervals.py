@@ -1,12 +1,13 @@
-"""Exact binomial confidence intervals (Clopper & Pearson 1934)."""
+"""Confidence intervals: of proportions (Clopper & Pearson 1934), of means of bounded numbers (Hoeffding 1963)."""
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from scipy.stats import beta
 
-__all__ = ["Interval", "clopper_pearson"]
+__all__ = ["Interval", "bounded_mean", "clopper_pearson"]
 
 
 class Interval(NamedTuple):
@@ -30,3 +31,35 @@ def clopper_pearson(count: int, n: int, level: float = 0.95) -> Interval:
     lower = 0.0 if count == 0 else float(beta.ppf(tail, count, n - count + 1))
     upper = 1.0 if count == n else float(beta.isf(tail, count + 1, n - count))
     return Interval(lower, upper)
+
+
+def bounded_mean(mean: float, n: int, level: float = 0.95) -> Interval:
+    """Return an interval that covers the expected mean of n independent numbers in [0, 1] with at least `level`.
+
+    All μ with n · KL(mean ‖ μ) ≤ log(2 / (1 − level)) (Hoeffding 1963, "Probability inequalities for sums of bounded
+    random variables", theorem 1, eq. 2.1): whatever the numbers' distributions are, which may differ.
+    """
+    if not (0 <= mean <= 1 and 0 < level < 1):
+        raise ValueError(f"no interval at level {level} about a mean of {mean}")
+    if n < 1:
+        return Interval(0.0, 1.0)
+    budget = math.log(2 / (1 - level)) / n
+
+    def far(mu: float) -> bool:
+        kl = 0.0
+        for share, other in ((mean, mu), (1 - mean, 1 - mu)):
+            if share > 0:
+                kl += share * math.log(share / other) if other > 0 else math.inf
+        return kl > budget
+
+    ends = []
+    for outside in (0.0, 1.0):
+        inside = mean
+        if not far(outside):
+            ends.append(outside)
+            continue
+        for _ in range(60):
+            middle = (inside + outside) / 2
+            inside, outside = (inside, middle) if far(middle) else (middle, outside)
+        ends.append(outside)
+    return Interval(*ends)

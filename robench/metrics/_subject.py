@@ -145,7 +145,11 @@ class Subject:
 
 
 def subjects(runs: Sequence[RunLike]) -> list[Subject]:
-    """Return the subjects of `runs`, sorted by dataset, classifier and fingerprint."""
+    """Return the subjects of `runs`, sorted by dataset, classifier and fingerprint.
+
+    Runs about classifiers that draw are left out: r* is not defined for them (`random_results`).
+    """
+    runs = [run for run in runs if not run.manifest.classifier.randomized]
     manifests = {run.manifest.run: run.manifest for run in runs}
     if not manifests:
         return []

@@ -11,6 +11,7 @@ from robench.metrics._evaluators import EvaluatorCounts, evaluator_table
 from robench.metrics._flags import BLOCKING, Flag, flags_at
 from robench.metrics._health import Health, health
 from robench.metrics._intervals import Interval, clopper_pearson
+from robench.metrics._random import random_results
 from robench.metrics._subject import RunLike, Subject, subjects
 from robench.threat import Epsilon, Norm
 
@@ -134,6 +135,7 @@ class Result:
             "contradictions": self.contradictions,
             "errors": self.errors,
             "health": self.health.document() if self.health else None,
+            "randomized": None,
             "flags": [asdict(flag) for flag in self.flags],
             "evaluators": [asdict(counts) for counts in self.evaluators],
         }
@@ -171,7 +173,10 @@ def result_at(subject: Subject, norm: Norm, eps: Epsilon, ceilings: Ceilings = _
 
 
 def results(runs: Sequence[RunLike], ceilings: Ceilings = _NONE) -> list[Result]:
-    """Return one result per subject and (norm, ε) that was asked for, runs about one function merged."""
+    """Return one result per subject and (norm, ε) that was asked for, runs about one function merged.
+
+    Those about classifiers that draw are `random_results`.
+    """
     return [
         result_at(subject, norm, eps, ceilings)
         for subject in subjects(runs)
@@ -186,7 +191,7 @@ def summarise(runs: Sequence[RunLike], ceilings: Ceilings = _NONE) -> dict[str, 
     return {
         "schema": 1,
         "run": names[0] if len(names) == 1 else names,
-        "results": [result.document() for result in results(runs, ceilings)],
+        "results": [result.document() for result in (*results(runs, ceilings), *random_results(runs))],
     }
 
 
