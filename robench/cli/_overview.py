@@ -74,8 +74,11 @@ def _bracket(result: Result | None) -> str:
 
     if result is None:
         return "-"
-    doubted = result.health is not None and result.health.grade == "flagged"
-    return bracket(result) + (" ?" if doubted else "") + ("" if result.rankable else " !")
+    return bracket(result) + (" ?" if _doubted(result) else "") + ("" if result.rankable else " !")
+
+
+def _doubted(result: Result) -> bool:
+    return result.health is not None and result.health.grade == "flagged"
 
 
 def _ceiling(results: Sequence[Result], norm: Norm, eps: Epsilon) -> str:
@@ -99,6 +102,6 @@ def _notes(results: Sequence[Result], shown: dict[Norm, Epsilon]) -> list[str]:
     blocking = sorted({flag.code for one in results if not one.rankable for flag in one.flags})
     if blocking:
         notes.append(f"! not to be ranked ({safe(', '.join(blocking))}): robench report says why")
-    if any(one.health is not None and one.health.grade == "flagged" for one in results):
+    if any(_doubted(one) for one in results if one.eps.value == shown[one.norm].value):
         notes.append("? gradients mislead, the empirical accuracy may be too high: robench report says why")
     return notes

@@ -9,8 +9,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from typer.testing import CliRunner
 
-from oracles.evidence import fake_run, toy_runs
+from oracles.evidence import fake_run, probed_run, toy_runs
 from robench.cli import app
+from robench.health import CATALOGUE
 from robench.metrics import results, summarise
 from robench.report import age, bracket, cost, print_results, print_runs, result_lines, run_rows, safe
 from robench.runs import Flag, find_runs
@@ -32,6 +33,21 @@ def test_lines_hold_the_figures():
     assert "75.0 %" in lines[1] and "[19.4, 99.4]" in lines[1]
     assert "linf 0.1" in lines[2] and "25.0 – 50.0 %" in lines[2] and "[0.6, 93.2]" in lines[2]
     assert len(lines) == 3
+
+
+def test_the_health_of_attacks_stands_beside_the_figures():
+    small, large = results([probed_run(0, "masked", bad={"blackbox-stronger": 0.5})])
+    lines = result_lines([small, large])
+    assert [line.rpartition(", ")[2] for line in lines if "linf 1/" in line] == ["health clean", "health flagged"]
+    (reason,) = [line for line in lines if line.strip().startswith("health: ")]
+    assert reason.endswith(f"{CATALOGUE['blackbox-stronger'].text}, on 50 % of 60 samples")
+    assert lines.index(reason) > next(i for i, line in enumerate(lines) if "linf 1/8" in line)
+    assert "health" not in result_lines(results([proven()]))[-1]
+
+
+def proven():
+    run = fake_run(n=1, evaluators=(("ibp", "certificate"),)).clean({0: True})
+    return run.add("ibp", "certificate", "linf", 0.1, {0: ("certified", 0.1, INF)})
 
 
 def test_flags_of_all_budgets_are_told_once():

@@ -4,7 +4,7 @@ import pytest
 from rich.cells import cell_len
 
 from oracles.bounds import fake_bound
-from oracles.evidence import fake_run
+from oracles.evidence import fake_run, probed_run
 from robench.bounds import Ceilings
 from robench.cli._overview import overview
 from robench.metrics import results
@@ -51,6 +51,17 @@ def test_a_row_per_classifier_and_the_ceilings_last():
         "no classifier is above                100.0 %         75.0 %",
         "no classifier is above, at other ε: linf 0.2: 50.0 %",
     ]
+
+
+@pytest.mark.parametrize(("eps", "marked"), [("1/8", True), ("1/16", False)])
+def test_a_flagged_number_is_marked_and_the_mark_explained(eps, marked):
+    run = probed_run(0, "masked", bad={"blackbox-stronger": 0.5})
+    run.manifest = run.manifest.replace(
+        dataset=run.manifest.dataset.model_copy(update={"thresholds": {"linf": (eps,)}})
+    )
+    lines = overview(results([run]))
+    assert any(line.endswith("≤ 50.0 % ?") for line in lines) == marked
+    assert any(line.startswith("? ") and "may be too high" in line for line in lines) == marked
 
 
 @pytest.mark.parametrize(
