@@ -123,12 +123,13 @@ def headline(results: Sequence[Result], norm: Norm) -> Epsilon | None:
     return budgets[usual[(len(usual) - 1) // 2]]
 
 
-def print_results(results: Sequence[Result]) -> None:
-    """Write the results to stdout: a table on a terminal, `result_lines` elsewhere."""
-    if not sys.stdout.isatty():
+def print_results(results: Sequence[Result], others: Sequence[str] = ()) -> None:
+    """Write the results to stdout: a table on a terminal, `result_lines` elsewhere; then the lines `others`."""
+    if results and sys.stdout.isatty():
+        _show(_result_table(results))
+    elif results:
         _write(result_lines(results))
-        return
-    _show(_result_table(results))
+    _write([*([""] if results and others else []), *others])
 
 
 def bound_document(run: BoundRun) -> dict[str, Any]:

@@ -174,8 +174,9 @@ def _show_plan(prepared: Prepared, run: Run | None, as_json: bool) -> None:
 
 def _finish(run: Run | None, out: LocalStorage, as_json: bool) -> None:
     from robench.bounds import Ceilings, find_bounds
-    from robench.metrics import results, summarise
+    from robench.metrics import random_results, results, summarise
     from robench.report import print_results, safe
+    from robench.report_draws import draws_lines
 
     assert run is not None
     # A damaged bound costs its ceiling, never the figures that were just measured.
@@ -183,7 +184,7 @@ def _finish(run: Run | None, out: LocalStorage, as_json: bool) -> None:
     if as_json:
         print(json.dumps(summarise([run], ceilings), ensure_ascii=False, indent=1))
     else:
-        print_results(results([run], ceilings))
+        print_results(results([run], ceilings), draws_lines(random_results([run])))
         print(f"evidence: {run.location}")
         print(f"next: robench check {out.root}  |  robench replay {out.root}")
     if run.manifest.errors:

@@ -25,10 +25,11 @@ def report(
     from robench import metrics
     from robench.bounds import Ceilings, find_bounds
     from robench.report import print_results
+    from robench.report_draws import draws_lines
     from robench.runs import find_runs
 
     runs, ceilings = find_runs(results), Ceilings(find_bounds(results))
     if as_json:
         print(json.dumps(metrics.summarise(runs, ceilings), ensure_ascii=False, indent=1))
     else:
-        print_results(metrics.results(runs, ceilings))
+        print_results(metrics.results(runs, ceilings), draws_lines(metrics.random_results(runs)))

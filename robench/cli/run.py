@@ -41,6 +41,7 @@ def run(
     suite are relative to the suite file's folder. Exit codes: 0 fine, 2 bad input (before anything runs), 3 something
     failed or some samples ended in error, 130 interrupted.
     """
+    from robench.report_draws import draws_lines
     from robench.suite import load_suite, plan_suite
 
     loaded = load_suite(suite)
@@ -55,9 +56,9 @@ def run(
     if as_json:
         print(json.dumps(suite_document(outcome), ensure_ascii=False, indent=1))
     else:
-        results = outcome.results()
-        if results:
-            print("\n".join(overview(results)))
+        results, drawn = outcome.results(), draws_lines(outcome.random_results())
+        if results or drawn:
+            print("\n".join([*overview(results), *([""] if results and drawn else []), *drawn]))
         print(f"next: robench check {out}  |  robench leaderboard build {out} --out site")
     report_failures(outcome)
 
@@ -115,7 +116,10 @@ def suite_document(outcome: SuiteOutcome) -> dict[str, Any]:
             }
             for one in outcome.outcomes
         ],
-        "results": [result.document() for result in outcome.results()],
+        "results": [
+            *(result.document() for result in outcome.results()),
+            *(result.document() for result in outcome.random_results()),
+        ],
     }
 
 

@@ -191,7 +191,10 @@ def summarise(runs: Sequence[RunLike], ceilings: Ceilings = _NONE) -> dict[str, 
     return {
         "schema": 1,
         "run": names[0] if len(names) == 1 else names,
-        "results": [result.document() for result in (*results(runs, ceilings), *random_results(runs))],
+        "results": [
+            *(result.document() for result in results(runs, ceilings)),
+            *(result.document() for result in random_results(runs)),
+        ],
     }
 
 

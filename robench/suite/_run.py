@@ -10,7 +10,7 @@ from pathlib import Path
 
 from robench.bounds import BoundRun, Ceilings
 from robench.errors import InputError
-from robench.metrics import Result, results
+from robench.metrics import RandomResult, Result, random_results, results
 from robench.runs import Run, open_results
 from robench.suite._cells import BoundCell, Cell, Suite
 from robench.suite._perform import Outcome, Shelf, perform
@@ -39,6 +39,10 @@ class SuiteOutcome:
     def bounds(self) -> list[BoundRun]:
         """The bounds."""
         return [one.run for one in self.outcomes if isinstance(one.run, BoundRun)]
+
+    def random_results(self) -> list[RandomResult]:
+        """Return the figures of the classifiers that draw."""
+        return random_results(self.runs)
 
     def results(self) -> list[Result]:
         """Return the figures of what was evaluated, under the suite's ceilings, classifiers in the file's order."""
