@@ -12,8 +12,9 @@ from robench.bounds import BoundRun, Ceilings, find_bounds
 from robench.check._asked import asked_of_run
 from robench.check._ceilings import above_ceilings, of_bounds
 from robench.check._chain import chain
+from robench.check._draws import rows_of_random_run, with_counts, with_distances, with_settled
 from robench.check._findings import CODES, Checked, Finding, gathered
-from robench.check._rows import rows_of_run
+from robench.check._rows import rows_of_run, samples_of_run
 from robench.check._witnesses import witnesses_of_run
 from robench.errors import DataError
 from robench.evidence import EVIDENCE
@@ -47,18 +48,23 @@ def check(runs: Sequence[Run], bounds: Sequence[BoundRun] = (), damaged: Iterabl
     findings: list[Finding] = list(of_bounds(bounds, damaged))
     notes: list[str] = []
     readable: list[Run] = []
-    witnesses = 0
+    drawn: dict[tuple[str, ...], set[int]] = {}
+    witnesses = rows = 0
     for run in runs:
         manifest = run.manifest
         findings += (_of_run(manifest, "edited", problem) for problem in _edits(run))
         try:
-            more, count = _inside(run)
+            more, count, samples = _inside(run)
         except DataError as error:
             findings.append(_of_run(manifest, "schema", str(error)))
             continue
         readable.append(run)
         witnesses += count
         findings += more
+        if manifest.classifier.randomized:
+            key = manifest.classifier.fingerprint, manifest.dataset.hash, manifest.dataset.split
+            drawn.setdefault(key, set()).update(samples)
+            rows += len(samples)
         if not manifest.complete:
             notes.append(f"run {manifest.run} of {manifest.classifier.canonical} is not complete")
     about = subjects(readable)
@@ -68,9 +74,9 @@ def check(runs: Sequence[Run], bounds: Sequence[BoundRun] = (), damaged: Iterabl
             notes += remarks
     counts = {
         "runs": len(runs),
-        "classifiers": len({subject.fingerprint for subject in about}),
-        "samples": sum(len(subject.samples) for subject in about),
-        "rows": sum(len(subject.rows) for subject in about),
+        "classifiers": len({*(subject.fingerprint for subject in about), *(key[0] for key in drawn)}),
+        "samples": sum(len(subject.samples) for subject in about) + sum(map(len, drawn.values())),
+        "rows": sum(len(subject.rows) for subject in about) + rows,
         "witnesses": witnesses,
         "bounds": len(bounds),
     }
@@ -83,14 +89,21 @@ def _edits(run: Run) -> Iterator[str]:
         yield "not complete, but its manifest lists the hashes of its parts, as only a complete run's does"
 
 
-def _inside(run: Run) -> tuple[list[Finding], int]:
-    """What cannot be right within one run, and the number of its witnesses."""
-    tables = [part.select(_COLUMNS) for part in run.iter_evidence()]
-    table = pa.concat_tables(tables or [EVIDENCE.empty_table().select(_COLUMNS)]).unify_dictionaries()
+def _inside(run: Run) -> tuple[list[Finding], int, list[int]]:
+    """What cannot be right within one run, the number of its witnesses, and the sample of each row."""
+    manifest = run.manifest
+    columns = [*_COLUMNS, "detail"] if manifest.classifier.randomized else _COLUMNS
+    tables = [part.select(columns) for part in run.iter_evidence()]
+    table = pa.concat_tables(tables or [EVIDENCE.empty_table().select(columns)]).unify_dictionaries()
     tables.clear()
     rows = table.to_pandas(split_blocks=True, self_destruct=True)
-    findings, count = witnesses_of_run(run.manifest, rows, run.iter_witnesses())
-    return [*rows_of_run(run.manifest, rows), *asked_of_run(run.manifest, rows), *findings], count
+    if manifest.classifier.randomized:
+        rows = with_counts(rows)
+        findings, count = witnesses_of_run(manifest, with_distances(rows), run.iter_witnesses())
+        own = [*rows_of_random_run(manifest, rows), *samples_of_run(manifest, rows)]
+        return [*own, *asked_of_run(manifest, with_settled(rows)), *findings], count, rows["sample"].tolist()
+    findings, count = witnesses_of_run(manifest, rows, run.iter_witnesses())
+    return [*rows_of_run(manifest, rows), *asked_of_run(manifest, rows), *findings], count, rows["sample"].tolist()
 
 
 def _of_run(manifest: Manifest, code: str, what: str) -> Finding:

@@ -15,7 +15,7 @@ from robench.runs import samples_hash
 if TYPE_CHECKING:
     from robench.runs import Manifest
 
-__all__ = ["rows_of_run"]
+__all__ = ["rows_of_run", "samples_of_run"]
 
 
 def rows_of_run(manifest: Manifest, rows: pd.DataFrame) -> Iterator[Finding]:
@@ -63,11 +63,12 @@ def rows_of_run(manifest: Manifest, rows: pd.DataFrame) -> Iterator[Finding]:
                 runs=(manifest.run,),
                 values={"lower": float(row["lower"]), "upper": _finite(row["upper"])},
             )
-    yield from _samples(manifest, rows["sample"].to_numpy(dtype=np.int64))
+    yield from samples_of_run(manifest, rows)
 
 
-def _samples(manifest: Manifest, samples: np.ndarray) -> Iterator[Finding]:
-    found, promised = np.unique(samples), manifest.dataset.samples_hash or manifest.request.samples_hash
+def samples_of_run(manifest: Manifest, rows: pd.DataFrame) -> Iterator[Finding]:
+    """Check that one run's rows are about the samples that its manifest names."""
+    found, promised = np.unique(rows["sample"].to_numpy(dtype=np.int64)), manifest.dataset.samples_hash or manifest.request.samples_hash
     if promised != (manifest.request.samples_hash or promised):
         what = "a manifest whose request and dataset name different samples"
     elif not manifest.complete:

@@ -29,8 +29,12 @@ _ABOVE = 1e-9
 
 
 def witnesses_of_run(manifest: Manifest, rows: pd.DataFrame, parts: Iterable[pa.Table]) -> tuple[list[Finding], int]:
-    """Check one run's witnesses, part by part, against its rows and their own points: findings, number of witnesses."""
-    falsified = rows[(rows["upper"] > 0) & np.isfinite(rows["upper"]) & (rows["kind"] != "clean")]
+    """Check one run's witnesses, part by part, against its rows and their own points: findings, number of witnesses.
+
+    Those of a classifier that draws are the points that were counted at: nothing is said about their class.
+    """
+    drawn = manifest.classifier.randomized
+    falsified = rows[((rows["upper"] > 0) | drawn) & np.isfinite(rows["upper"]) & (rows["kind"] != "clean")]
     upper = {_key(row): float(row["upper"]) for row in falsified[[*_KEY, "upper"]].to_dict("records")}
     label = dict(zip(rows["sample"], rows["label"], strict=True))
     findings: list[Finding] = []
@@ -44,7 +48,8 @@ def witnesses_of_run(manifest: Manifest, rows: pd.DataFrame, parts: Iterable[pa.
             key, sample = _key(witness), int(witness["sample"])
             repeated = [("witness", "two witnesses of one row")] if key in seen else []
             seen.add(key)
-            found = [*repeated, *_against_row(witness, upper.get(key)), *_verdict(witness, label.get(sample))]
+            found = [*repeated, *_against_row(witness, upper.get(key))]
+            found += [] if drawn else _verdict(witness, label.get(sample))
             try:
                 found += _point(witness, cleans.get(sample), manifest.dataset.bounds)
             except DataError as error:
