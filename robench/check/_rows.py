@@ -68,7 +68,8 @@ def rows_of_run(manifest: Manifest, rows: pd.DataFrame) -> Iterator[Finding]:
 
 def samples_of_run(manifest: Manifest, rows: pd.DataFrame) -> Iterator[Finding]:
     """Check that one run's rows are about the samples that its manifest names."""
-    found, promised = np.unique(rows["sample"].to_numpy(dtype=np.int64)), manifest.dataset.samples_hash or manifest.request.samples_hash
+    found = np.unique(rows["sample"].to_numpy(dtype=np.int64))
+    promised = manifest.dataset.samples_hash or manifest.request.samples_hash
     if promised != (manifest.request.samples_hash or promised):
         what = "a manifest whose request and dataset name different samples"
     elif not manifest.complete:
