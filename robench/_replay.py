@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import torch
 
 from robench import registry
+from robench._replay_draws import replay_draws
 from robench.classifier import Counted
 from robench.contracts import Certifier
 from robench.distances import distances
@@ -103,14 +104,18 @@ def replay(
         Problem("manifest", None, "", text) for text in _misdescribed(manifest, subject, data, evidence)
     ]
     clean, falsified, proofs = _rows(evidence, "clean"), _rows(evidence, "falsified"), _rows(evidence, "proven")
-    total = len(clean) + len(falsified) + len(proofs)
+    drawn = manifest.classifier.randomized
+    total = evidence.num_rows if drawn else len(clean) + len(falsified) + len(proofs)
 
     def asked() -> None:
         counts = {"clean": result.clean, "witnesses": result.witnesses, "certificates": result.certificates}
         progress(sum(counts.values()), total, counts)
 
     with full_precision():
-        asker = _Asker(result, subject, data, asked)
+        asker = Asker(result, subject, data, asked)
+        if drawn:
+            replay_draws(asker, run, evidence)
+            return result
         asker.clean(asker.known(clean))
         asker.witnesses(run, asker.known(falsified))
         asker.certificates(manifest, asker.known(proofs), search)
@@ -171,7 +176,7 @@ def _refuse_python(manifest: Manifest, text: str, option: str) -> None:
         raise InputError(f"run {manifest.run} used a Python object ({text}): name its file with {option}")
 
 
-class _Asker:
+class Asker:
     """Asks one classifier about rows of one run, in batches."""
 
     def __init__(self, result: Replay, subject: Subject, data: Data, asked: Callable[[], None]) -> None:
