@@ -4,15 +4,16 @@
 
 Honest: the six bundled classifiers, the networks of the portfolio's benchmark (MNIST only where ROBENCH_DATA is set),
 and problems of two and three classes; each in three norms, at half, one and two times an ε where 30 to 80 % survive.
-Masked: every mask of `masked.py` on three bundled classifiers and a binary one, and a network trained to mislead, at one
-and two times that ε. Every setting is probed; a mask that raises nothing is then attacked in full (`--attack`), beside
-its base: what matters is a number above the truth with a clean grade.
+Masked: every mask of `masked.py` on three bundled classifiers and a binary one, and a network trained to mislead, at
+one and two times that ε. Every setting is probed; a mask that raises nothing is then attacked in full (`--attack`),
+beside its base: what matters is a number above the truth with a clean grade.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -119,7 +120,7 @@ def main() -> None:
         f"harmless masks flagged: {rate(one.flagged for one in harmless)}\n"
     )
     quiet = [one for one in hiding if not one.flagged]
-    print(f"{len(quiet)} masked settings raise nothing:\n")
+    print(f"{len(quiet)} masked settings are not flagged:\n")
     print(
         "| classifier | norm | ε | left by the probe | of its base |"
         + (" left in full | of its base |" if options.attack else "")
@@ -176,6 +177,12 @@ def probed(subject: Subject, norm: Norm, eps: float) -> Setting:
     return Setting(subject, norm, eps, len(x), beyond, float(still))
 
 
+def accuracy(subject: Subject) -> float:
+    """Return the clean accuracy."""
+    with torch.no_grad():
+        return float((margins(subject.classifier.logits(subject.x), subject.y) > 0).double().mean())
+
+
 def attacked(subject: Subject, norm: Norm, eps: float, attack: str) -> float:
     """Return the share of the samples classified correctly that a full attack leaves."""
     with tempfile.TemporaryDirectory() as folder:
@@ -195,7 +202,11 @@ def honest_subjects(samples: int, cache: Path) -> Iterator[Subject]:
     for net in (net for nets in LISTS.values() for net in nets):
         if net.data != "mnist" or os.environ.get("ROBENCH_DATA"):
             points, labels = (part[:samples] for part in net.points())
-            yield Subject(net.name, graph(net.module(cache), points), points, labels, net.eps)
+            subject = Subject(net.name, graph(net.module(cache), points), points, labels, net.eps)
+            if accuracy(subject) > 0.5:
+                yield subject
+            else:
+                print(f"left out: {net.name} learned nothing, {percent(accuracy(subject))} correct", file=sys.stderr)
     for keep, recipe in FEW_CLASSES:
         yield few_classes(keep, recipe, samples)
 
