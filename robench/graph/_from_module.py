@@ -6,6 +6,7 @@ import copy
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Literal, overload
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from robench.graph._ir import Graph
 from robench.graph._module import GraphModule
 from robench.graph._opaque import ModuleClassifier
 from robench.graph._precision import full_precision
+from robench.graph._random_module import RandomModule
 from robench.graph._torch import from_torch, kept_random_state, refuse_training
 from robench.text import safe
 
@@ -28,12 +30,36 @@ _EXACT = 1e-9
 that rounds worse than this in float64 has no correct digit in float32. Other settings show far above it."""
 
 
+@overload
 def from_module(
     module: nn.Module,
     input_shape: Sequence[int],
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
-) -> Classifier:
+    *,
+    randomized: Literal[False] = False,
+) -> Classifier: ...
+
+
+@overload
+def from_module(
+    module: nn.Module,
+    input_shape: Sequence[int],
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    *,
+    randomized: Literal[True],
+) -> RandomModule: ...
+
+
+def from_module(
+    module: nn.Module,
+    input_shape: Sequence[int],
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    *,
+    randomized: bool = False,
+) -> Classifier | RandomModule:
     """Return the classifier that a module in evaluation mode is, for inputs [B, *input_shape].
 
     A graph where the forward pass can be traced and the graph computes what the module computes on probe inputs;
@@ -41,7 +67,11 @@ def from_module(
     as they are: a copy is run, or, where it cannot be copied, the module, whose buffers are put back.
     Raises InputError for training mode, random logits, logits that depend on the rest of the batch, and
     outputs that are no logits.
+
+    With `randomized` it is a classifier that draws at inference: `RandomModule`, which runs one row at a time.
     """
+    if randomized:
+        return RandomModule(module, input_shape, device, dtype)
     refuse_training(module)
     shape = tuple(int(size) for size in input_shape)
     parameter = next((p for p in (*module.parameters(), *module.buffers()) if p.is_floating_point()), torch.empty(0))
@@ -110,7 +140,10 @@ def _logits_of(module: nn.Module, probes: Tensor) -> Tensor:
         raise InputError(f"{name} gives {shown} for {len(probes)} inputs: it must return logits [batch, classes]")
     slack = 0.0 if probes.device.type == "cpu" else 1e-4
     if not torch.allclose(first, second, rtol=slack, atol=slack, equal_nan=True):
-        raise InputError(f"{name} gives different logits for the same input: it is random, not a classifier")
+        raise InputError(
+            f"{name} gives different logits for the same input: where it is meant to draw, say so by "
+            "robench.from_module(module, input_shape, randomized=True)"
+        )
     scale = torch.nan_to_num(first.double()).abs().amax() + 1
     if not torch.allclose(first[:1], single, rtol=0, atol=float(scale) * 1e-3, equal_nan=True):
         raise InputError(f"{name}: the logits of a sample depend on the others in its batch")
