@@ -55,7 +55,8 @@ SPECS = {
     "importers": ["cohen"],
 }
 # Adapters whose libraries are not installed here: tests/plugins/peers holds them to the kit.
-ELSEWHERE = {("attacks", "advlib"), ("attacks", "foolbox"), ("attacks", "torchattacks")}
+# autoattack takes minutes: test_autoattack.py checks it cut short.
+ELSEWHERE = {("attacks", "autoattack"), ("attacks", "advlib"), ("attacks", "foolbox"), ("attacks", "torchattacks")}
 # What a plugin need not do, and why.
 SKIP = {
     "linear": ["sound on small networks"],

@@ -46,6 +46,11 @@ def robench_register_attacks(register: Register) -> None:
         f"{__name__}.fab:FAB",
         summary="fast adaptive boundary, minimum-norm in linf, l2 and l1 (Croce & Hein 2020)",
     )
+    register(
+        "autoattack",
+        f"{__name__}.autoattack:AutoAttack",
+        summary="the published cascade: apgd, targeted apgd, targeted fab, square (Croce & Hein 2020, 2021)",
+    )
     register("ddn", f"{__name__}.ddn:DDN", summary="decoupled direction and norm, l2 (Rony et al. 2019)")
     register("fmn", f"{__name__}.fmn:FMN", summary="fast minimum-norm attack in linf, l2 and l1 (Pintor et al. 2021)")
     register("cw", f"{__name__}.cw:CW", summary="the l2 attack of Carlini & Wagner (2017)")
