@@ -141,7 +141,7 @@ def _logits_of(module: nn.Module, probes: Tensor) -> Tensor:
     slack = 0.0 if probes.device.type == "cpu" else 1e-4
     if not torch.allclose(first, second, rtol=slack, atol=slack, equal_nan=True):
         raise InputError(
-            f"{name} gives different logits for the same input: where it is meant to draw, say so by "
+            f"{name} gives different logits for the same input: it is random; if that is meant, say so by "
             "robench.from_module(module, input_shape, randomized=True)"
         )
     scale = torch.nan_to_num(first.double()).abs().amax() + 1
