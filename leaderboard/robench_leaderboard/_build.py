@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from robench.bounds import Ceilings
 from robench.folders import MARKER, check, marker, replace_folder
-from robench.metrics import Subject, subjects
+from robench.metrics import RandomResult, Subject, random_results, subjects
 from robench.runs import Run
 from robench_leaderboard._bars import EXAMPLE_SAMPLES, worked_example
 from robench_leaderboard._boards import Board, Figures, boards_of, figures_of
@@ -21,6 +21,7 @@ from robench_leaderboard._environment import environment, size_words
 from robench_leaderboard._health import rules
 from robench_leaderboard._methods import FLAGS, TRUST, speakers_of
 from robench_leaderboard._names import classifier_page
+from robench_leaderboard._random import random_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,11 +40,12 @@ def build_site(runs: Sequence[Run], site: Path, bounds: Sequence[BoundRun] = ())
     about, ceilings = subjects(runs), Ceilings(bounds)
     figures = figures_of(about, ceilings)
     boards = boards_of(about, figures)
-    files = figure_files(boards, _summary(runs, figures))
+    drawn = random_results(runs)
+    files = figure_files(boards, _summary(runs, figures, drawn))
     for board in boards:
         files |= board_files(board)
     files |= {evidence_file(subject): evidence_of(subject, runs) for subject in about}
-    made = _Pages(about, boards, figures, ceilings, bounds, _witnesses(runs), files)
+    made = _Pages(about, boards, figures, ceilings, bounds, _witnesses(runs), files, drawn)
     pages = {name: text.encode() for name, text in made.all()}
     replace_folder(site, files | pages | {MARKER: marker("site")})
     return site / "index.html"
@@ -60,6 +62,7 @@ class _Pages:
     bounds: Sequence[BoundRun]
     witnesses: Callable[[str], Iterator[pa.Table]]
     files: dict[str, bytes]
+    drawn: Sequence[RandomResult]
 
     def all(self) -> Iterator[tuple[str, str]]:
         """Yield each page's name and text."""
@@ -70,7 +73,9 @@ class _Pages:
 
         datasets = dataset_views(self.subjects, self.bounds, self.ceilings)
         example = {"example": worked_example(), "example_samples": EXAMPLE_SAMPLES}
-        yield "index.html", page("index.html", boards=self.boards, datasets=datasets, **example)
+        yield "index.html", page("index.html", boards=self.boards, datasets=datasets, drawn=self.drawn, **example)
+        if self.drawn:
+            yield "randomized.html", page("randomized.html", rows=random_rows(self.drawn))
         yield "methods.html", page("methods.html", meanings=FLAGS, trust=TRUST, rules=rules(), **self._spoken())
         yield "downloads.html", page("downloads.html", columns=COLUMNS, **self._listed())
         for board in self.boards:
@@ -109,13 +114,16 @@ class _Pages:
         return {"boards": self.boards, "total": len(self.figures), "classifiers": classifiers, "sizes": sizes}
 
 
-def _summary(runs: Sequence[Run], figures: Figures) -> dict[str, Any]:
+def _summary(runs: Sequence[Run], figures: Figures, drawn: Sequence[RandomResult]) -> dict[str, Any]:
     """The document of `eval --json` about `runs`, from figures that are already there."""
     names = [run.manifest.run for run in runs]
     return {
         "schema": 1,
         "run": names[0] if len(names) == 1 else names,
-        "results": [result.document() for result in figures.values()],
+        "results": [
+            *(result.document() for result in figures.values()),
+            *(result.document() for result in drawn),
+        ],
     }
 
 
