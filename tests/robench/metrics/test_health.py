@@ -238,6 +238,20 @@ def test_what_survives_must_have_been_probed():
     assert judged(fallen).grade == "unprobed"
 
 
+def test_what_was_broken_speaks_for_the_gradients():
+    """A probe looks at the few that are left: shares are taken of all that was looked at or broken."""
+    indicator = next(one for one in PROBE if one.decides and 0.1 <= one.share < 0.5)
+    odd, left = least(indicator) - 1, N // 2
+    details = [None] * (N - left) + [good(**{indicator.code: bad(indicator)})] * odd + [good()] * (left - odd)
+    run = probed(details)
+    attacked(run, "pgd", dict.fromkeys(range(N - left), FOUND))
+    found = {one.indicator.code: one for one in judged(run).indicators}[indicator.code]
+    assert (found.n, found.beyond, judged(run).grade) == (N, odd, "clean")
+    alone = judged(probed(details))
+    assert {one.indicator.code: one for one in alone.indicators}[indicator.code].n == left
+    assert alone.reasons
+
+
 def test_an_attack_that_measures_one_thing_is_no_probe():
     run = probed([{"health": {"loss-not-rising": 1.0}}] * N)
     assert judged(run).grade == "unprobed"
