@@ -14,6 +14,7 @@ robench_modules = (
     "robench_plugins.peers",
     "robench_plugins.verify",
     "robench_plugins.lipschitz",
+    "robench_plugins.smoothing",
     "robench_plugins.training",
     "robench_plugins.importers",
     "robench_plugins.theory",

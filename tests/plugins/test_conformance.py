@@ -48,6 +48,7 @@ SPECS = {
         # Its default of 5000 queries takes minutes here.
         "square:queries=400",
     ],
+    "wrappers": ["noise", "noise:sigma=0.5"],
     "attack_modifiers": ["eot", "eot:draws=3"],
     "certifiers": ["ibp", "linear", "lipschitz"],
     "bounds": ["transport"],
