@@ -47,6 +47,7 @@ SPECS = {
         "pgd:steps=20,targets=0,loss=dlr,momentum=0.75,early_exit=false",
         # Its default of 5000 queries takes minutes here.
         "square:queries=400",
+        "hopskipjump:queries=1500",
     ],
     "wrappers": ["noise", "noise:sigma=0.5"],
     "attack_modifiers": ["eot", "eot:draws=3"],
@@ -56,13 +57,19 @@ SPECS = {
     "importers": ["cohen"],
 }
 # Adapters whose libraries are not installed here: tests/plugins/peers holds them to the kit.
-# autoattack takes minutes: test_autoattack.py checks it cut short.
-ELSEWHERE = {("attacks", "autoattack"), ("attacks", "advlib"), ("attacks", "foolbox"), ("attacks", "torchattacks")}
+# autoattack takes minutes: test_autoattack.py checks it cut short. transfer needs a source of the kit's own shapes.
+ELSEWHERE = {
+    ("attacks", "autoattack"),
+    ("attacks", "transfer"),
+    ("attacks", "advlib"),
+    ("attacks", "foolbox"),
+    ("attacks", "torchattacks"),
+}
 # What a plugin need not do, and why.
 SKIP = {
     "linear": ["sound on small networks"],
     # Minimum-norm attacks.
-    **{name: ["budget"] for name in ("cw", "ddn", "deepfool", "fab", "fmn")},
+    **{name: ["budget"] for name in ("cw", "ddn", "deepfool", "fab", "fmn", "hopskipjump")},
     "onnxruntime": ["gradient"],
 }
 

@@ -28,7 +28,9 @@ def robench_register_attacks(register: Register) -> None:
         summary="projected gradient descent, untargeted and targeted (Madry et al. 2018)",
         default=True,
     )
-    register("probe", f"{__name__}.probe:Probe", summary="health probes: whether gradients can be trusted, in 17 passes")
+    register(
+        "probe", f"{__name__}.probe:Probe", summary="health probes: whether gradients can be trusted, in 17 passes"
+    )
     register("fgsm", f"{__name__}.fgsm:FGSM", summary="fast gradient sign method (Goodfellow et al. 2015)")
     register(
         "apgd",
@@ -40,6 +42,17 @@ def robench_register_attacks(register: Register) -> None:
         f"{__name__}.square:Square",
         summary="Square Attack, random search by scores alone (Andriushchenko et al. 2020; l1: Croce & Hein 2021)",
         default=True,  # of classifiers without gradients
+    )
+    register(
+        "hopskipjump",
+        f"{__name__}.hopskipjump:HopSkipJump",
+        summary="the nearest error by decisions alone, in linf, l2 and l1 (Chen et al. 2020, with leaps)",
+        default=True,  # of classifiers without scores
+    )
+    register(
+        "transfer",
+        f"{__name__}.transfer:Transfer",
+        summary="points that fool another classifier: transfer:source=(MODEL) (Papernot et al. 2016)",
     )
     register(
         "fab",

@@ -58,7 +58,7 @@ class HopSkipJump:
     the paper); a step along it, halved until it finds an error, and a bisection towards the sample lead to the next
     one, nearer. Added: before that step a *leap* from the sample itself, to the point of a smaller ball that is
     furthest along the normals estimated so far, which is the nearest error if the boundary is flat, in every norm and
-    inside the domain. Published: `hopskipjump:leap=false,rivals=1,spread=…`.
+    inside the domain. `hopskipjump:leap=false,rivals=1,spread=none` is the published attack.
     """
 
     per_eps: ClassVar[bool] = False
@@ -66,8 +66,8 @@ class HopSkipJump:
 
     queries: int = param(5000, "queries per sample, at most", minimum=50)
     samples: int = param(100, "queries for the first estimate; for the t-th, sqrt(t) times as many", minimum=10)
-    spread: float = param(4.0, "how far around the boundary, in units of distance/sqrt(D)", above=0)
-    memory: float = param(0.7, "weight that earlier estimates keep in each new one", minimum=0, maximum=1)
+    spread: float | None = param(4.0, "how far around, in units of distance/sqrt(D); none: 1/sqrt(D)", above=0)
+    memory: float = param(0.9, "weight that earlier estimates keep in each new one", minimum=0, maximum=1)
     leap: bool = param(True, "leap from the sample along the estimates, before any step")
     rivals: int = param(3, "classes from which a first estimate is made; the nearest goes on", minimum=1)
     tries: int = param(48, "random points among which starts are looked for", minimum=1)
@@ -126,15 +126,18 @@ class HopSkipJump:
             walk = _nearest_of_each(walk)
         return found, turns
 
+    def _spread(self, dimensions: int) -> float:
+        return 1 / math.sqrt(dimensions) if self.spread is None else self.spread
+
     def _halvings(self, dimensions: int, dtype: torch.dtype) -> int:
-        """Return how many bisections leave an error of a tenth of what the estimates' random points are apart."""
-        wanted = math.ceil(math.log2(10 * dimensions / self.spread))
-        return max(4, min(wanted, 20 if dtype == torch.float32 else 40))
+        """Return how many halvings bring a point as near to the boundary as a tenth of the estimates' reach across it."""
+        wanted = math.ceil(math.log2(10 * dimensions / self._spread(dimensions)))
+        return max(10, min(wanted, 20 if dtype == torch.float32 else 40))
 
     def _estimate(self, asked: Decisions, walk: _Walk, draws: Tensor, stream: Stream) -> Tensor:
         """Return the sum of directions around each point, signed by what is decided there [R, D] (eq. 9 and 16)."""
         most, (count, dimensions) = int(draws.max()), walk.point.shape
-        length = self.spread * (walk.point - asked.x[walk.owner]).norm(dim=1) / math.sqrt(dimensions)
+        length = self._spread(dimensions) * (walk.point - asked.x[walk.owner]).norm(dim=1) / math.sqrt(dimensions)
         rank = torch.arange(count, device=draws.device) - torch.searchsorted(walk.owner, walk.owner)
         out = torch.zeros_like(walk.point)
         group = max(1, _NUMBERS // (most * dimensions))
