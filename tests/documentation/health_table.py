@@ -5,7 +5,7 @@ from pathlib import Path
 from robench.health import CATALOGUE, LEAST_BACKWARDS, Indicator
 
 PAGE = Path(__file__).parents[2] / "docs/health.md"
-FIRST, LAST = "<!-- the catalogue, from robench/health.py -->\n", "<!-- end of the catalogue -->\n"
+FIRST, LAST = "<!-- the catalogue, from robench/health -->\n", "<!-- end of the catalogue -->\n"
 
 
 def line(one: Indicator) -> str:
