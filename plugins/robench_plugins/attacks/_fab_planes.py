@@ -79,8 +79,11 @@ def nearest(classifier: Classifier, norm: Norm, x: Tensor, y: Tensor, lower: Ten
 
 
 def room(normal: Tensor, value: Tensor, at: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
-    """Return how far each coordinate can go [R, D] in the direction of the plane; back, where `value` is below 0."""
-    return (torch.where((normal > 0) ^ (value < 0)[:, None], upper, lower) - at).abs()
+    """Return how far each coordinate can go [..., R, D] in the direction of the plane; back where `value` is below 0.
+
+    `value` and `at` may have an axis in front: several points for each plane.
+    """
+    return (torch.where((normal > 0) ^ (value < 0)[..., None], upper, lower) - at).abs()
 
 
 def _plane(margin: Tensor, scale: Tensor, value: Tensor, normal: Tensor) -> Plane:
@@ -94,35 +97,35 @@ def _plane(margin: Tensor, scale: Tensor, value: Tensor, normal: Tensor) -> Plan
 
 
 def onto(norm: Norm, steep: Tensor, need: Tensor, room: Tensor) -> tuple[Tensor, Tensor]:
-    """Return argmin ‖z‖ over ⟨a, z⟩ = need, 0 ≤ z ≤ room, for slopes a = |w| [R, D], and the minimum [R].
+    """Return argmin ‖z‖ over ⟨a, z⟩ = need, 0 ≤ z ≤ room, for slopes a = |w| [R, D], and the minimum.
 
-    `need` [R] ≥ 0; z is the room where nothing is far enough, and of no meaning where a is 0. Every z_i grows with one
-    number t until it meets its room: min(t, r_i) in linf, min(t a_i, r_i) in l2; in l1 the rooms fill one after the
-    other in the order of a.
+    `need` [..., R] ≥ 0, `room` [..., R, D]; z is the room where nothing is far enough, and of no meaning where a is 0.
+    Every z_i grows with one number t until it meets its room: min(t, r_i) in linf, min(t a_i, r_i) in l2; in l1 the
+    rooms fill one after the other in the order of a.
     """
     if norm == "l1":
-        z = _filled(steep, need[:, None], room)
-        return z, z.sum(1)
-    t = _pace(steep, None if norm == "linf" else steep, need, room)[:, None]
+        z = _filled(steep.expand_as(room), need[..., None], room)
+        return z, z.sum(-1)
+    t = _pace(steep, None if norm == "linf" else steep, need, room)[..., None]
     z = torch.minimum(t if norm == "linf" else steep * t, room)
-    return z, (z * (steep > 0)).amax(1) if norm == "linf" else z.norm(dim=1)
+    return z, (z * (steep > 0)).amax(-1) if norm == "linf" else z.norm(dim=-1)
 
 
 _NEWTON_STEPS = 12
 
 
 def _pace(steep: Tensor, pace: Tensor | None, need: Tensor, room: Tensor) -> Tensor:
-    """Return t [R] with Σ a min(t p, r) = need, p = 1 where `pace` is None; huge where no t is enough.
+    """Return t with Σ a min(t p, r) = need, p = 1 where `pace` is None; huge where no t is enough.
 
     The sum is concave, increasing and piecewise linear in t, so Newton's method from the root of its first piece climbs
     to the root without overshooting, and ends on the right piece after few steps.
     """
     weight, huge = steep if pace is None else steep * pace, torch.finfo(steep.dtype).max
     least = torch.finfo(steep.dtype).tiny
-    t = (need / weight.sum(1).clamp_min(least)).clamp_max(huge)
+    t = (need / weight.sum(-1).clamp_min(least)).clamp_max(huge)
     enough = need * (1 - 4 * torch.finfo(steep.dtype).eps)
     for _ in range(_NEWTON_STEPS):
-        grown = t[:, None] if pace is None else pace * t[:, None]
+        grown = t[..., None] if pace is None else pace * t[..., None]
         missing = need - torch.linalg.vecdot(steep, torch.minimum(grown, room))
         # Asking is free on a CPU alone; elsewhere further steps change nothing.
         if t.device.type == "cpu" and bool((need - missing >= enough).logical_or_(t == huge).all()):
@@ -136,19 +139,19 @@ _FEW = 32
 
 
 def _filled(steep: Tensor, need: Tensor, room: Tensor) -> Tensor:
-    """Return the rooms filled in the order of the slopes, the last one in part, until Σ a z = need [R, 1]."""
+    """Return the rooms filled in the order of the slopes, the last one in part, until Σ a z = need."""
     useful = torch.where(room > 0, steep, 0)
     # The few steepest coordinates are mostly enough; asking is free on a CPU alone.
-    few = min(_FEW, steep.shape[1]) if steep.device.type == "cpu" else steep.shape[1]
+    few = min(_FEW, steep.shape[-1]) if steep.device.type == "cpu" else steep.shape[-1]
     while True:
-        tops, order = useful.topk(few, 1)
+        tops, order = useful.topk(few, -1)
         # No coordinate takes more than would do alone, so that an infinite room stays countable.
         tiny = torch.finfo(steep.dtype).tiny
-        taken = torch.where(tops > 0, torch.minimum(room.gather(1, order), need / tops.clamp_min(tiny)), 0)
+        taken = torch.where(tops > 0, torch.minimum(room.gather(-1, order), need / tops.clamp_min(tiny)), 0)
         got = tops * taken
-        rest = (need - (got.cumsum(1) - got)).clamp_min(0)
-        if few == steep.shape[1] or bool(((rest <= got) | (tops == 0))[:, -1].all()):
+        rest = (need - (got.cumsum(-1) - got)).clamp_min(0)
+        if few == steep.shape[-1] or bool(((rest <= got) | (tops == 0))[..., -1].all()):
             break
-        few = min(8 * few, steep.shape[1])
+        few = min(8 * few, steep.shape[-1])
     taken = torch.minimum(taken, rest / tops.clamp_min(tiny))
-    return torch.zeros_like(steep).scatter(1, order, taken)
+    return torch.zeros_like(room).scatter(-1, order, taken)

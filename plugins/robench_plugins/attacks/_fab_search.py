@@ -83,16 +83,11 @@ def _step(norm: Norm, pace: Pace, rows: Rows, point: Tensor, now: Plane) -> Tens
     α = ‖δ_i‖ / (‖δ_i‖ + ‖δ‖), at most α_max (eq. 8).
     """
     x, at, lower, upper = (part.flatten(1) for part in (rows.x, point, rows.lower, rows.upper))
-    steep, sign = now.normal.abs(), now.normal.sign()
-
-    def beyond(base: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        size, length = onto(norm, steep, value.abs(), room(now.normal, value, base, lower, upper))
-        return torch.addcmul(base, size * sign, pace.eta * value.sign()[:, None]), length
-
-    (ahead, far), (fresh, whole) = (
-        beyond(at, now.value),
-        beyond(x, now.value + torch.linalg.vecdot(now.normal, at - x)),
-    )
+    both = torch.stack([at, x])
+    value = torch.stack([now.value, now.value + torch.linalg.vecdot(now.normal, at - x)])
+    size, length = onto(norm, now.normal.abs(), value.abs(), room(now.normal, value, both, lower, upper))
+    far, whole = length
+    ahead, fresh = torch.addcmul(both, size * now.normal.sign(), pace.eta * value.sign()[..., None])
     alpha = (far / (far + whole).clamp_min(torch.finfo(far.dtype).tiny)).clamp_max(pace.alpha_max)
     alpha = torch.where(now.margin.isnan(), 0, alpha)[:, None]
     # Where the logits are not finite there is no plane: both projections are where they began.
