@@ -2,8 +2,8 @@
 
     ROBENCH_DATA=… python benchmarks/attacks/peers.py --cache FOLDER [--nets pgd-linf …] [--samples 200] [--only fmn …]
 
-`--cache` is the folder of `portfolio.py`, which holds the networks. Every attack, theirs and ours, gets the samples that
-are correct, in batches of 100, and its points are judged by the runner's rules; CPU time covers attack and judging.
+`--cache` is the folder of `portfolio.py`, which holds the networks. Every attack, theirs and ours, gets the samples
+that are correct, in batches of 100, and its points are judged by the runner's rules; CPU time covers attack and judging.
 Settings: equal numbers of steps and restarts where both sides have them, each side's defaults otherwise. Libraries that
 are not installed are left out.
 """
@@ -43,14 +43,18 @@ PAIRS: list[tuple[Norm, str, Sequence[str]]] = [
     ("linf", "fab:targets=9", ["advlib:fab,options=targeted_restarts=true", "torchattacks:FAB,options=steps=100"]),
     ("linf", "autoattack", ["torchattacks:AutoAttack", "pyautoattack"]),
     ("linf", "portfolio", ["pyautoattack"]),
-    ("l2", "pgd:steps=40,restarts=1,targets=0", ["foolbox:L2PGD,options=steps=40", "torchattacks:PGDL2,options=steps=40+alpha=0.05"]),
+    ("l2", "pgd:steps=40,restarts=1,targets=0", [
+        "foolbox:L2PGD,options=steps=40", "torchattacks:PGDL2,options=steps=40+alpha=0.05",
+    ]),
     ("l2", "apgd", ["advlib:apgd,options=loss_function=ce", "torchattacks:APGD,options=steps=100"]),
     ("l2", "square", ["torchattacks:Square"]),
     ("l2", "deepfool", ["foolbox:L2DeepFoolAttack", "torchattacks:DeepFool", "advlib:df"]),
     ("l2", "ddn:starts=0,targets=0", ["foolbox:DDNAttack", "advlib:ddn"]),
     ("l2", "ddn", ["foolbox:DDNAttack", "advlib:ddn"]),
     ("l2", "fmn:starts=0,targets=0", ["foolbox:L2FMNAttack,options=steps=100", "advlib:fmn,options=steps=100"]),
-    ("l2", "fmn", ["foolbox:L2FMNAttack,options=steps=100", "advlib:fmn,options=steps=100", "advlib:alma,options=num_steps=1000"]),
+    ("l2", "fmn", [
+        "foolbox:L2FMNAttack,options=steps=100", "advlib:fmn,options=steps=100", "advlib:alma,options=num_steps=1000",
+    ]),
     ("l2", "cw", [
         "foolbox:L2CarliniWagnerAttack,options=steps=1000", "torchattacks:CW,options=steps=1000",
         "advlib:carlini_wagner_l2,options=max_iterations=1000",
@@ -58,10 +62,14 @@ PAIRS: list[tuple[Norm, str, Sequence[str]]] = [
     ("l2", "fab:targets=9", ["advlib:fab,options=targeted_restarts=true", "torchattacks:FAB,options=steps=100"]),
     ("l2", "autoattack", ["pyautoattack"]),
     ("l2", "portfolio", ["pyautoattack"]),
-    ("l1", "pgd:steps=40,restarts=1,targets=0", ["foolbox:L1PGD,options=steps=40", "foolbox:SparseL1DescentAttack,options=steps=40"]),
+    ("l1", "pgd:steps=40,restarts=1,targets=0", [
+        "foolbox:L1PGD,options=steps=40", "foolbox:SparseL1DescentAttack,options=steps=40",
+    ]),
     ("l1", "apgd", ["advlib:apgd,options=loss_function=ce"]),
     ("l1", "fmn:starts=0,targets=0", ["foolbox:L1FMNAttack,options=steps=100", "advlib:fmn,options=steps=100"]),
-    ("l1", "fmn", ["foolbox:L1FMNAttack,options=steps=100", "advlib:fmn,options=steps=100", "foolbox:EADAttack,options=steps=1000"]),
+    ("l1", "fmn", [
+        "foolbox:L1FMNAttack,options=steps=100", "advlib:fmn,options=steps=100", "foolbox:EADAttack,options=steps=1000",
+    ]),
     ("l1", "autoattack", ["pyautoattack"]),
     ("l1", "portfolio", ["pyautoattack"]),
 ]  # fmt: skip
@@ -86,7 +94,8 @@ def main() -> None:
     options = parser.parse_args()
     plugins = load_plugins()
     print(
-        "| network | norm | ours | left | CPU s | theirs | left | CPU s | theirs / ours |\n|---|---|---|---|---|---|---|---|---|",
+        "| network | norm | ours | left | CPU s | theirs | left | CPU s | theirs / ours |\n"
+        "|---|---|---|---|---|---|---|---|---|",
         flush=True,
     )
     for net in (net for net in LISTS["test"] if net.name in options.nets):

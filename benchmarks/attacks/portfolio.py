@@ -62,8 +62,8 @@ def main() -> None:
     sides: dict[str, Side] = {"autoattack": _theirs, options.attack: _ours(options.attack)}
     wanted = {"baseline": ["autoattack"], "ours": [options.attack], "table": []}.get(options.only, list(sides))
     print(
-        "| network | norm | ε | left by AutoAttack: mean, all seeds | by ours | difference, 95 % | units: theirs | ours "
-        "| share | CPU s: theirs | ours |\n|---|---|---|---|---|---|---|---|---|---|---|",
+        "| network | norm | ε | left by AutoAttack: mean, all seeds | by ours | difference, 95 % | units: theirs "
+        "| ours | share | CPU s: theirs | ours |\n|---|---|---|---|---|---|---|---|---|---|---|",
         flush=True,
     )
     for net in nets:
