@@ -3,9 +3,9 @@
     ROBENCH_DATA=… python benchmarks/attacks/peers.py --cache FOLDER [--nets pgd-linf …] [--samples 200] [--only fmn …]
 
 `--cache` is the folder of `portfolio.py`, which holds the networks. Every attack, theirs and ours, gets the samples
-that are correct, in batches of 100, and its points are judged by the runner's rules; CPU time covers attack and judging.
-Settings: equal numbers of steps and restarts where both sides have them, each side's defaults otherwise. Libraries that
-are not installed are left out.
+that are correct, in batches of 100, and its points are judged by the runner's rules; CPU time covers both.
+Settings: equal numbers of steps and restarts where both sides have them, each side's defaults otherwise. Libraries
+that are not installed are left out.
 """
 
 from __future__ import annotations
