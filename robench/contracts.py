@@ -165,13 +165,12 @@ class Attack(Protocol):
     `access` says what the attack asks the classifier for, so that readers can tell where gradients mislead. A detail
     with the key `health` maps indicators (`robench.health`) to what was measured on that sample.
 
-    `randomized = True` says that it takes classifiers that draw at inference, with `sample` instead of `logits`. Any
-    other attack meets those through the default attack modifier (`eot`).
+    An attack may also have `randomized`: True says that it takes classifiers that draw at inference, with `sample`
+    instead of `logits`. Any other attack meets those through the default attack modifier (`eot`).
     """
 
     per_eps: ClassVar[bool] = True
     access: ClassVar[Access] = "gradients"
-    randomized: ClassVar[bool] = False
 
     def applies(self, classifier: Classifier, norm: Norm) -> str | None:
         """Return None, or why the attack cannot run on this classifier or norm."""

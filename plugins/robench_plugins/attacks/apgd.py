@@ -19,7 +19,7 @@ from robench_plugins.attacks.losses import Loss, likely_targets
 from robench_plugins.attacks.regions import Region
 
 if TYPE_CHECKING:
-    from robench import Classifier, Norm, Stream, Threat
+    from robench import Access, Classifier, Norm, Stream, Threat
 
 __all__ = ["APGD"]
 
@@ -55,6 +55,7 @@ class APGD:
     """
 
     per_eps: ClassVar[bool] = True
+    access: ClassVar[Access] = "gradients"
 
     loss: Loss = param("ce", "loss to increase; dlr and targeted dlr become the margin with fewer than 3 and 4 classes")
     targets: int = param(0, "targeted runs, towards so many of the most likely other classes; 0: untargeted", minimum=0)
@@ -64,7 +65,6 @@ class APGD:
     momentum: float = param(0.75, "weight of the new step (alpha); the rest repeats the last move", above=0, maximum=1)
     step: float | None = param(None, "first step in units of eps; none: 2, in l1 1", above=0)
     larger_radius: bool = param(True, "in l1: search balls of 3 and 2 eps first, for 30 % of the steps each")
-    eot: int = param(1, "passes that every gradient is averaged over, for classifiers that draw", minimum=1)
     early_exit: bool = param(True, "stop working on a sample once it is broken")
 
     def applies(self, classifier: Classifier, norm: Norm) -> str | None:
@@ -80,7 +80,6 @@ class APGD:
             size=(1.0 if sparse else 2.0) if self.step is None else self.step,
             rho=self.rho,
             momentum=self.momentum,
-            draws=self.eot,
             early_exit=self.early_exit,
         )
 

@@ -34,7 +34,6 @@ class Ascent:
         size: the first step of each phase, in units of its radius.
         rho: the share of rising steps below which the step is halved.
         momentum: α, the weight of the new step against the last move.
-        draws: passes that each look averages over.
         early_exit: whether an error ends all runs of its sample.
     """
 
@@ -43,7 +42,6 @@ class Ascent:
     size: float
     rho: float = 0.75
     momentum: float = 0.75
-    draws: int = 1
     early_exit: bool = True
 
 
@@ -96,9 +94,9 @@ class _Climb:
     def look(self, rows: _Rows, point: Tensor, unit: Tensor | None = None, steer: bool = True) -> Look:
         """Look at a point per row, counting the passes."""
         plan = self.ascent
-        self.forwards += plan.draws
-        self.backwards += plan.draws * steer
-        return look(self.classifier, point, rows.y, plan.loss, rows.target, unit=unit, draws=plan.draws, steer=steer)
+        self.forwards += 1
+        self.backwards += steer
+        return look(self.classifier, point, rows.y, plan.loss, rows.target, unit=unit, steer=steer)
 
     def phase(self, rows: _Rows, region: Region, start: Tensor, steps: int, hunting: bool) -> Tensor:
         """Ascend for some steps and return the points of highest loss; `hunting`, put what is found into `out`."""

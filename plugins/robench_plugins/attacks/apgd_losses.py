@@ -89,39 +89,27 @@ def look(
     target: Tensor | None = None,
     *,
     unit: Tensor | None = None,
-    draws: int = 1,
     steer: bool = True,
 ) -> Look:
     """Return a look at `x` [R, ...]; the `unit` is chosen by the logits there unless it is given.
 
-    With `draws` > 1 everything is the mean over as many passes (expectation over transformations, Athalye et al. 2018).
     Without `steer` no gradient is taken.
     """
-    total: list[Tensor] = []
     way: Tensor | None = None
-    scale: Tensor | None = None
 
     def vector(logits: Tensor) -> Tensor:
         seen = logits * (temperature(loss, logits) if unit is None else unit)[:, None]
         return cotangent(loss, seen, y, target)
 
-    for _ in range(draws):
-        if steer:
-            logits, gradient = pull_back(classifier, x, vector)
-            gradient = torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
-            way = gradient if way is None else way + gradient
-        else:
-            with torch.no_grad():
-                logits = classifier.logits(x)
-        unit = temperature(loss, logits) if unit is None else unit
-        new = [*height(loss, logits * unit[:, None], y, target), margins(logits, y)]
-        total = [a + b for a, b in zip(total, new, strict=True)] if total else new
-        size = logits.abs().amax(1)
-        scale = size if scale is None else torch.maximum(scale, size)
-    assert unit is not None
-    assert scale is not None
-    value, blur, margin = total if draws == 1 else (part / draws for part in total)
-    return Look(value, blur, margin, scale, unit, way)
+    if steer:
+        logits, gradient = pull_back(classifier, x, vector)
+        way = torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
+    else:
+        with torch.no_grad():
+            logits = classifier.logits(x)
+    unit = temperature(loss, logits) if unit is None else unit
+    value, blur = height(loss, logits * unit[:, None], y, target)
+    return Look(value, blur, margins(logits, y), logits.abs().amax(1), unit, way)
 
 
 def _at(z: Tensor, index: Tensor) -> Tensor:

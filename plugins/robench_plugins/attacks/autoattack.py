@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from robench import param
 from robench_plugins.attacks import gradients
 from robench_plugins.attacks.apgd import APGD
+from robench_plugins.attacks.eot import EOT
 from robench_plugins.attacks.fab import FAB
 from robench_plugins.attacks.square import Square
 
@@ -39,8 +40,8 @@ _PLUS: list[tuple[str, Attack]] = [
     _FAB_T,
 ]
 _RAND: list[tuple[str, Attack]] = [
-    ("apgd:eot=20", APGD(eot=20)),
-    ("apgd:eot=20,loss=dlr", APGD(eot=20, loss="dlr")),
+    ("apgd | eot", EOT(draws=20).modify(APGD())),
+    ("apgd:loss=dlr | eot", EOT(draws=20).modify(APGD(loss="dlr"))),
 ]
 
 
@@ -50,17 +51,22 @@ class AutoAttack:
 
     `standard` (the default of the authors' package and of RobustBench): Auto-PGD on cross-entropy, Auto-PGD on the
     targeted difference of logits ratio, targeted FAB, Square. `plus` adds untargeted runs and restarts, `rand` is for
-    classifiers that draw: Auto-PGD on two losses, every gradient averaged over 20 passes. With fewer classes than
-    targets there is a target for each other class.
+    classifiers that draw: Auto-PGD on two losses, each over 20 draws (`eot`). With fewer classes than targets there is
+    a target for each other class.
     """
 
     version: Literal["standard", "plus", "rand"] = param(
         "standard", "the published schedule: standard, plus (longer) or rand (classifiers that draw)", positional=True
     )
 
+    @property
+    def randomized(self) -> bool:
+        """Whether it takes classifiers that draw as they are."""
+        return self.version == "rand"
+
     def applies(self, classifier: Classifier, norm: Norm) -> str | None:
         """Return None, or why the attack cannot run."""
-        return gradients.applies(classifier)
+        return EOT().modify(APGD()).applies(classifier, norm) if self.randomized else gradients.applies(classifier)
 
     def stages(
         self, classifier: Classifier, threat: Threat

@@ -14,7 +14,7 @@ from robench_plugins.attacks._runs import Runs, propose
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from robench import Classifier, Norm, Stream, Threat
+    from robench import Access, Classifier, Norm, Stream, Threat
 
 __all__ = ["FAB"]
 
@@ -34,6 +34,7 @@ class FAB:
     """
 
     per_eps: ClassVar[bool] = False
+    access: ClassVar[Access] = "gradients"
 
     steps: int = param(100, "steps per run (N_iter)", minimum=1)
     targets: int = param(0, "targeted runs, towards so many of the most likely other classes; 0: untargeted", minimum=0)

@@ -70,7 +70,7 @@ _NO_GRADIENT = "the classifier gives no gradients: use an attack that needs only
 def applies(classifier: Classifier) -> str | None:
     """Return None, or why a gradient attack cannot run on `classifier`."""
     if not hasattr(classifier, "logits"):
-        return "the classifier draws at inference: gradient attacks need one with logits"
+        return "the classifier draws at inference: write `ATTACK | eot`, which takes the mean over draws"
     if classifier.graph is not None:
         return None
     if outputs_of(classifier) == "labels":

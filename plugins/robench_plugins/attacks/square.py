@@ -52,7 +52,7 @@ class Square:
     def applies(self, classifier: Classifier, norm: Norm) -> str | None:
         """Return None, or why the attack cannot run."""
         if not hasattr(classifier, "logits"):
-            return "the classifier draws at inference: a random search needs scores that stay as they are"
+            return "the classifier draws at inference: write `square | eot`, which takes the mean over draws"
         if outputs_of(classifier) == "labels":
             return "the classifier gives labels alone: a random search needs scores"
         return None

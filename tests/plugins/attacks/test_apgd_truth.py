@@ -68,7 +68,6 @@ def test_targeted_runs_break_what_can_be_broken_and_nothing_else(norm, classes):
         APGD(loss="ce", targets=1),
         APGD(momentum=1.0, rho=0.5),
         APGD(restarts=3, steps=60),
-        APGD(eot=2, steps=50),
     ],
     ids=lambda apgd: repr(apgd)[:70],
 )
