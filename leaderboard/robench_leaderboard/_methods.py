@@ -75,6 +75,10 @@ FLAGS: tuple[Meaning, ...] = (
     _flag("one-sided", "Only attacks, or only certifiers, were asked."),
     _flag("opaque", "The classifier has no graph: the evidence is about the map as it was executed."),
     _flag("probabilistic", "Rests on statements that hold with high confidence, not surely (randomized smoothing)."),
+    _flag(
+        "randomized",
+        "The classifier draws at inference: accuracies are expected ones over its draws, in a table of their own.",
+    ),
     _flag("unsearched", "Nothing was asked at this ε itself: the values carry over from other budgets or norms."),
 )
 """Every code that the figures can carry; runs may bring others of their own."""
