@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from robench import Passes, Proposal, param
+from robench.classifier import is_random
 from robench_plugins.attacks._decisions import Decisions, along, down, nearest, size
 from robench_plugins.attacks._starts import starts
 
@@ -70,13 +71,13 @@ class HopSkipJump:
     memory: float = param(0.9, "weight that earlier estimates keep in each new one", minimum=0, maximum=1)
     leap: bool = param(True, "leap from the sample along the estimates, before any step")
     rivals: int = param(3, "classes from which a first estimate is made; the nearest goes on", minimum=1)
-    tries: int = param(48, "random points among which starts are looked for", minimum=1)
+    tries: int = param(48, "random points among which starts are looked for, again until there is one", minimum=1)
 
     def applies(self, classifier: Classifier, norm: Norm) -> str | None:
         """Return None, or why the attack cannot run."""
-        if hasattr(classifier, "logits"):
-            return None
-        return "the classifier draws at inference: hopskipjump needs decisions that stay as they are"
+        if is_random(classifier):
+            return "the classifier draws at inference: hopskipjump needs decisions that stay as they are"
+        return None
 
     def perturb(self, classifier: Classifier, x: Tensor, y: Tensor, threat: Threat, stream: Stream) -> Proposal:
         """Propose the nearest misclassified points met for `x` [B, ...] with labels `y` [B]."""
@@ -101,7 +102,10 @@ class HopSkipJump:
         rivals = max(1, min(self.rivals, self.queries // 500))
         halvings = self._halvings(asked.x.shape[1], asked.x.dtype)
         tries = max(1, min(self.tries, budget - (12 + halvings) * rivals - 1))
-        point, owner = starts(asked, norm, shape, stream, tries, rivals, halvings)
+        waves = max(
+            1, self.queries // 2 // tries
+        )  # an error is worth half of all queries: without one there is nothing
+        point, owner = starts(asked, norm, shape, stream, tries, waves, rivals, halvings)
         walk = _Walk(point, owner, size(norm, point - asked.x[owner]), torch.zeros_like(point))
         reserve = halvings + _STEPS + 3
         found, turns = asked.odd.clone(), torch.zeros_like(asked.y)
@@ -130,7 +134,7 @@ class HopSkipJump:
         return 1 / math.sqrt(dimensions) if self.spread is None else self.spread
 
     def _halvings(self, dimensions: int, dtype: torch.dtype) -> int:
-        """Return how many halvings bring a point as near to the boundary as a tenth of the estimates' reach across it."""
+        """Return how many halvings bring a point nearer to the boundary than a tenth of an estimate's reach across."""
         wanted = math.ceil(math.log2(10 * dimensions / self._spread(dimensions)))
         return max(10, min(wanted, 20 if dtype == torch.float32 else 40))
 

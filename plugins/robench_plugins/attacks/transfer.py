@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from robench import Passes, Proposal, param
-from robench.classifier import Counted
+from robench.classifier import Counted, is_random
 from robench_plugins.attacks.pgd import PGD
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Transfer:
             return f"the source has {source.classes} classes, the target {classifier.classes}"
         if source.fingerprint == classifier.fingerprint:
             return "the source is the target itself: run the attack on it as it is"
-        if not hasattr(source, "logits"):
+        if is_random(source):
             return "the source draws at inference: give a deterministic one"
         reason = getattr(self._attack, "applies", lambda classifier, norm: None)(source, norm)
         return None if reason is None else f"on the source: {reason}"
