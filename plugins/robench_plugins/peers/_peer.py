@@ -18,7 +18,7 @@ from torch import Tensor
 
 from robench import InputError, Passes, Proposal
 from robench.numerics import per_sample
-from robench_plugins.attacks import gradients
+from robench_plugins.attacks.gradients import applies
 from robench_plugins.peers._unit import Unit
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class Peer:
         """Return None, or why the attack cannot run."""
         why = self.unfit(norm)
         if why is None and self.access == "gradients":
-            return gradients.applies(classifier)
+            return applies(classifier)
         return why
 
     def perturb(self, classifier: Classifier, x: Tensor, y: Tensor, threat: Threat, stream: Stream) -> Proposal:
