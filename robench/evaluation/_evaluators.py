@@ -66,7 +66,7 @@ def _attacks(plugins: Plugins, settings: Settings, subject: Subject, norm: Norm)
         for group in plugins.defaults("attacks"):
             for entry in group:
                 found = _attack(plugins, settings, subject, entry.name, default=True)
-                why = _inapplicable(found.evaluator, subject, norm)
+                why = _inapplicable(found.evaluator, subject, norm) or _unsettled(found.evaluator, subject)
                 if why is None or entry is group[-1]:
                     chosen.append(found)
                     break
@@ -81,6 +81,12 @@ def _attacks(plugins: Plugins, settings: Settings, subject: Subject, norm: Norm)
             name, attack = f"{name} | {modifier}", _modified(plugins, modifier, attack)
         chosen.append(Chosen(Evaluator(name, "attack", attack), name, (), False))
     return chosen, skipped
+
+
+def _unsettled(evaluator: Evaluator, subject: Subject) -> str | None:
+    """Return why a schedule is no default here: where nothing is ever broken it would make every stage in full."""
+    schedule = hasattr(evaluator.value, "stages") and is_random(subject.classifier)
+    return "its stages go by what is broken, and nothing is where a classifier draws" if schedule else None
 
 
 def _attack(plugins: Plugins, settings: Settings, subject: Subject, spec: str, default: bool) -> Chosen:

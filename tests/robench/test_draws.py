@@ -83,6 +83,42 @@ def test_the_default_attacks_run_through_eot_and_no_certifier_does():
     assert {spec: why for spec, why in document["skipped"].items() if "draws at inference" in why}.keys() >= {"ibp"}
 
 
+def test_no_schedule_is_the_default_where_nothing_is_ever_broken(site):
+    site.write(
+        "robench-t-schedule",
+        """
+from dataclasses import dataclass
+
+from robench import hookimpl
+
+robench_api = 1
+
+
+@hookimpl
+def robench_register_attacks(register):
+    register("schedule", f"{__name__}:Schedule", default=True)
+    register("plain", f"{__name__}:Plain", default=True)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    def stages(self, classifier, threat):
+        yield "plain", Plain(), None
+
+
+@dataclass(frozen=True)
+class Plain:
+    def perturb(self, classifier, x, y, threat, stream):
+        raise NotImplementedError
+""",
+    )
+    site.load()
+    model = RandomLinear()
+    prepared = prepare(Settings(model, model.samples(4), ["0.1"]))
+    assert "plain | eot" in [one.spec for one in prepared.plan.evaluators]
+    assert "nothing is where a classifier draws" in prepared.skipped["schedule | eot"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

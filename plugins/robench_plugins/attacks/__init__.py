@@ -36,6 +36,7 @@ def robench_register_attacks(register: Register) -> None:
         "apgd",
         f"{__name__}.apgd:APGD",
         summary="Auto-PGD, untargeted and targeted (Croce & Hein 2020; l1-APGD, 2021)",
+        default=True,  # of classifiers that draw, where no schedule is
     )
     register(
         "square",
