@@ -161,6 +161,17 @@ _ALL: Final = (
         count=_FEW,
     ),
     Indicator(
+        code="gradient-turns",
+        origin="probe",
+        measures="cosine of the input gradients of the margin at the sample and half a step of FGSM away",
+        threshold=0.3,
+        direction="below",
+        share=0.15,
+        source=f"Andriushchenko & Flammarion 2020, section 4, on the way that an attack takes; threshold: {_MEASURED}",
+        text="gradients turn aside on the way that they point to",
+        count=_FEW,
+    ),
+    Indicator(
         code="unbounded-not-zero",
         origin="probe",
         measures="1 where two steps that may go anywhere in the domain find no misclassified point",

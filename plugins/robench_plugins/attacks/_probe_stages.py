@@ -117,6 +117,7 @@ def walk(at: At) -> At:
     at.kept(near, at.look(near))
     slope = at.trail.climb(at.rows, point)
     at.kept(point, slope.margin)
+    at.put("gradient-turns", read.cosine(at.clean.way, slope.way))
     for number, size in enumerate(_SIZES):
         point = move(at.region, point, at.way(slope, f"step {number}"), size)
         if number + 1 < len(_SIZES):

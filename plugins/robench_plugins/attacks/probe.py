@@ -29,7 +29,8 @@ class Probe:
     1. x, with g: kind and scale of the outputs; zeros in g and entries that are not finite; how far into the domain one
        would have to go, by g, for the margin to reach 0. F. 2 forwards, 1 backward; what is broken leaves.
     2. x + (F − x)/8, x + (F − x)/2 and two more steps along gradients, .35ε and .2ε long: do margins fall as g
-       promised, and do several steps do better than one? 4 forwards, 2 backwards; what is broken leaves.
+       promised, does the gradient half-way still point the same way, do several steps do better than one? 4 forwards,
+       2 backwards; what is broken leaves.
     3. x again: are the answers the same? ± ε/8 in a random direction: did g foretell the difference? A random point on
        the ball's rim, with its gradient: is it worse than the steps, does the gradient still point the same way? Two
        steps of an attack with no budget but the domain: does it succeed? 6 forwards, 2 backwards.

@@ -78,7 +78,7 @@ RAISES = {
     "logits rounded to 100": {"zero-gradient-margin"},
     "one-hot": {"zero-gradient-margin"},
     "saturated outputs": {"vanishing-gradient", "zero-gradient-margin"},
-    "steep sigmoids on pixels, slope 30": {"gradient-alignment"},
+    "steep sigmoids on pixels, slope 30": {"gradient-alignment", "gradient-turns"},
     "steep sigmoids on pixels, slope 300": {"loss-not-rising", "gradient-differs"},
     "ripple .01, slope 6": {"gradient-differs", "single-step-stronger"},
     "ripple .003, slope 30": {"loss-not-rising", "noise-stronger"},
