@@ -13,7 +13,7 @@ from robench_plugins.attacks.losses import Loss, cotangent
 
 __all__ = ["Look", "height", "look", "temperature"]
 
-_USUAL = (1.0, 100.0)
+_USUAL = (5.0, 100.0)
 """Where max z − min z lies for logits made for softmax; outside, cross-entropy sees them scaled to `_TYPICAL`."""
 _TYPICAL = 10.0
 _ROUNDING = 64.0
@@ -72,7 +72,7 @@ def temperature(loss: Loss, logits: Tensor) -> Tensor:
     """Return the factors [R] by which the logits are seen: 1, but for cross-entropy on logits in an unusual unit.
 
     Times 10⁴ cross-entropy sees the strongest rival alone, times 10⁻⁴ all rivals alike: another, weaker attack on
-    the same classifier. So logits that spread over less than 1 or more than 100 are scaled to spread over 10.
+    the same classifier. So logits that spread over less than 5 or more than 100 are scaled to spread over 10.
     """
     spread = logits.amax(1) - logits.amin(1)
     if loss != "ce":
