@@ -46,7 +46,8 @@ def evaluate_chunk(plan: Plan, start: int, stop: int, limit: int, warn: Callable
 def refuse_undeclared_randomness(classifier: Classifier | RandomizedClassifier, samples: Samples) -> None:
     """Ask twice about the first samples; raises InputError when the answers differ by more than rounding.
 
-    Of a classifier that draws: when equal streams do not give equal draws.
+    Of a classifier that draws: when equal streams do not give equal draws. Of any other: also when the answer about a
+    sample alone is another than in the batch.
     """
     x = torch.from_numpy(np.ascontiguousarray(samples.batch(0, min(len(samples), 16))))
     x = x.to(device=classifier.device, dtype=classifier.dtype)
@@ -59,7 +60,7 @@ def refuse_undeclared_randomness(classifier: Classifier | RandomizedClassifier, 
                 for _ in range(2)
             )
         else:
-            first, second = (cast(Classifier, classifier).logits(x) for _ in range(2))
+            first, second, alone = (cast(Classifier, classifier).logits(rows) for rows in (x, x, x[:1]))
     if tuple(first.shape) != (len(x), classifier.classes):
         raise InputError(f"the model gives logits {list(first.shape)}, expected {[len(x), classifier.classes]}")
     scale = first.abs().nan_to_num(0, 0, 0).max().clamp_min(1)
@@ -73,4 +74,8 @@ def refuse_undeclared_randomness(classifier: Classifier | RandomizedClassifier, 
         raise InputError(
             f"the model gives different logits for the same input (by {float(apart):.3g}): put it into evaluation "
             "mode, or, if it is meant to draw, give it `sample(x, stream)` instead of `logits`"
+        )
+    if not random and (first[:1] - alone).abs().nan_to_num(0, 0, 0).max() > 1e-3 * scale:
+        raise InputError(
+            "the model's logits of a sample depend on the others in its batch: put it into evaluation mode"
         )

@@ -145,6 +145,9 @@ def test_answers_that_are_no_answers_end_the_command_in_one_line(tmp_path):
     random = robench.from_function(lambda x: noisy.normal(size=(len(x), 3)), (6,), 3, identity="random")
     with pytest.raises(InputError, match="different logits for the same input"):
         robench.evaluate(random, data(), eps="0.1", out=tmp_path)
+    centred = robench.from_function(lambda x: x[:, :3] - x[:, :3].mean(0), (6,), 3, identity="centred")
+    with pytest.raises(InputError, match="depend on the others in its batch"):
+        robench.evaluate(centred, data(), eps="0.1", out=tmp_path)
     assert not list(tmp_path.iterdir())
 
 
