@@ -20,7 +20,7 @@ from robench_plugins.datasets.classes import Classes
 from robench_plugins.datasets.digits import Digits
 from robench_plugins.training.pgd_at import PgdAt
 from robench_plugins.training.standard import Standard
-from robench_plugins.zoo.digits import BUNDLED, PgdLinf
+from robench_plugins.zoo.digits import BUNDLED, Aol, PgdLinf
 
 CPU = torch.device("cpu")
 EPS = {"linf": 0.1, "l2": 0.5, "l1": 1.5}
@@ -118,6 +118,12 @@ def test_every_indicator_of_the_probe_is_raised_by_some_mask():
 def test_masks_are_noticed_in_other_norms(name, norm):
     (mask,) = (mask for mask in MASKS if mask.name == name)
     assert decided(shares(masked(base(), mask), norm))
+
+
+def test_a_way_that_turns_is_noticed():
+    """A wide pit around smooth logits: gradients are right everywhere, and lead nowhere in a few steps."""
+    (mask,) = (mask for mask in MASKS if mask.name == "pit of period 1/4")
+    assert decided(shares(masked(Aol().load(CPU, torch.float32), mask), "l2", 1.0)) == {"gradient-turns"}
 
 
 def test_winners_take_all_is_noticed():
