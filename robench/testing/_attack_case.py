@@ -11,6 +11,7 @@ from torch import Tensor
 
 from robench.classifier import margins
 from robench.contracts import CompositeAttack, Outcome, Proposal
+from robench.distances import project
 from robench.numerics import per_sample
 from robench.streams import Stream
 from robench.testing._findings import NotApplicable, Violation
@@ -90,6 +91,8 @@ def _follow(attack: CompositeAttack, network: Any, x: Tensor, y: Tensor, threat:
         while True:
             rows = (~broken if mask is None else mask & ~broken).nonzero()[:, 0]
             made = stage.perturb(network, x[rows], y[rows], threat, stream.select(rows)).points if len(rows) else x[:0]
+            if not getattr(stage, "per_eps", True):
+                made = project(made, x[rows], threat)
             with torch.no_grad():
                 left = margins(network.logits(made.to(x.dtype)), y[rows]).double()
             margin = torch.full((len(x),), torch.nan, dtype=torch.float64, device=x.device)

@@ -42,6 +42,8 @@ SPECS = {
         "fgsm",
         "pgd",
         "probe",
+        # Its default of 17 runs takes minutes here.
+        "race:heat=5,keep=1,restarts=2,steps=10,targets=2",
         "pgd:steps=10,targets=0,restarts=3,schedule=fixed",
         "pgd:steps=20,targets=2,loss=margin,targeted_loss=dlr",
         "pgd:steps=20,targets=0,loss=dlr,momentum=0.75,early_exit=false",
@@ -57,9 +59,11 @@ SPECS = {
     "importers": ["cohen"],
 }
 # Adapters whose libraries are not installed here: tests/plugins/peers holds them to the kit.
-# autoattack takes minutes: test_autoattack.py checks it cut short. transfer needs a source of the kit's own shapes.
+# autoattack and portfolio take minutes: test_autoattack.py and test_portfolio.py check them cut short. transfer needs a
+# source of the kit's own shapes.
 ELSEWHERE = {
     ("attacks", "autoattack"),
+    ("attacks", "portfolio"),
     ("attacks", "transfer"),
     ("attacks", "advlib"),
     ("attacks", "foolbox"),

@@ -23,10 +23,20 @@ def robench_register_attack_modifiers(register: Register) -> None:
 def robench_register_attacks(register: Register) -> None:
     """Register the built-in attacks."""
     register(
+        "portfolio",
+        f"{__name__}.portfolio:Portfolio",
+        summary="the default: probes, short runs and restarts where samples still fall, checks without gradients",
+        default=True,
+    )
+    register(
+        "race",
+        f"{__name__}.race:Race",
+        summary="short targeted runs from many random starts, most towards the classes in which they get furthest",
+    )
+    register(
         "pgd",
         f"{__name__}.pgd:PGD",
         summary="projected gradient descent, untargeted and targeted (Madry et al. 2018)",
-        default=True,
     )
     register(
         "probe", f"{__name__}.probe:Probe", summary="health probes: whether gradients can be trusted, in 17 passes"

@@ -10,10 +10,10 @@ from robench_plugins.attacks.fgsm import FGSM
 from robench_plugins.attacks.pgd import PGD
 
 
-def test_pgd_is_the_default_attack():
-    entries = {entry.name: entry for entry in load_plugins().entries("attacks")}
-    assert entries["pgd"].default
-    assert not entries["fgsm"].default
+def test_the_default_attack_is_the_first_of_these_that_applies():
+    """A schedule; a single attack for classifiers that draw; one that needs logits alone; one that needs decisions."""
+    (group,) = [group for group in load_plugins().defaults("attacks") if group[0].distribution == "robench"]
+    assert [entry.name for entry in group] == ["portfolio", "apgd", "square", "hopskipjump"]
 
 
 @pytest.mark.parametrize(
