@@ -11,7 +11,7 @@ from robench_plugins.attacks._decisions import Decisions, down, nearest, size
 
 __all__ = ["starts"]
 
-_COARSE = 6
+_COARSE = 4
 """Halvings when starts are compared."""
 
 
@@ -20,9 +20,9 @@ def starts(
 ) -> tuple[Tensor, Tensor]:
     """Return misclassified points next to the boundary [R, D] and their samples [R], ascending, up to `rivals` each.
 
-    The first errors of different classes among the `tries`, twice as many as `rivals`, brought near; the nearest go on
-    to the boundary. A sample without an error tries again, up to `waves` times in all; in the end it has no row. Costs
-    tries · waves + (12 + halvings) · rivals queries at most.
+    All errors among the `tries` are brought near; the nearest of each class, and of these the nearest, go on to the
+    boundary. A sample without an error tries again, up to `waves` times in all; in the end it has no row. Costs
+    tries · (waves + 4) + halvings · rivals queries at most.
     """
     left = torch.arange(len(asked.x), device=asked.x.device)
     points, owners = [], []
@@ -47,16 +47,17 @@ def _first_errors(
     tries = len(numbers)
     points = torch.stack([_try(asked, shape, stream.select(samples), number, samples) for number in numbers], 1)
     found = asked.classes(points.flatten(0, 1), samples.repeat_interleave(tries)).reshape(-1, tries)
-    wrong = found != asked.y[samples, None]
-    same = (found[:, :, None] == found[:, None, :]).tril(-1).any(2)  # a class that an earlier try has met
-    fresh = wrong & ~same
-    fresh &= fresh.cumsum(1) <= 2 * rivals
-    row, number = fresh.nonzero(as_tuple=True)
+    row, number = (found != asked.y[samples, None]).nonzero(as_tuple=True)
     first, owner = points[row, number], samples[row]
     near, _ = nearest(asked, down(asked, norm, first, owner), size(norm, first - asked.x[owner]), owner, _COARSE)
-    far = torch.full(fresh.shape, torch.inf, dtype=near.dtype, device=near.device)
+    far = torch.full(found.shape, torch.inf, dtype=near.dtype, device=near.device)
     far[row, number] = size(norm, near - asked.x[owner])
-    kept = far.argsort(dim=1, stable=True).argsort(dim=1)[row, number] < rivals
+    order = far.argsort(dim=1, stable=True)
+    classes = found.gather(1, order)
+    again = (classes[:, :, None] == classes[:, None, :]).tril(-1).any(2)  # a class that comes nearer elsewhere
+    far = torch.full_like(far, torch.inf).scatter(1, order, far.gather(1, order).masked_fill(again, torch.inf))
+    kept = (far.argsort(dim=1, stable=True).argsort(dim=1) < rivals) & far.isfinite()
+    kept = kept[row, number]
     return near[kept], owner[kept]
 
 
@@ -74,7 +75,7 @@ def _try(asked: Decisions, shape: torch.Size, stream: Stream, number: int, sampl
     elif kind == 1:
         share = (own.uniform((asked.x.shape[1],), dtype=dtype) < 0.5).to(dtype)
     elif kind == 2:
-        share = _blocks(own, shape, 4 << turn % 3, dtype)
+        share = _blocks(own, shape, (2, 4, 8)[turn % 3], dtype)
     else:
         share = own.uniform((1,), dtype=dtype) if turn > 1 else own.uniform((1,), dtype=dtype) * 0 + turn
     return asked.place(low + (high - low) * share, samples)

@@ -71,7 +71,11 @@ class HopSkipJump:
     memory: float = param(0.9, "weight that earlier estimates keep in each new one", minimum=0, maximum=1)
     leap: bool = param(True, "leap from the sample along the estimates, before any step")
     rivals: int = param(3, "classes from which a first estimate is made; the nearest goes on", minimum=1)
-    tries: int = param(48, "random points among which starts are looked for, again until there is one", minimum=1)
+    tries: int = param(
+        48,
+        "random points among which starts are looked for, again until there is one; one for 40 queries at most",
+        minimum=1,
+    )
 
     def applies(self, classifier: Classifier, norm: Norm) -> str | None:
         """Return None, or why the attack cannot run."""
@@ -101,7 +105,7 @@ class HopSkipJump:
         budget = self.queries - 1
         rivals = max(1, min(self.rivals, self.queries // 500))
         halvings = self._halvings(asked.x.shape[1], asked.x.dtype)
-        tries = max(1, min(self.tries, budget - (12 + halvings) * rivals - 1))
+        tries = max(1, min(self.tries, self.queries // 40))
         waves = max(
             1, self.queries // 2 // tries
         )  # an error is worth half of all queries: without one there is nothing

@@ -65,7 +65,8 @@ def reached(attack, case, norm):
 def test_queries_lead_towards_the_exact_radius(norm):
     case = boxed(100)
     few, more, many = (np.median(reached(HopSkipJump(queries=q), case, norm)) for q in (400, 1500, 6000))
-    assert few > more > many >= 1
+    assert min(few, more) > many >= 1
+    assert more <= 1.25
     assert many <= 1.05
 
 
