@@ -44,6 +44,10 @@ def rows(evaluation, drop=("run", "seconds")):
     return frame.sort_values(KEY, na_position="first").reset_index(drop=True)
 
 
+SHORT = {"eps": ["0.02", "0.05"], "attacks": "pgd:steps=10"}
+"""For tests that need some attack and any outcomes."""
+
+
 def equal(one, other):
     pd.testing.assert_frame_equal(rows(one), rows(other), check_categorical=False)
 
@@ -82,8 +86,8 @@ def test_a_repeated_run_is_equal_to_the_bit(tmp_path):
 
 @pytest.mark.parametrize("size", [1, 7, 256])
 def test_keys_and_statuses_do_not_depend_on_the_batch(size, tmp_path):
-    whole = evaluate(trained(()), blobs(), eps=["0.02", "0.05"], precision="fp64", out=tmp_path / "a")
-    part = evaluate(trained(()), blobs(), eps=["0.02", "0.05"], precision="fp64", batch_size=size, out=tmp_path / "b")
+    whole = evaluate(trained(()), blobs(), precision="fp64", out=tmp_path / "a", **SHORT)
+    part = evaluate(trained(()), blobs(), precision="fp64", batch_size=size, out=tmp_path / "b", **SHORT)
     # A linear model in float64: the very same statuses.
     pd.testing.assert_frame_equal(rows(whole)[[*KEY, "status"]], rows(part)[[*KEY, "status"]])
 
@@ -100,8 +104,9 @@ def misclassified(done, net, data):
 @pytest.mark.parametrize("size", [1, 7])
 def test_statuses_of_nets_hardly_depend_on_the_batch(size, tmp_path):
     data = blobs(400, seed=5)
-    whole = evaluate(trained((32, 32)), data, eps=["0.03"], out=tmp_path / "a")
-    part = evaluate(trained((32, 32)), data, eps=["0.03"], batch_size=size, out=tmp_path / "b")
+    given = {"eps": "0.03", "attacks": "pgd:steps=10"}
+    whole = evaluate(trained((32, 32)), data, out=tmp_path / "a", **given)
+    part = evaluate(trained((32, 32)), data, batch_size=size, out=tmp_path / "b", **given)
     one, other = rows(whole), rows(part)
     assert one[KEY].equals(other[KEY])
     assert (one["status"] == other["status"]).mean() >= 0.995
@@ -113,8 +118,8 @@ def test_statuses_of_nets_hardly_depend_on_the_batch(size, tmp_path):
 def test_an_onnx_export_is_the_same_classifier(tmp_path):
     net = trained((16,))
     file = export(net, (6,), tmp_path / "net.onnx", dynamo=True, free_batch=True)
-    one = evaluate(net, blobs(), eps=["0.02", "0.05"], out=tmp_path / "a")
-    other = evaluate(f"onnx:{file}", blobs(), eps=["0.02", "0.05"], out=tmp_path / "b")
+    one = evaluate(net, blobs(), out=tmp_path / "a", **SHORT)
+    other = evaluate(f"onnx:{file}", blobs(), out=tmp_path / "b", **SHORT)
     assert one.run.manifest.classifier.fingerprint == other.run.manifest.classifier.fingerprint
     shares = ("clean_accuracy", "certified_accuracy", "empirical_accuracy")
     for first, second in zip(one.summary["results"], other.summary["results"], strict=True):
@@ -456,14 +461,16 @@ def test_no_space_left_in_the_middle_keeps_what_was_done(tmp_path, monkeypatch):
     monkeypatch.setattr(LocalStorage, "put", full)
     monkeypatch.setattr("robench.evaluation._execute.COMMIT_SECONDS", 0.0)
     with pytest.raises(OSError, match="No space left"):
-        evaluate(trained(()), blobs(), eps="0.1", batch_size=8, out=tmp_path)
+        evaluate(trained(()), blobs(), eps="0.1", attacks="pgd:steps=10", batch_size=8, out=tmp_path)
     monkeypatch.setattr(LocalStorage, "put", real)
     (run,) = find_runs([tmp_path])
     assert not run.manifest.complete
     assert run.evidence()["sample"].unique().to_pylist() == list(range(24))
-    resumed = evaluate(trained(()), blobs(), eps="0.1", batch_size=8, out=tmp_path, resume=True)
+    resumed = evaluate(trained(()), blobs(), eps="0.1", attacks="pgd:steps=10", batch_size=8, out=tmp_path, resume=True)
     assert resumed.run.manifest.run == run.manifest.run
-    equal(evaluate(trained(()), blobs(), eps="0.1", batch_size=8, out=tmp_path / "other"), resumed)
+    equal(
+        evaluate(trained(()), blobs(), eps="0.1", attacks="pgd:steps=10", batch_size=8, out=tmp_path / "other"), resumed
+    )
 
 
 def test_the_command_in_the_manifest_can_be_run_again(tmp_path, monkeypatch):
