@@ -150,5 +150,7 @@ LISTS: dict[str, Sequence[Net]] = {
         Net("mlp", "digits", _pgd("linf", "0.1", arch="mlp", width=6, epochs=80), 15, 2, _eps(0.13, 0.55, 1.4)),
         Net("mnist-pgd", "mnist", _pgd("linf", "0.1", width=4, epochs=10), 16, 1, _eps(0.1, 1.0, 5.0)),
         Net("mnist-ibp", "mnist", _ibp("0.15", width=4, epochs=20), 17, 1, _eps(0.15, 1.0, 5.0)),
+        Net("rounded", "digits", Standard(width=4, epochs=40), 18, 2, _eps(0.09, 0.45, 1.2), masked=Quantised),
+        Net("sharp", "digits", _pgd("linf", "0.15", width=4, epochs=80), 19, 1, _eps(0.15, 0.6, 1.2), masked=Sharp),
     ],
 }
