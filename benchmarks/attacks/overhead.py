@@ -3,9 +3,9 @@
     OMP_NUM_THREADS=1 python benchmarks/attacks/overhead.py [--repeats 3] [--only apgd …]
 
 One batch of 128 samples that are hard to break (each attack works to its last step on most), on the small CNN of
-digits, on the same for MNIST (random weights), and on a network of the size of ResNet-18 (random weights, CIFAR-10 inputs, a
-batch of 16 and fewer steps: a pass takes .6 GFLOP). Each repeat runs the attack, then makes the same passes, batch by
-batch, on the bare model. The median of the repeats.
+digits, on the same for MNIST (random weights), and on a network of the size of ResNet-18 (random weights, CIFAR-10
+inputs, a batch of 16 and fewer steps: a pass takes .6 GFLOP). Each repeat runs the attack, then makes the same passes,
+batch by batch, on the bare model. The median of the repeats.
 """
 
 from __future__ import annotations
