@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from oracles.classifiers import Function
 from robench.streams import Stream
 from robench.threat import Domain, Threat
 from robench_plugins.attacks._apgd_walk import Walk
-from robench_plugins.attacks.apgd_losses import Look, height, look, temperature
+from robench_plugins.attacks.apgd_losses import Look, height, temperature
 from robench_plugins.attacks.apgd_steps import momentum_step, random_start, sparse_step, widened
 from robench_plugins.attacks.losses import cotangent
 from robench_plugins.attacks.regions import Region
@@ -88,20 +87,6 @@ def test_only_cross_entropy_on_odd_logits_gets_a_temperature():
     z = torch.tensor([[6.0, 0.0, 1.0], [6e4, 0.0, 1.0], [6e-4, 0.0, 1e-4], [1.0, 1.0, 1.0], [torch.nan, 1.0, 2.0]])
     assert temperature("ce", z).tolist() == pytest.approx([1, 10 / 6e4, 10 / 6e-4, 1, 1])
     assert temperature("dlr", z).tolist() == [1] * 5
-
-
-def test_looks_average_over_draws():
-    """Logits ±(x, 0) around a mean: one draw misleads, the mean of two does not."""
-    signs = iter([3.0, -1.0])
-
-    def logits(x):
-        return torch.stack([next(signs) * x[:, 0] + x[:, 1], torch.zeros(len(x))], 1)
-
-    x, y = torch.tensor([[0.5, 0.25]]), torch.tensor([0])
-    seen = look(Function(logits, (2,), 2), x, y, "margin", draws=2)
-    torch.testing.assert_close(seen.way, torch.tensor([[-2.0, -2.0]]))  # the sum: ways have no length
-    assert seen.margin.item() == pytest.approx(1.0 * 0.5 + 0.25)
-    assert seen.loss.item() == pytest.approx(-0.75)
 
 
 def region(norm, eps, x, domain=None):
