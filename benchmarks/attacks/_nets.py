@@ -139,6 +139,7 @@ LISTS: dict[str, Sequence[Net]] = {
         Net("dev-ibp", "digits", _ibp("0.15", width=6, epochs=100), 2, 0, _eps(0.17, 0.5, 0.9), 500),
         Net("dev-standard", "digits", Standard(width=4, epochs=40), 3, 0, _eps(0.08, 0.4, 1.05), 500),
         Net("dev-mlp", "digits", _pgd("linf", "0.1", arch="mlp", width=8, epochs=60), 4, 0, _eps(0.13, 0.6, 1.4), 500),
+        Net("dev-pgd-l1", "digits", _pgd("l1", "2", width=6, epochs=60), 6, 0, _eps(0.1, 0.5, 2.0), 500),
         Net("dev-mnist-ibp", "mnist", _ibp("0.2", width=4, epochs=20), 5, 0, _eps(0.2, 1.0, 5.0), 300),
     ],
     "test": [

@@ -26,13 +26,14 @@ __all__ = ["Portfolio"]
 _PROBE: Final[tuple[str, Attack]] = ("probe", Probe())
 _SHORT: Final[tuple[str, Attack]] = ("apgd:steps=20", APGD(steps=20))
 _RACE: Final[tuple[str, Attack]] = ("race", Race())
-_MORE: Final[tuple[str, Attack]] = ("race:restarts=6,targets=3", Race(restarts=6, targets=3))
+_MORE: Final[tuple[str, Attack]] = ("race:targets=3", Race(targets=3))
+_LONG: Final[tuple[str, Attack]] = ("apgd", APGD())
 _NEAREST: Final[tuple[str, Attack]] = ("fab:restarts=1,steps=20,targets=3", FAB(restarts=1, steps=20, targets=3))
-_SCORES: Final[tuple[str, Attack]] = ("square:queries=300", Square(queries=300))
+_SCORES: Final[tuple[str, Attack]] = ("square:queries=250", Square(queries=250))
 _NEAREST_IN_FULL: Final[tuple[str, Attack]] = ("fab:restarts=1,targets=9", FAB(restarts=1, targets=9))
 _SCORES_IN_FULL: Final[tuple[str, Attack]] = ("square", Square())
 
-_CLOSE = 0.2
+_CLOSE = 0.3
 """A sample is close to falling when the lowest margin met is below this share of the clean one."""
 
 _FURTHER = 0.05
@@ -52,12 +53,13 @@ class Portfolio:
     1. `probe`: do gradients tell the truth? It breaks what falls to three steps.
     2. `apgd:steps=20`: a short untargeted run.
     3. `race`: short runs towards nine classes, then restarts towards the two that got furthest.
-    4. `race:restarts=6,targets=3`, where the lowest margin met is below a fifth of the clean one.
-    5. `fab:restarts=1,steps=20,targets=3` and 6. `square:queries=300`: the checks, by a minimum-norm attack and without
+    4. `race:targets=3`, more restarts, and 5. `apgd`, one long run, where the lowest margin met is below .3 of the
+       clean one.
+    6. `fab:restarts=1,steps=20,targets=3` and 7. `square:queries=250`: the checks, by a minimum-norm attack and without
        gradients.
-    7. `fab:restarts=1,targets=9` and 8. `square`, as in AutoAttack, for samples where gradients seem to mislead: one
-       rare indicator of the probe is beyond its threshold, or two others, or stage 6 met a margin lower
-       than all gradients did by more than a twentieth of the clean one.
+    8. `fab:restarts=1,targets=9` and 9. `square`, as in AutoAttack, for samples where gradients seem to mislead: one
+       rare indicator of the probe is beyond its threshold, or two others, or stage 7 met a margin lower than all
+       gradients did by more than a twentieth of the clean one.
     """
 
     def applies(self, classifier: Classifier, norm: Norm) -> str | None:
@@ -74,7 +76,9 @@ class Portfolio:
         lowest = _known(probed.margin)
         for spec, attack in (_SHORT, _RACE):
             lowest = torch.fmin(lowest, _known((yield spec, attack, None).margin))
-        lowest = torch.fmin(lowest, _known((yield *_MORE, lowest < _CLOSE * clean).margin))
+        close = lowest < _CLOSE * clean
+        for spec, attack in (_MORE, _LONG):
+            lowest = torch.fmin(lowest, _known((yield spec, attack, close).margin))
         yield *_NEAREST, None
         checked = yield *_SCORES, None
         misled |= _known(checked.margin) < lowest - _FURTHER * clean
