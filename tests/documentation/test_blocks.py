@@ -27,7 +27,7 @@ PAGES = ("README.md", "docs/evaluate.md", "docs/suites.md", "docs/backends.md")
 MAIN_JOB_ON = PAGES[:2]
 SET_UP = "python3.11 -m venv"
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("documentation"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 class Block(NamedTuple):
@@ -50,6 +50,12 @@ TO_RUN = [
     for block in blocks(page)
     if block.language in ("sh", "python", "toml") and SET_UP not in block.code and block.code != MAIN_JOB
 ]
+
+
+def needed(block: Block) -> str:
+    """Return which framework a block is about; "" where robench's own requirements are enough."""
+    return next((module for module in ("jax", "tensorflow") if f"import {module}" in block.code), "")
+
 
 # What the pages take for granted: the reader's own network and data.
 YOURS = """
@@ -154,9 +160,16 @@ def port() -> Iterator[int]:
         server.shutdown()
 
 
-@pytest.mark.parametrize("block", TO_RUN, ids=lambda block: f"{block.page}: {block.code.strip().splitlines()[0][:60]}")
-def test_blocks_run_as_pasted(workspace: Workspace, block: Block, port: int) -> None:
-    for module in ("jax", "tensorflow"):
-        if f"import {module}" in block.code and importlib.util.find_spec(module) is None:
-            pytest.skip(f"no {module}")
-    workspace.run(block.language, block.code.replace("127.0.0.1:8765", f"127.0.0.1:{port}"))
+@pytest.mark.parametrize("page", PAGES)
+def test_blocks_run_as_pasted(workspace: Workspace, page: str, port: int) -> None:
+    """All blocks of a page in one test: those below use what those above made."""
+    for block in TO_RUN:
+        if block.page == page and not needed(block):
+            workspace.run(block.language, block.code.replace("127.0.0.1:8765", f"127.0.0.1:{port}"))
+
+
+@pytest.mark.parametrize("block", [block for block in TO_RUN if needed(block)], ids=lambda block: needed(block))
+def test_blocks_about_other_frameworks_run_as_pasted(workspace: Workspace, block: Block) -> None:
+    if importlib.util.find_spec(needed(block)) is None:
+        pytest.skip(f"no {needed(block)}")
+    workspace.run(block.language, block.code)
