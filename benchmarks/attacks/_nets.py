@@ -74,7 +74,7 @@ class Net:
         module = build(settings.arch, settings.width, blank, shape, classes, init, torch.Generator())
         module.load_state_dict(torch.load(file))
         module.eval().requires_grad_(False)
-        return self.masked(module) if self.masked else module
+        return self.masked(module).eval() if self.masked else module
 
     def _training_samples(self) -> Samples:
         if self.data == "digits":
