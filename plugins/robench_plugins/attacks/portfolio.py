@@ -40,7 +40,7 @@ _FURTHER = 0.05
 """The search by scores got further than gradients when its margin is lower by more than this share of the clean one: as
 for the probe's `single-step-stronger`. By less, both may have got to the same corner of the ball."""
 
-_RARE = 0.05
+_RARE = 0.08
 """An indicator is rare on honest classifiers when it takes no more than this share of the samples to raise it."""
 
 
