@@ -6,6 +6,7 @@ nothing is known about its inside, so there are no gradients and no graph.
 
 from __future__ import annotations
 
+import operator
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from robench.classifier import Outputs
 from robench.errors import InputError
-from robench.graph import check_input, identify
+from robench.graph import check_input, identify, shape_of
 from robench.text import one_line
 
 __all__ = ["ArrayClassifier", "fingerprint_of", "from_function"]
@@ -25,7 +26,8 @@ __all__ = ["ArrayClassifier", "fingerprint_of", "from_function"]
 Function = Callable[[npt.NDArray[Any]], Any]
 
 _DTYPES = (torch.float32, torch.float64)
-_SKLEARN = ("sklearn", "scipy", "numpy")
+# Functions hold estimators of these as often as they are handed over themselves.
+_PICKLED = ("sklearn", "scipy", "numpy")
 
 
 class ArrayClassifier:
@@ -43,7 +45,7 @@ class ArrayClassifier:
     def __init__(
         self,
         function: Function,
-        input_shape: Sequence[int],
+        input_shape: Sequence[int] | int,
         classes: int,
         *,
         fingerprint: str,
@@ -58,10 +60,8 @@ class ArrayClassifier:
 
         Raises InputError for settings that cannot be.
         """
-        self.input_shape = tuple(int(size) for size in input_shape)
-        if not self.input_shape or min(self.input_shape) < 1:
-            raise InputError(f"input_shape {list(self.input_shape)}: give the shape of one input, like (3, 32, 32)")
-        if int(classes) != classes or classes < 2:
+        self.input_shape = shape_of(input_shape)
+        if not hasattr(classes, "__index__") or operator.index(classes) < 2:
             raise InputError(f"classes is {classes!r}: a classifier has 2 or more")
         if outputs not in get_args(Outputs):
             raise InputError(f"outputs is {outputs!r}: choose logits or labels")
@@ -118,7 +118,7 @@ class ArrayClassifier:
 
 def from_function(
     function: Function,
-    input_shape: Sequence[int],
+    input_shape: Sequence[int] | int,
     classes: int,
     *,
     outputs: Outputs = "logits",
@@ -130,8 +130,9 @@ def from_function(
     Args:
         function: takes a NumPy array [B, *input_shape] of `dtype` in the dataset's own domain; returns logits
             [B, classes] or, with `outputs="labels"`, integers [B], as anything that `numpy.asarray` takes. The answer
-            for a sample must not depend on the rest of the batch, nor on chance.
-        input_shape: shape of one input.
+            for a sample must not depend on the rest of the batch, nor on chance. Logits are taken as float64: of
+            longdoubles, and of integers beyond 53 bits, the rest is lost, and what differs there alone is a tie.
+        input_shape: shape of one input; a number for flat ones.
         classes: number of classes.
         outputs: `logits`: scores, the largest decides, equal ones are an error; `labels`: decisions alone.
         identity: what names the function for good: a text such as `"acme-vision v3"`, or its weights as NumPy arrays in
@@ -144,7 +145,7 @@ def from_function(
     """
     if not callable(function):
         raise InputError(f"a {type(function).__name__} is no function: give one from an array to logits or labels")
-    shape = tuple(int(size) for size in input_shape)
+    shape = shape_of(input_shape)
     fingerprint, identified = fingerprint_of(function, identity, (shape, classes, outputs, dtype))
     return ArrayClassifier(
         function,
@@ -166,7 +167,7 @@ def fingerprint_of(
     What is not known has a fingerprint of its own each time. Raises InputError for an identity that cannot be hashed.
     """
     if identity is None:
-        found, known = identify(label, "content", value, *settings, packages=_SKLEARN)
+        found, known = identify(label, "content", value, *settings, packages=_PICKLED)
         return (found, True) if known else (secrets.token_hex(32), False)
     found, known = identify(label, "identity", identity, *settings)
     if not known:

@@ -142,12 +142,17 @@ class Tally:
 class Counted:
     """A classifier, deterministic or randomized, that counts the rows passed forwards and backwards through it.
 
-    Plugins get one of their own: what they do to it changes neither what the runner asks nor what it counted.
+    Plugins get one of their own: what they do to it changes neither what the runner asks nor what it counted. A
+    classifier of unknown make is asked about copies, so that it cannot write into the points that are judged.
     """
 
     def __init__(self, classifier: Any, tally: Tally | None = None) -> None:
         """Wrap `classifier` and count into `tally`."""
+        from robench.graph import GraphClassifier, ModuleClassifier, RandomModule
+
         self._inner = classifier
+        # These leave their argument alone, or copy it themselves.
+        self._known = type(classifier) in (GraphClassifier, ModuleClassifier, RandomModule, Counted)
         self._tally = tally or Tally()
         self.input_shape: tuple[int, ...] = classifier.input_shape
         self.classes: int = classifier.classes
@@ -160,14 +165,20 @@ class Counted:
 
     def logits(self, x: Tensor) -> Tensor:
         """Return the logits of `x`, counting its rows; a gradient taken through them is counted too."""
-        return self._counted(self._inner.logits(x))
+        return self._counted(self._inner.logits(x if self._known else x.clone()), len(x))
 
     def sample(self, x: Tensor, stream: Stream) -> Tensor:
         """Return the logits of one draw of a randomized classifier, counted likewise."""
-        return self._counted(self._inner.sample(x, stream))
+        return self._counted(self._inner.sample(x if self._known else x.clone(), stream), len(x))
 
-    def _counted(self, out: Tensor) -> Tensor:
-        self._tally.forwards += len(out)
+    def _counted(self, out: Any, count: int) -> Tensor:
+        if not isinstance(out, Tensor) or out.shape != (count, self.classes) or not out.is_floating_point():
+            shown = f"{out.dtype} {list(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
+            raise InputError(
+                f"the model gives {shown} for {count} inputs: logits must be a tensor of floats "
+                f"[{count}, {self.classes}]"
+            )
+        self._tally.forwards += count
         if out.requires_grad:
             out.register_hook(self._count_backward)  # type: ignore[no-untyped-call]
         return out
@@ -175,9 +186,10 @@ class Counted:
     def _count_backward(self, gradient: Tensor) -> None:
         self._tally.backwards += len(gradient)
 
-    def charge(self, forwards: int) -> None:
+    def charge(self, forwards: int, backwards: int = 0) -> None:
         """Count passes that are made elsewhere."""
         self._tally.forwards += forwards
+        self._tally.backwards += backwards
 
     def take(self) -> tuple[int, int]:
         """Return (forwards, backwards) since the last call, and start again at 0."""

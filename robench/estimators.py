@@ -14,6 +14,7 @@ import torch
 from robench.arrays import ArrayClassifier, fingerprint_of
 from robench.classifier import Outputs
 from robench.errors import InputError
+from robench.graph import shape_of
 from robench.text import one_line
 
 __all__ = ["from_sklearn"]
@@ -23,7 +24,7 @@ Method = Literal["decision_function", "predict_proba", "predict"]
 
 def from_sklearn(
     estimator: Any,
-    input_shape: Sequence[int] | None = None,
+    input_shape: Sequence[int] | int | None = None,
     *,
     method: Method | None = None,
     identity: object = None,
@@ -49,7 +50,7 @@ def from_sklearn(
     labels = np.asarray(known)
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or not np.array_equal(labels, np.arange(len(labels))):
         raise InputError(f"{name} was fitted on the labels {one_line(labels, 60)}: fit it on 0 to {len(labels) - 1}")
-    shape = (int(features),) if input_shape is None else tuple(int(size) for size in input_shape)
+    shape = shape_of(int(features) if input_shape is None else input_shape)
     if math.prod(shape) != features:
         raise InputError(f"{name} takes {features} features, but input_shape {list(shape)} has {math.prod(shape)}")
     offered = [one for one in get_args(Method) if callable(getattr(estimator, one, None))]
@@ -93,9 +94,8 @@ def from_sklearn(
 def _deciding(estimator: Any) -> Any:
     """Return the estimator that decides: the last step of a pipeline, the best one of a search."""
     while True:
-        inner = (
-            getattr(estimator, "best_estimator_", None) or (getattr(estimator, "steps", None) or [(None, None)])[-1][1]
-        )
+        steps = getattr(estimator, "steps", None)
+        inner = steps[-1][1] if steps else getattr(estimator, "best_estimator_", None)
         if inner is None:
             return estimator
         estimator = inner

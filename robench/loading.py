@@ -217,8 +217,9 @@ def samples_from(x: Any, y: Any, domain: tuple[float, float] = (0.0, 1.0)) -> Sa
     x, y = (one.detach().cpu().numpy() if isinstance(one, torch.Tensor) else np.asarray(one) for one in (x, y))
     if len(x) != len(y):
         raise InputError(f"{len(x)} inputs but {len(y)} labels: x and y must have one entry for each sample")
-    if x.ndim < 2 or y.ndim != 1 or y.dtype.kind not in "iu" or x.dtype.kind != "f":
+    if x.ndim < 2 or y.ndim != 1 or y.dtype.kind not in "iu" or x.dtype.kind != "f" or x.dtype.itemsize > 8:
         raise InputError(f"x {x.dtype} {list(x.shape)} and y {y.dtype} {list(y.shape)}: need floats [N, ...], ints [N]")
+    x = x.astype(x.dtype.newbyteorder("="), copy=False)  # torch reads no other
     classes = tuple(str(label) for label in range(int(y.max(initial=0)) + 1))
     return Samples(x, y.astype(np.int64), np.arange(len(y)), Domain(*map(float, domain)), classes)
 

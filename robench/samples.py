@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -57,7 +57,12 @@ class Samples:
     thresholds: dict[Norm, tuple[str, ...]] | None = None
 
     def __post_init__(self) -> None:
-        """Check shapes and labels. Raises DataError."""
+        """Check shapes, labels and names. Raises DataError."""
+        given: Any = self.classes  # a list or an array too
+        named = isinstance(given, Iterable) and all(isinstance(name, str) for name in given)
+        if isinstance(given, str) or not named:
+            raise DataError(f"classes are {given!r}: give the classes' names, a text for each label")
+        object.__setattr__(self, "classes", tuple(str(name) for name in given))
         n = len(self.y)
         if not (len(self.x) == n == len(self.index)):
             raise DataError(f"x, y and index differ in length: {len(self.x)}, {n}, {len(self.index)}")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from robench.classifier import is_random
+from robench.classifier import Counted, is_random
 from robench.contracts import Attack, AttackModifier, Certifier
 from robench.errors import InputError
 from robench.evaluation._settings import Settings
@@ -165,4 +165,5 @@ def _inapplicable(evaluator: Evaluator, subject: Subject, norm: Norm) -> str | N
     if is_random(subject.classifier) and evaluator.side == "certificate":
         return "it draws at inference: r* is not defined, so there is nothing to certify"
     applies = getattr(evaluator.value, "applies", None)
-    return cast("str | None", applies(subject.classifier, norm)) if applies else None
+    # Counted, as the runner hands it out: its answers are checked.
+    return cast("str | None", applies(Counted(subject.classifier), norm)) if applies else None

@@ -14,7 +14,7 @@ from robench.errors import PluginError
 from robench.evaluation._manifest import with_stages
 from robench.evaluation._prepare import Prepared
 from robench.evaluation._tables import tables
-from robench.graph import fingerprint
+from robench.graph import fingerprint, full_precision
 from robench.runner import chunks, evaluate_chunk
 from robench.runs import Manifest, Run
 
@@ -24,6 +24,7 @@ COMMIT_SECONDS = 2.0
 """A part is put when this much time has passed: what a killed process may lose, besides the chunk at hand."""
 
 
+@full_precision()
 def execute(
     prepared: Prepared,
     run: Run,

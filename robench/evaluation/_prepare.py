@@ -16,6 +16,7 @@ from robench.evaluation._evaluators import choose
 from robench.evaluation._manifest import first_manifest
 from robench.evaluation._settings import Settings
 from robench.fields import first_problem
+from robench.graph import full_precision
 from robench.loading import (
     PRECISIONS,
     Data,
@@ -53,8 +54,11 @@ class Prepared:
     unidentified: tuple[str, ...] = ()
 
 
+@full_precision()
 def prepare(settings: Settings) -> Prepared:
     """Load and check everything that a run needs. Raises InputError before anything is written."""
+    if torch.get_default_device().type == "meta":
+        raise InputError("torch's default device is meta, which computes nothing: leave `with torch.device('meta')`")
     plugins = registry.load_plugins()
     norm = parse_norm(settings.norm)
     epsilons = _epsilons(settings.eps)

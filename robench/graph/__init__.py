@@ -5,7 +5,7 @@ user's module, whatever is in it. `robench.graph.operators` lists the vocabulary
 """
 
 from robench.graph._checkpoint import check_folder, load, read_metadata, save
-from robench.graph._classifier import GraphClassifier, check_input
+from robench.graph._classifier import GraphClassifier, check_input, shape_of
 from robench.graph._fingerprint import fingerprint
 from robench.graph._from_module import from_module
 from robench.graph._identity import identify
@@ -15,6 +15,7 @@ from robench.graph._onnx import from_onnx
 from robench.graph._onnx_file import read_onnx
 from robench.graph._opaque import ModuleClassifier
 from robench.graph._precision import full_precision, in_precision
+from robench.graph._random_module import RandomModule
 from robench.graph._torch import from_torch
 from robench.graph.operators import OPERATORS, Operator, group_sort, validate
 
@@ -27,6 +28,7 @@ __all__ = [
     "ModuleClassifier",
     "Node",
     "Operator",
+    "RandomModule",
     "check_folder",
     "check_input",
     "fingerprint",
@@ -41,5 +43,6 @@ __all__ = [
     "read_metadata",
     "read_onnx",
     "save",
+    "shape_of",
     "validate",
 ]

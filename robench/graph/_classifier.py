@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from robench.graph._ir import Graph
 from robench.graph._precision import in_precision
 from robench.graph.operators import OPERATORS, validate
 
-__all__ = ["GraphClassifier", "check_input"]
+__all__ = ["GraphClassifier", "check_input", "shape_of"]
 
 
 def check_input(x: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
@@ -23,6 +24,18 @@ def check_input(x: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
             f"inputs are {list(x.shape)} of {x.dtype}; the classifier takes "
             f"[{', '.join(('batch', *map(str, shape)))}] of {dtype}"
         )
+
+
+def shape_of(input_shape: Sequence[int] | int) -> tuple[int, ...]:
+    """Return the shape of one input as a tuple; a number stands for a flat input. Raises InputError."""
+    try:
+        given = [input_shape] if not hasattr(input_shape, "__iter__") else input_shape
+        shape = tuple(operator.index(size) for size in given)
+    except TypeError:
+        shape = ()
+    if not shape or min(shape) < 1:
+        raise InputError(f"input_shape {input_shape!r}: give the shape of one input, like (3, 32, 32)")
+    return shape
 
 
 class GraphClassifier:

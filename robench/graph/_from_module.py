@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from robench.classifier import Classifier
 from robench.errors import GraphError, InputError
-from robench.graph._classifier import GraphClassifier
+from robench.graph._classifier import GraphClassifier, shape_of
 from robench.graph._ir import Graph
 from robench.graph._module import GraphModule
 from robench.graph._opaque import ModuleClassifier
@@ -52,6 +52,7 @@ def from_module(
 ) -> RandomModule: ...
 
 
+@full_precision()
 def from_module(
     module: nn.Module,
     input_shape: Sequence[int],
@@ -73,7 +74,7 @@ def from_module(
     if randomized:
         return RandomModule(module, input_shape, device, dtype)
     refuse_training(module)
-    shape = tuple(int(size) for size in input_shape)
+    shape = shape_of(input_shape)
     parameter = next((p for p in (*module.parameters(), *module.buffers()) if p.is_floating_point()), torch.empty(0))
     probes = _probes(shape).to(parameter)
     with _kept_buffers(module):
@@ -169,7 +170,7 @@ def _in_double(module: nn.Module, probes: Tensor) -> tuple[nn.Module, Tensor] | 
     try:
         copied = copy.deepcopy(getattr(module, "_orig_mod", module)).requires_grad_(False).double()
         with kept_random_state(), torch.no_grad(), full_precision():
-            logits = copied(probes.double())
+            logits = copied(probes.to(torch.float64, copy=True))
         return (copied, logits) if logits.dtype == torch.float64 else None
     except Exception:  # whatever the user's code does in another dtype
         return None

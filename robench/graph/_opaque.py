@@ -48,7 +48,8 @@ class ModuleClassifier:
     def logits(self, x: Tensor) -> Tensor:
         """Return logits [B, classes] for `x` [B, ...]. Raises InputError for another shape or dtype."""
         check_input(x, self.input_shape, self.dtype)
-        out: Tensor = self._module(x)
+        # A copy: whatever the module does to its argument, the caller's points stay as they are.
+        out: Tensor = self._module(x.clone())
         return out
 
     def __repr__(self) -> str:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from robench.errors import InputError
-from robench.graph._classifier import check_input
+from robench.graph._classifier import check_input, shape_of
 from robench.graph._opaque import module_fingerprint
 from robench.graph._torch import kept_random_state
 
@@ -60,7 +60,7 @@ class RandomModule:
         except Exception as error:
             raise InputError(f"{name} cannot be copied: {error}") from None
         self._module = copied.requires_grad_(False).to(device=device, dtype=dtype)
-        self.input_shape = tuple(int(size) for size in input_shape)
+        self.input_shape = shape_of(input_shape)
         self.dtype = dtype
         self.device = torch.device(device)
         with torch.no_grad():
@@ -87,7 +87,7 @@ class RandomModule:
                 torch.manual_seed(seed)
                 np.random.seed(seed % 2**32)
                 random.seed(seed)
-                made.append(self._module(x[row : row + 1]))
+                made.append(self._module(x[row : row + 1].clone()))  # it may write into its argument
         return made
 
     def __repr__(self) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from robench.errors import PluginError
+from robench.errors import PluginError, SpecError
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +23,10 @@ def compose(parts: Sequence[Part]) -> Any:
     value = base.value
     if base.kind == "models":
         return _Wrapped(base, tuple(links)) if links else value
+    names = [link.name for link in links]
+    if base.kind == "attacks" and len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise SpecError(f"{' | '.join(part.canonical for part in parts)!r}: {twice} stands there twice: leave one out")
     for link in links:
         value = link.value.apply(value) if base.kind == "datasets" else link.value.modify(value)
     return value

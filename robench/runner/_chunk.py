@@ -15,6 +15,7 @@ from torch import Tensor
 
 from robench.classifier import Counted, Tally
 from robench.contracts import Attack, Certifier, CompositeAttack, Outcome, Proposal
+from robench.distances import distance
 from robench.errors import PluginError
 from robench.evidence import Kind
 from robench.runner._answers import Claims, call, checked_certificates, checked_proposal, checked_stage, spread
@@ -183,7 +184,7 @@ class Chunk:
             )
             proposal = checked_proposal(work.spec, made, self.x[part])
             searched = self.searched.take()
-            return proposal, searched, self._judge(part, proposal.points, work.threat)
+            return proposal, searched, self._judge(work.spec, part, proposal.points, work.threat)
 
         size, device = len(self.x), self.x.device
         broken = torch.zeros(size, dtype=torch.bool, device=device)
@@ -225,7 +226,7 @@ class Chunk:
             )
             claims = checked_certificates(spec, made, self.x[part], threat, evaluator.kind == "verifier")
             searched = self.searched.take()
-            return claims, searched, None if claims.points is None else self._judge(part, claims.points, threat)
+            return claims, searched, None if claims.points is None else self._judge(spec, part, claims.points, threat)
 
         proven = self.lower.setdefault(spec, torch.zeros_like(self.upper))
         for part, seconds, (claims, searched, verdict) in self._guarded(work, prove):
@@ -239,8 +240,20 @@ class Chunk:
         """Return a classifier to hand to a plugin: a fresh one each time."""
         return Counted(self.plan.classifier, self.searched)
 
-    def _judge(self, rows: Tensor, points: Tensor, threat: Threat) -> Verdict:
-        return self.judge.judge(self.x[rows], self.y[rows], points, threat)
+    def _judge(self, spec: str, rows: Tensor, points: Tensor, threat: Threat) -> Verdict:
+        verdict = self.judge.judge(self.x[rows], self.y[rows], points, threat)
+        self._check_within(spec, rows, verdict.points, threat)
+        return verdict
+
+    def _check_within(self, spec: str, rows: Tensor, points: Tensor, threat: Threat) -> None:
+        """Raise PluginError where a point, as it is to be kept, is no longer within domain and budget."""
+        lower, upper = threat.domain.box(self.x[rows])
+        outside = ~((points >= lower) & (points <= upper)).flatten(1).all(1)
+        if threat.eps is not None:
+            outside |= ~(distance(points, self.x[rows], threat.norm) <= threat.eps)
+        if outside.any():
+            sample = self.indices[int(rows[outside][0])]
+            raise PluginError(spec, f"the point of sample {sample} left domain or budget while it was judged")
 
     def _stream(self, spec: str, rows: Tensor) -> Stream:
         indices = [self.indices[row] for row in rows.tolist()]
@@ -333,15 +346,12 @@ class Chunk:
         if count:
             nothing = np.zeros(count, np.int64)
             self.blocks.append(
-                Block(
+                Block.open(
+                    work.rows.cpu().numpy(),
                     evaluator=work.spec,
                     kind=work.kind,
                     norm=work.threat.norm,
                     eps=work.threat.eps,
-                    rows=work.rows.cpu().numpy(),
-                    lower=np.zeros(count),
-                    upper=np.full(count, np.inf),
-                    confidence=np.ones(count),
                     status=["error"] * count,
                     forwards=nothing,
                     backwards=nothing,

@@ -92,15 +92,12 @@ class RandomChunk(Chunk):
         self.correct = (trial > 0) & ~error
         forwards, backwards = spread(self.judge.classifier.take(), None, size)
         self.blocks.append(
-            Block(
+            Block.open(
+                np.arange(size),
                 evaluator="clean",
                 kind="clean",
                 norm=None,
                 eps=None,
-                rows=np.arange(size),
-                lower=np.zeros(size),
-                upper=np.full(size, np.inf),
-                confidence=np.ones(size),
                 status=["error" if bad else "open" for bad in error.tolist()],
                 forwards=forwards,
                 backwards=backwards,
@@ -124,6 +121,7 @@ class RandomChunk(Chunk):
             finite = points.flatten(1).isfinite().all(1)
             points = project(torch.where(per_sample(finite, points), points, self.x[part]), self.x[part], work.threat)
             votes = self._vote(part, points, work.spec, work.threat.norm, work.threat.eps)
+            self._check_within(work.spec, part, points, work.threat)
             self.judge.classifier.take()
             return proposal, searched, points, votes, votes.error | ~finite
 
@@ -166,15 +164,12 @@ class RandomChunk(Chunk):
         ]
         told = made.detail or [None] * len(part)
         self.blocks.append(
-            Block(
+            Block.open(
+                part.cpu().numpy(),
                 evaluator=work.spec,
                 kind=work.kind,
                 norm=work.threat.norm,
                 eps=work.threat.eps,
-                rows=part.cpu().numpy(),
-                lower=np.zeros(len(part)),
-                upper=np.full(len(part), np.inf),
-                confidence=np.ones(len(part)),
                 status=["error" if bad else "open" for bad in error.tolist()],
                 forwards=cost.forwards,
                 backwards=cost.backwards,

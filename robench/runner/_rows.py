@@ -38,6 +38,12 @@ class Block:
     seconds: float
     detail: Sequence[str | None]
 
+    @classmethod
+    def open(cls, rows: npt.NDArray[np.int64], **columns: Any) -> Block:
+        """Return rows that prove nothing about r*; `columns` are the fields that are left."""
+        count = len(rows)
+        return cls(rows=rows, lower=np.zeros(count), upper=np.full(count, np.inf), confidence=np.ones(count), **columns)
+
 
 @dataclass(frozen=True, eq=False)
 class WitnessBlock:

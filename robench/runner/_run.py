@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from typing import cast
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from robench.classifier import Classifier, RandomizedClassifier, is_random
-from robench.errors import InputError
+from robench.classifier import Classifier, Counted, RandomizedClassifier, is_random
+from robench.errors import InputError, RobenchError
 from robench.graph import full_precision
 from robench.runner._chunk import Chunk, ChunkResult
 from robench.runner._draws import RandomChunk
 from robench.runner._plan import Plan
 from robench.samples import Samples
 from robench.streams import Stream
+from robench.text import one_line
 
 __all__ = ["chunks", "evaluate_chunk", "refuse_undeclared_randomness"]
 
@@ -35,9 +36,8 @@ def chunks(plan: Plan, done: Collection[int], size: int) -> Iterator[tuple[int, 
 def evaluate_chunk(plan: Plan, start: int, stop: int, limit: int, warn: Callable[[str], None]) -> ChunkResult:
     """Evaluate samples start … stop − 1 in batches of at most `limit`."""
     classifier = plan.classifier
-    x = torch.from_numpy(np.ascontiguousarray(plan.samples.batch(start, stop)))
-    x = x.to(device=classifier.device, dtype=classifier.dtype)
-    y = torch.from_numpy(plan.samples.y[start:stop]).to(classifier.device)
+    x = _inputs(classifier, plan.samples, start, stop)
+    y = torch.from_numpy(plan.samples.y[start:stop].copy()).to(classifier.device)
     kind = RandomChunk if is_random(classifier) else Chunk
     with full_precision():
         return kind(plan, x, y, plan.samples.index[start:stop].tolist(), limit, warn).run()
@@ -46,36 +46,53 @@ def evaluate_chunk(plan: Plan, start: int, stop: int, limit: int, warn: Callable
 def refuse_undeclared_randomness(classifier: Classifier | RandomizedClassifier, samples: Samples) -> None:
     """Ask twice about the first samples; raises InputError when the answers differ by more than rounding.
 
-    Of a classifier that draws: when equal streams do not give equal draws. Of any other: also when the answer about a
-    sample alone is another than in the batch.
+    Of a classifier that draws: when equal streams do not give equal draws. Of any other: also when the answers about
+    fewer samples, one and some, are others than in the batch. What it raises, or gives instead of logits, is told too.
     """
-    x = torch.from_numpy(np.ascontiguousarray(samples.batch(0, min(len(samples), 16))))
-    x = x.to(device=classifier.device, dtype=classifier.dtype)
-    random = is_random(classifier)
-    with torch.no_grad(), full_precision():
-        if random:
-            indices = samples.index[: len(x)].tolist()
-            first, second = (
-                cast(RandomizedClassifier, classifier).sample(x, Stream.for_samples(0, "twice", indices, x.device))
-                for _ in range(2)
-            )
-        else:
-            first, second, alone = (cast(Classifier, classifier).logits(rows) for rows in (x, x, x[:1]))
-    if tuple(first.shape) != (len(x), classifier.classes):
-        raise InputError(f"the model gives logits {list(first.shape)}, expected {[len(x), classifier.classes]}")
-    scale = first.abs().nan_to_num(0, 0, 0).max().clamp_min(1)
-    apart = (first - second).abs().nan_to_num(0, 0, 0).max()
+    x = _inputs(classifier, samples, 0, min(len(samples), 16))
+    whole, indices = torch.arange(len(x)), samples.index[: len(x)].tolist()
+    asked, random = Counted(classifier), is_random(classifier)
+
+    def logits(rows: Tensor) -> Tensor:
+        # Copies both ways: an answer may be a buffer that the next one is written into.
+        if not random:
+            return asked.logits(x[rows]).clone()
+        stream = Stream.for_samples(0, "twice", [indices[row] for row in rows.tolist()], x.device)
+        return asked.sample(x[rows], stream).clone()
+
+    parts = [rows for rows in (whole[:1], whole[-3:], whole[:7]) if len(rows) < len(x)]
+    try:
+        with torch.no_grad(), full_precision():
+            first, second = logits(whole), logits(whole)
+            fewer = [(first[rows], logits(rows)) for rows in parts]
+    except RobenchError:
+        raise
+    except Exception as error:
+        raise InputError(f"the model fails on clean samples: {one_line(error)}") from error
+    scale = float(first.abs().nan_to_num(0, 0, 0).max().clamp_min(1))
+    apart = _apart(first, second)
     if apart > 1e-4 * scale and random:
         raise InputError(
-            f"the model's draws differ for equal streams (by {float(apart):.3g}): draw from the stream that `sample` "
-            "is given"
+            f"the model's draws differ for equal streams (by {apart:.3g}): draw from the stream that `sample` is given"
         )
     if apart > 1e-4 * scale:
         raise InputError(
-            f"the model gives different logits for the same input (by {float(apart):.3g}): put it into evaluation "
+            f"the model gives different logits for the same input (by {apart:.3g}): put it into evaluation "
             "mode, or, if it is meant to draw, give it `sample(x, stream)` instead of `logits`"
         )
-    if not random and (first[:1] - alone).abs().nan_to_num(0, 0, 0).max() > 1e-3 * scale:
+    if not random and any(_apart(*pair) > 1e-3 * scale for pair in fewer):
         raise InputError(
             "the model's logits of a sample depend on the others in its batch: put it into evaluation mode"
         )
+
+
+def _apart(one: Tensor, other: Tensor) -> float:
+    """Return the largest difference; infinite where one side alone is not a number, or infinite."""
+    same = (one == other) | (one.isnan() & other.isnan())
+    return float((one - other).abs().masked_fill(same, 0).nan_to_num(torch.inf).max())
+
+
+def _inputs(classifier: Classifier | RandomizedClassifier, samples: Samples, start: int, stop: int) -> Tensor:
+    """Return samples start … stop − 1 as the classifier takes them: a copy, never the user's own array."""
+    x = torch.from_numpy(np.array(samples.batch(start, stop), order="C"))
+    return x.to(device=classifier.device, dtype=classifier.dtype)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.model_selection import GridSearchCV
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -102,6 +103,12 @@ def test_other_answers_are_refused_in_one_line(answer, outputs, told):
     [
         ({"input_shape": ()}, "input_shape"),
         ({"input_shape": (0, 3)}, "input_shape"),
+        ({"input_shape": float("nan")}, "input_shape nan: give the shape"),
+        ({"input_shape": (2, 3.5)}, "input_shape"),
+        ({"input_shape": "ab"}, "input_shape 'ab'"),
+        ({"input_shape": 0}, "input_shape 0"),
+        ({"classes": None}, "classes is None"),
+        ({"classes": "3"}, "2 or more"),
         ({"classes": 1}, "2 or more"),
         ({"classes": 2.5}, "2 or more"),
         ({"outputs": "probabilities"}, "choose logits or labels"),
@@ -113,6 +120,12 @@ def test_other_answers_are_refused_in_one_line(answer, outputs, told):
 def test_settings_that_cannot_be_are_refused(settings, told):
     with pytest.raises(InputError, match=told):
         robench.from_function(**{"function": scores, "input_shape": (2, 3), "classes": 3, **settings})
+
+
+def test_a_number_is_the_shape_of_flat_inputs():
+    assert robench.from_function(scores, 6, 3).input_shape == (6,)
+    one, other = (robench.from_function(scores, shape, 3).fingerprint for shape in (6, [np.int64(6)]))
+    assert one == other
 
 
 def test_inputs_of_another_shape_or_dtype_are_refused():
@@ -248,7 +261,10 @@ def test_what_is_no_fitted_classifier_on_labels_from_zero_is_refused():
         (LogisticRegression().fit(x, y + 1), {}, r"labels \[1 2 3\]: fit it on 0 to 2"),
         (LogisticRegression().fit(x, np.array(["a", "b", "c"])[y]), {}, "fit it on 0 to 2"),
         (LogisticRegression().fit(x, y), {"input_shape": (2, 2)}, "takes 6 features"),
+        (LogisticRegression().fit(x, y), {"input_shape": 5}, r"input_shape \[5\] has 5"),
+        (LogisticRegression().fit(x, y), {"input_shape": (2, None)}, "give the shape of one input"),
         (make_pipeline(StandardScaler(), SVC()).fit(x, y), {}, "by votes"),
+        (GridSearchCV(make_pipeline(StandardScaler(), SVC()), {}, cv=2).fit(x, y), {}, "by votes"),
         (RandomForestClassifier(2).fit(x, y), {"method": "decision_function"}, "it has predict_proba, predict"),
     ):
         with pytest.raises(InputError, match=told) as raised:

@@ -420,6 +420,8 @@ def test_memory_mapped_data_is_read_a_batch_at_a_time(tmp_path):
         ({"dataset": blobs().select([])}, "no samples"),
         ({"dataset": (np.full((4, 6), 2.0, np.float32), np.zeros(4, int))}, "outside the domain"),
         ({"dataset": (np.zeros((4, 6), np.int64), np.zeros(4, int))}, "floats"),
+        ({"dataset": (np.zeros((4, 6), np.longdouble), np.zeros(4, int))}, "floats"),
+        ({"attacks": "pgd | eot:draws=2 | eot:draws=3"}, "eot stands there twice"),
         ({"dataset": (np.zeros((4, 6), np.float32), np.zeros(3, int))}, "4 inputs but 3 labels"),
         ({"dataset": torch.utils.data.TensorDataset(torch.zeros(4, 6))}, "TensorDataset is no dataset"),
         ({"attacks": "pdg"}, "pdg"),
@@ -432,6 +434,14 @@ def test_bad_input_is_one_line_and_writes_nothing(change, message, tmp_path):
         evaluate(given.pop("model"), given.pop("dataset"), **given)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "results").exists()
+
+
+def test_arrays_may_be_read_only_and_of_another_byte_order(tmp_path):
+    x, y = np.array(blobs().x), blobs().y
+    x.flags.writeable = False
+    first = evaluate(trained(), (x, y), eps="0.05", attacks="pgd:steps=3", out=tmp_path / "a")
+    second = evaluate(trained(), (x.astype(">f4"), y), eps="0.05", attacks="pgd:steps=3", out=tmp_path / "b")
+    equal(first, second)
 
 
 def test_undeclared_randomness_is_refused(tmp_path):

@@ -314,6 +314,11 @@ def test_what_cannot_be_chained_is_refused(example):
         example.resolve("attacks", "descent | every")
 
 
+def test_an_attack_modifier_is_applied_once(example):
+    with pytest.raises(SpecError, match=r"'descent \| again:times=3 \| again:times=4': again stands there twice"):
+        _ = example.resolve("attacks", "descent | again:times=3 | again:times=4").value
+
+
 def test_unknown_names_get_the_nearest_or_the_right_kind(example):
     with pytest.raises(SpecError, match="no attack is called 'decent'; did you mean 'descent'"):
         example.resolve("attacks", "decent")

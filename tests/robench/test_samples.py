@@ -52,6 +52,19 @@ def test_bad_labels_and_indices(change, message):
         make(**{"x": np.zeros((6, 4)), **change})
 
 
+@pytest.mark.parametrize("classes", [["a", "b"], ("a", "b"), np.array(["a", "b"])])
+def test_class_names_may_be_any_sequence(classes):
+    samples = make(classes=classes)
+    assert samples.classes == ("a", "b")
+    assert {type(name) for name in samples.select([1]).classes} == {str}
+
+
+@pytest.mark.parametrize("classes", ["ab", [0, 1], None, 2])
+def test_what_names_no_classes_is_refused(classes):
+    with pytest.raises(DataError, match="a text for each label"):
+        make(classes=classes)
+
+
 @pytest.mark.parametrize("value", [1.5, -0.1, np.nan, np.inf])
 def test_values_outside_the_domain_are_refused_by_name(value):
     x = np.zeros((6, 4))
