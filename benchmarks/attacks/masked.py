@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from robench.classifier import Classifier
 
-__all__ = ["MASKS", "Mask", "Masked", "fgsm_trained", "masked", "winners_take_all"]
+__all__ = ["MASKS", "Mask", "Masked", "masked", "winners_take_all"]
 
 Logits = Callable[[Tensor], Tensor]
 
@@ -75,7 +75,7 @@ def _levels(count: int) -> Callable[[Logits, Tensor], Tensor]:
 
 def _dithered(f: Logits, x: Tensor) -> Tensor:
     """Four levels with a fixed random threshold per pixel."""
-    threshold = _fixed(x.shape[1:], 1, x).uniform_(0, 1, generator=_generator(1))
+    threshold = torch.rand((1, *x.shape[1:]), generator=_generator(1), dtype=x.dtype).to(x.device)
     return f((x * 8 + threshold).floor() / 8)
 
 
@@ -212,6 +212,20 @@ def _broken_square_root(f: Logits, x: Tensor) -> Tensor:
     return z + torch.sqrt((0 * x).flatten(1).sum(1, keepdim=True))
 
 
+def _own_confidence(f: Logits, x: Tensor) -> Tensor:
+    """The base's decision with a confidence that knows nothing of it: linear in x, along a direction per class."""
+    decision = _decision(f(x))
+    ways = torch.randn(decision.shape[1], x[0].numel(), generator=_generator(6), dtype=x.dtype).to(x.device)
+    height = ((x.flatten(1) - 0.5) @ ways.T * decision).sum(1, keepdim=True)
+    return decision * (1 + 0.02 * height.clamp(-45, 45))
+
+
+def _noisy_off_grid(f: Logits, x: Tensor) -> Tensor:
+    """Noise drawn at inference, but only where a pixel is no multiple of 1/16: never on the data themselves."""
+    off = (x * 16 != (x * 16).round()).flatten(1).any(1).reshape(-1, *[1] * (x.dim() - 1))
+    return f(x + 0.01 * off * torch.randn_like(x))
+
+
 def _noisy(size: float) -> Callable[[Logits, Tensor], Tensor]:
     """Noise drawn at inference, from the global generator."""
     return lambda f, x: f(x + size * torch.randn_like(x))
@@ -220,10 +234,6 @@ def _noisy(size: float) -> Callable[[Logits, Tensor], Tensor]:
 def _decision(z: Tensor) -> Tensor:
     """Return 1 at the largest logit, 0 elsewhere; without gradient."""
     return F.one_hot(z.detach().argmax(1), z.shape[1]).to(z.dtype)
-
-
-def _fixed(shape: torch.Size, count: int, like: Tensor) -> Tensor:
-    return torch.empty((count, *shape), dtype=like.dtype, device=like.device)
 
 
 def _generator(seed: int) -> torch.Generator:
@@ -261,6 +271,8 @@ MASKS: tuple[Mask, ...] = (
     Mask("gradient drowned in noise", "trap", _backward(_drowned)),
     Mask("gradient of a decoy", "trap", _decoy),
     Mask("square root at 0", "not finite", _broken_square_root),
+    Mask("confidence of its own", "trap", _own_confidence),
+    Mask("noise off the grid", "random", _noisy_off_grid, same=False),
     Mask("noise at inference", "random", _noisy(0.05), same=False),
     Mask("little noise at inference", "random", _noisy(1e-3), same=False),
 )
@@ -302,32 +314,14 @@ def winners_take_all(x: Tensor, y: Tensor, seed: int = 0, epochs: int = 30) -> _
             nn.Flatten(), nn.Linear(x[0].numel(), width), _Winners(), nn.Linear(width, width), _Winners(),
             nn.Linear(width, int(y.max()) + 1),
         )  # fmt: skip
-        _train(net, x, y, epochs, lambda rows, labels: rows)
+        _train(net, x, y, epochs)
     return _Net(net, tuple(x.shape[1:]), int(y.max()) + 1, f"winners take all {seed}")
 
 
-def fgsm_trained(x: Tensor, y: Tensor, eps: float = 0.3, seed: int = 0, epochs: int = 40) -> _Net:
-    """Return a CNN trained against one full step of FGSM, which it learns to survive: catastrophic overfitting."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        net = nn.Sequential(
-            nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 4, stride=2, padding=1), nn.ReLU(),
-            nn.Flatten(), nn.Linear(512, 128), nn.ReLU(), nn.Linear(128, 10),
-        )  # fmt: skip
-
-        def step(rows: Tensor, labels: Tensor) -> Tensor:
-            rows = rows.clone().requires_grad_()
-            (gradient,) = torch.autograd.grad(F.cross_entropy(net(rows), labels), rows)
-            return (rows.detach() + eps * gradient.sign()).clamp(0, 1)
-
-        _train(net, x, y, epochs, step)
-    return _Net(net, tuple(x.shape[1:]), 10, f"fgsm-trained {eps} {seed}")
-
-
-def _train(net: nn.Module, x: Tensor, y: Tensor, epochs: int, points: Callable[[Tensor, Tensor], Tensor]) -> None:
+def _train(net: nn.Module, x: Tensor, y: Tensor, epochs: int) -> None:
     optimiser = torch.optim.Adam(net.parameters(), 1e-3)
     for _ in range(epochs):
         for rows in torch.randperm(len(x)).split(64):
             optimiser.zero_grad()
-            F.cross_entropy(net(points(x[rows], y[rows])), y[rows]).backward()  # type: ignore[no-untyped-call]
+            F.cross_entropy(net(x[rows]), y[rows]).backward()  # type: ignore[no-untyped-call]
             optimiser.step()

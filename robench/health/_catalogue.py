@@ -39,7 +39,8 @@ _ALL: Final = (
     Indicator(
         code="randomness",
         origin="probe",
-        measures="largest difference of two sets of logits of the same input, as a share of the largest logit",
+        measures="largest difference of two sets of logits of the same input, a random point on the ball's rim, as a "
+        "share of the largest logit",
         threshold=1e-4,
         share=0.0,
         source=f"{_AUTOATTACK} (check_randomized)",
@@ -179,6 +180,18 @@ _ALL: Final = (
         share=0.05,
         source=f"{_ATHALYE}: unbounded attacks do not reach 100 % success; share: {_MEASURED}",
         text="an attack without a budget does not succeed",
+        count=_FEW,
+    ),
+    Indicator(
+        code="margin-jumps",
+        origin="probe",
+        measures="fall of the margin over that 256th of the straight way to an error in which it passes through 0, "
+        "as a share of its fall over all of that way",
+        threshold=0.2,
+        share=0.05,
+        source="a function that gradients describe is continuous: near its boundary the margin is near 0; threshold: "
+        f"{_MEASURED}",
+        text="the margin jumps at the decision boundary: it does not tell how near the boundary is",
         count=_FEW,
     ),
     _contradiction(

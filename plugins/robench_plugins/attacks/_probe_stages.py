@@ -26,6 +26,10 @@ _SIZES = (0.35, 0.2)
 """Lengths of the steps that follow the first one, which is half the way to F, in units of ε."""
 
 
+_HALVINGS = 8
+"""Down to 1/256 of the way to an error, on which a continuous margin falls by little, however steep."""
+
+
 @dataclass(frozen=True, eq=False)
 class At:
     """The samples still looked at: `rows` are their positions in the batch, the rest has one entry per row.
@@ -130,8 +134,6 @@ def walk(at: At) -> At:
 def aside(at: At) -> At:
     """Everything that needs no step along the gradient, and an attack without a budget."""
     trail, x, clean = at.trail, at.region.x, at.clean
-    at.put("randomness", read.outputs(clean.logits, trail.look(at.rows, x, keep=False)))
-
     way = _spread(at, "aside")
     ends = [_corner(at, sign * way) for sign in (1, -1)]
     points = [(x + _NEAR * (end - x)).clamp(at.region.lower, at.region.upper) for end in ends]
@@ -141,14 +143,35 @@ def aside(at: At) -> At:
     led = trail.margin[at.rows].clone()
     noise = _corner(at, _spread(at, "noise"))
     slope = trail.climb(at.rows, noise)
+    # Not at x, where a classifier may know what it is asked: noise in a defence comes on where attacks go.
+    at.put("randomness", read.outputs(slope.logits, trail.look(at.rows, noise, keep=False)))
     at.put("noise-stronger", (led - slope.margin) / clean.margin)
     at.put("gradient-alignment", read.cosine(clean.way, slope.way))
 
     anywhere = at.box.maximise(at.way(clean, "anywhere"))
     slope = trail.climb(at.rows, anywhere, keep=False)
-    again = at.look(move(at.box, anywhere, at.way(slope, "anywhere again"), 0.5), keep=False)
-    at.put("unbounded-not-zero", ((slope.margin > 0) & (again > 0)).double())
+    further = move(at.box, anywhere, at.way(slope, "anywhere again"), 0.5)
+    again = at.look(further, keep=False)
+    found = slope.margin <= 0
+    at.put("unbounded-not-zero", (~found & (again > 0)).double())
+    _cross(at, torch.where(per_sample(found, x), anywhere, further), torch.where(found, slope.margin, again))
     return at.still()
+
+
+def _cross(at: At, error: Tensor, margin: Tensor) -> None:
+    """Find the boundary between x and `error` [R, ...] by bisection, where its `margin` says that it is one."""
+    found = (margin <= 0).nonzero()[:, 0]
+    rows, inside, outside = at.rows[found], at.region.x[found], error[found]
+    above, below = at.clean.margin[found], margin[found]
+    drop = above - below
+    for _ in range(_HALVINGS):
+        middle = (inside + outside) / 2
+        now = at.trail.margins(rows, at.trail.look(rows, middle, keep=False))
+        correct = now > 0
+        inside = torch.where(per_sample(correct, middle), middle, inside)
+        outside = torch.where(per_sample(correct, middle), outside, middle)
+        above, below = torch.where(correct, now, above), torch.where(correct, below, now)
+    at.figures.put("margin-jumps", rows, (above - below) / drop)
 
 
 def _everywhere(region: Region, threat: Threat) -> Region:

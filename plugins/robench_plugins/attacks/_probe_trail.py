@@ -11,14 +11,11 @@ from torch import Tensor
 from robench import Classifier, Passes
 from robench.classifier import margins
 from robench.numerics import per_sample
-from robench_plugins.attacks.gradients import pull_back
+from robench_plugins.attacks.gradients import pull_back, rounding
 from robench_plugins.attacks.losses import cotangent
 from robench_plugins.attacks.search import rank_of
 
 __all__ = ["Figures", "Slope", "Trail"]
-
-_SLACK = 1024.0
-"""A sample is settled once its margin is below −1024 u max|logit|: enough to be an error when asked again."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +87,7 @@ class Trail:
         self.points[rows] = torch.where(per_sample(better, points), points, self.points[rows])
         self.margin[rows] = torch.where(better, margin, self.margin[rows])
         self._rank[rows] = torch.where(better, rank, self._rank[rows])
-        self.settled[rows] |= margin < -_SLACK * torch.finfo(margin.dtype).eps * logits.abs().amax(1)
+        self.settled[rows] |= margin < -rounding(logits.abs().amax(1))
 
 
 class Figures:

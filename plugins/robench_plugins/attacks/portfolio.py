@@ -12,6 +12,7 @@ from robench.health import CATALOGUE, beyond, readings
 from robench_plugins.attacks import gradients
 from robench_plugins.attacks.apgd import APGD
 from robench_plugins.attacks.fab import FAB
+from robench_plugins.attacks.hopskipjump import HopSkipJump
 from robench_plugins.attacks.probe import Probe
 from robench_plugins.attacks.race import Race
 from robench_plugins.attacks.square import Square
@@ -29,9 +30,11 @@ _RACE: Final[tuple[str, Attack]] = ("race", Race())
 _MORE: Final[tuple[str, Attack]] = ("race:targets=3", Race(targets=3))
 _LONG: Final[tuple[str, Attack]] = ("apgd", APGD())
 _NEAREST: Final[tuple[str, Attack]] = ("fab:restarts=1,steps=20,targets=3", FAB(restarts=1, steps=20, targets=3))
-_SCORES: Final[tuple[str, Attack]] = ("square:queries=250", Square(queries=250))
+_SCORES: Final[tuple[str, Attack]] = ("square:queries=125", Square(queries=125))
+_DECISIONS: Final[tuple[str, Attack]] = ("hopskipjump:queries=150", HopSkipJump(queries=150))
 _NEAREST_IN_FULL: Final[tuple[str, Attack]] = ("fab:restarts=1,targets=9", FAB(restarts=1, targets=9))
-_SCORES_IN_FULL: Final[tuple[str, Attack]] = ("square", Square())
+_DECISIONS_IN_FULL: Final[tuple[str, Attack]] = ("hopskipjump:queries=3000", HopSkipJump(queries=3000))
+_SCORES_IN_FULL: Final[tuple[str, Attack]] = ("square:queries=2000", Square(queries=2000))
 
 _CLOSE = 0.3
 """A sample is close to falling when the lowest margin met is below this share of the clean one."""
@@ -55,11 +58,12 @@ class Portfolio:
     3. `race`: short runs towards nine classes, then restarts towards the two that got furthest.
     4. `race:targets=3`, more restarts, and 5. `apgd`, one long run, where the lowest margin met is below .3 of the
        clean one.
-    6. `fab:restarts=1,steps=20,targets=3` and 7. `square:queries=250`: the checks, by a minimum-norm attack and without
-       gradients.
-    8. `fab:restarts=1,targets=9` and 9. `square`, as in AutoAttack, for samples where gradients seem to mislead: one
-       rare indicator of the probe is beyond its threshold, or two others, or stage 7 met a margin lower than all
-       gradients did by more than a twentieth of the clean one.
+    6. `fab:restarts=1,steps=20,targets=3`, 7. `square:queries=125` and 8. `hopskipjump:queries=150`: the checks, by a
+       minimum-norm attack, without gradients, and by decisions alone.
+    9. `fab:restarts=1,targets=9`, 10. `hopskipjump:queries=3000` and 11. `square:queries=2000`, for samples where
+       gradients seem to mislead: one rare indicator of the probe is beyond its threshold, or two others, or stage 7 met
+       a margin lower than all gradients did by more than a twentieth of the clean one. Decisions get the most: where
+       gradients mislead, scores often do too.
     """
 
     def applies(self, classifier: Classifier, norm: Norm) -> str | None:
@@ -82,7 +86,9 @@ class Portfolio:
         yield *_NEAREST, None
         checked = yield *_SCORES, None
         misled |= _known(checked.margin) < lowest - _FURTHER * clean
+        yield *_DECISIONS, None
         yield *_NEAREST_IN_FULL, misled
+        yield *_DECISIONS_IN_FULL, misled
         yield *_SCORES_IN_FULL, misled
 
 

@@ -31,12 +31,14 @@ class Probe:
     2. x + (F − x)/8, x + (F − x)/2 and two more steps along gradients, .35ε and .2ε long: do margins fall as g
        promised, does the gradient half-way still point the same way, do several steps do better than one? 4 forwards,
        2 backwards; what is broken leaves.
-    3. x again: are the answers the same? ± ε/8 in a random direction: did g foretell the difference? A random point on
-       the ball's rim, with its gradient: is it worse than the steps, does the gradient still point the same way? Two
-       steps of an attack with no budget but the domain: does it succeed? 6 forwards, 2 backwards.
+    3. ± ε/8 in a random direction: did g foretell the difference? A random point on the ball's rim, with its gradient,
+       and again: is it worse than the steps, does the gradient still point the same way, are the answers the same? Two
+       steps of an attack with no budget but the domain: does it succeed? 6 forwards, 2 backwards. If so, eight halvings
+       of the way to that error: does the margin pass through 0, or does it jump? 8 forwards.
 
-    12 forwards and 5 backwards for a sample that stands. The figures go into the detail's `health`; the thresholds of
-    `robench.health` belong to exactly these steps, so that there is nothing to set. The best point met is proposed.
+    At most 20 forwards and 5 backwards for a sample that stands. The figures go into the detail's `health`; the
+    thresholds of `robench.health` belong to exactly these steps, so that there is nothing to set. The best point met
+    is proposed.
     """
 
     per_eps: ClassVar[bool] = True

@@ -26,10 +26,10 @@ def base():
     return Standard().load(CPU, torch.float32)
 
 
-def evaluated(classifier, folder, attacks=CASCADE, norm="linf", eps="0.12"):
+def evaluated(classifier, folder, attacks=CASCADE, norm="linf", eps="0.12", count=COUNT):
     """(empirical accuracy, grade, reasons)"""
     test = Digits().load("test")
-    data = test.batch(0, COUNT).astype(np.float32), test.y[:COUNT]
+    data = test.batch(0, count).astype(np.float32), test.y[:count]
     done = robench.evaluate(
         classifier, data, norm=norm, eps=eps, attacks=attacks, certifiers=(), batch_size=COUNT, out=folder
     )
@@ -43,12 +43,13 @@ def truth(tmp_path_factory):
     folder = tmp_path_factory.mktemp("truth")
     found = {}
 
-    def of(norm="linf", eps="0.12"):
-        if (norm, eps) not in found:
-            accuracy, grade, _ = evaluated(base(), folder, ("probe", "pgd:steps=30,targets=4"), norm, eps)
+    def of(norm="linf", eps="0.12", count=COUNT):
+        key = norm, eps, count
+        if key not in found:
+            accuracy, grade, _ = evaluated(base(), folder, ("probe", "pgd:steps=30,targets=4"), *key)
             assert grade == "clean"
-            found[norm, eps] = accuracy
-        return found[norm, eps]
+            found[key] = accuracy
+        return found[key]
 
     return of
 
@@ -81,13 +82,12 @@ def test_in_other_norms(name, norm, eps, truth, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["rounded to 8 levels", "logits × 10⁴", "probabilities, temperature 1/10", "saturated outputs",
-     "ripple .003, slope 30", "half of the gradient cut", "pit of period 1/16", "gradient reversed"],
-)  # fmt: skip
+    "name", ["rounded to 8 levels", "half of the gradient cut", "saturated outputs", "logits × 10⁴"]
+)
 def test_what_runs_by_default_calls_no_high_number_clean(name, truth, tmp_path):
-    accuracy, grade, _ = evaluated(masked(base(), BY_NAME[name]), tmp_path, None)
-    assert grade != "clean" or accuracy <= truth() + TOLERANCE
+    """Two that only its stages without gradients break, one whose number stays high, one that harms nothing."""
+    accuracy, grade, _ = evaluated(masked(base(), BY_NAME[name]), tmp_path, None, count=25)
+    assert grade != "clean" or accuracy <= truth(count=25) + TOLERANCE
     assert grade != "flagged" or not BY_NAME[name].harmless
 
 

@@ -21,17 +21,17 @@ from robench.threat import Domain, Threat
 from robench_plugins.attacks.portfolio import Portfolio
 
 NORMS = ("linf", "l2", "l1")
-PROBE, SHORT, RACE, MORE, LONG, NEAREST, SCORES, NEAREST_IN_FULL, SCORES_IN_FULL = SPECS = (
+CHECKS = ("fab:restarts=1,steps=20,targets=3", "square:queries=125", "hopskipjump:queries=150")
+SCORES = CHECKS[1]
+IN_FULL = ("fab:restarts=1,targets=9", "hopskipjump:queries=3000", "square:queries=2000")
+PROBE, SHORT, RACE, MORE, LONG = SEARCHES = (
     "probe",
     "apgd:steps=20",
     "race",
     "race:targets=3",
     "apgd",
-    "fab:restarts=1,steps=20,targets=3",
-    "square:queries=250",
-    "fab:restarts=1,targets=9",
-    "square",
 )
+SPECS = (*SEARCHES, *CHECKS, *IN_FULL)
 HEALTHY = {
     "randomness": 0.0,
     "softmax-outputs": 0.0,
@@ -43,7 +43,7 @@ HEALTHY = {
     "single-step-stronger": 0.0,
     "noise-stronger": -0.3,
 }
-SMALL = {"steps": 4, "heat": 3, "restarts": 1, "queries": 12}
+SMALL = {"steps": 3, "heat": 2, "restarts": 1, "targets": 1, "queries": 8}
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,8 @@ class Small(Portfolio):
             while True:
                 spec, attack, mask = schedule.send(outcome)
                 fields = {field.name for field in dataclasses.fields(attack)}
-                short = {"steps": 4, "heat": 3, "restarts": 1, "queries": 12}
-                outcome = yield (
-                    spec,
-                    dataclasses.replace(attack, **{k: v for k, v in short.items() if k in fields}),
-                    mask,
-                )
+                short = {name: min(getattr(attack, name), most) for name, most in SMALL.items() if name in fields}
+                outcome = yield spec, dataclasses.replace(attack, **short), mask
         except StopIteration:
             return
 
@@ -89,8 +85,8 @@ def test_breaks_what_can_be_broken_on_the_named_list(norm, tmp_path):
     within = hit = 0
     for name in (*RELU, *LINEAR):
         case = known(name)
-        x, y, radii = case.x[:20].numpy(), case.y[:20].numpy(), case.radii[norm][:20]
-        eps = float(np.quantile(radii, 0.6, method="nearest"))
+        x, y, radii = case.x[:12].numpy(), case.y[:12].numpy(), case.radii[norm][:12]
+        eps = float(np.quantile(radii, 0.8, method="nearest"))
         data = samples(x, y, case.domain, case.classifier.classes)
         _, left = attacked(case.classifier, data, norm, eps, tmp_path / name, precision="fp64")
         assert left[radii > eps].all()
@@ -141,13 +137,13 @@ def test_the_schedule_follows_from_probe_and_margins():
     )
     every = list(range(8))
     assert list(got) == list(SPECS)
-    assert all(got[spec] == every for spec in (PROBE, SHORT, RACE, NEAREST, SCORES))
+    assert all(got[spec] == every for spec in (PROBE, SHORT, RACE, *CHECKS))
     assert got[MORE] == got[LONG] == [1]
     # Nobody probed the last: nothing speaks for gradients there.
-    assert got[NEAREST_IN_FULL] == got[SCORES_IN_FULL] == [2, 4, 5, 7]
+    assert all(got[spec] == [2, 4, 5, 7] for spec in IN_FULL)
     # Indicators that decide nothing do not either.
     shown = next(code for code, one in CATALOGUE.items() if not one.decides and code != "logit-scale")
-    assert scheduled([{"health": {**HEALTHY, shown: 1e9}}], {})[SCORES_IN_FULL] == []
+    assert scheduled([{"health": {**HEALTHY, shown: 1e9}}], {})[IN_FULL[0]] == []
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -186,7 +182,7 @@ def test_a_survivor_costs_no_more_than_a_fifth_of_the_published_cascade(norm, tm
     assert left.all()
     cost = (rows.forwards + 2 * rows.backwards).groupby(rows["sample"]).sum()
     assert (rows.evaluator == LONG).any()
-    assert not rows.evaluator.isin([NEAREST_IN_FULL, SCORES_IN_FULL]).any()
+    assert not rows.evaluator.isin(IN_FULL).any()
     assert cost.max() <= (7864 + 2 * 1910) / 5
 
 
@@ -202,8 +198,7 @@ def test_misleading_gradients_get_the_full_stages(norm, tmp_path):
     data = samples(np.full((6, 1, 4, 4), 0.5, np.float32), [0] * 6, classes=2)
     rows, left = attacked(net, data, norm, {"linf": 0.02, "l2": 0.05, "l1": 0.06}[norm], tmp_path)
     assert left.all()
-    assert set(rows[rows.evaluator == SCORES_IN_FULL]["sample"]) == set(range(6))
-    assert set(rows[rows.evaluator == NEAREST_IN_FULL]["sample"]) == set(range(6))
+    assert all(set(rows[rows.evaluator == spec]["sample"]) == set(range(6)) for spec in IN_FULL)
 
 
 def test_small_conforms():
