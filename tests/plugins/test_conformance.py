@@ -52,7 +52,7 @@ SPECS = {
         "hopskipjump:queries=1500",
     ],
     "wrappers": ["noise", "noise:sigma=0.5"],
-    "attack_modifiers": ["eot", "eot:draws=3"],
+    "attack_modifiers": ["eot", "eot:draws=3", "fast", "fast:precision=bf16", "fast:precision=tf32"],
     "certifiers": ["ibp", "linear", "lipschitz"],
     "bounds": ["transport"],
     "recipes": ["standard:epochs=5", "pgd-at:epochs=3", "ibp:epochs=6", "gaussian:epochs=5", "aol:epochs=10"],

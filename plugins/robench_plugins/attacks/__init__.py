@@ -17,6 +17,11 @@ def robench_register_attack_modifiers(register: Register) -> None:
         summary="expectation over the draws of a randomized classifier (Athalye et al. 2018)",
         default=True,
     )
+    register(
+        "fast",
+        f"{__name__}.fast:Fast",
+        summary="search in lower precision or compiled, for GPUs; verdicts stay exact",
+    )
 
 
 @hookimpl
@@ -39,7 +44,9 @@ def robench_register_attacks(register: Register) -> None:
         summary="projected gradient descent, untargeted and targeted (Madry et al. 2018)",
     )
     register(
-        "probe", f"{__name__}.probe:Probe", summary="health probes: whether gradients can be trusted, in 17 passes"
+        "probe",
+        f"{__name__}.probe:Probe",
+        summary="health probes: whether gradients can be trusted, in up to 25 passes",
     )
     register("fgsm", f"{__name__}.fgsm:FGSM", summary="fast gradient sign method (Goodfellow et al. 2015)")
     register(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -13,10 +12,10 @@ from torch import Tensor
 from robench import Passes, Proposal, param
 from robench.classifier import is_random
 from robench.streams import Stream
+from robench_plugins.attacks._modified import Modified, ModifiedStages, named, tireless
 
 if TYPE_CHECKING:
-    from robench import Attack, Classifier, CompositeAttack, Norm, Outcome, RandomizedClassifier, Threat
-    from robench.contracts import Access
+    from robench import Attack, Classifier, RandomizedClassifier, Threat
 
 __all__ = ["EOT", "MeanOfDraws"]
 
@@ -75,28 +74,12 @@ class EOT:
 
 
 @dataclass(frozen=True)
-class _Modified:
+class _Modified(Modified):
     """What both kinds of attack have in common."""
 
-    attack: Any
     draws: int
 
     randomized: ClassVar[bool] = True
-
-    @property
-    def per_eps(self) -> bool:
-        """As the attack's own."""
-        return bool(getattr(self.attack, "per_eps", True))
-
-    @property
-    def access(self) -> Access:
-        """As the attack's own."""
-        return cast("Access", getattr(self.attack, "access", "gradients"))
-
-    def applies(self, classifier: Classifier | RandomizedClassifier, norm: Norm) -> str | None:
-        """Return None, or why the attack cannot run on the mean over draws."""
-        applies = getattr(self.attack, "applies", None)
-        return cast("str | None", applies(self.seen(classifier), norm)) if applies else None
 
     def seen(self, classifier: Classifier | RandomizedClassifier, stream: Stream | None = None) -> Classifier:
         """Return what the attack is handed: a classifier that does not draw as it is."""
@@ -116,7 +99,7 @@ class _Expected(_Modified):
         if not is_random(classifier):
             made: Proposal = self.attack.perturb(classifier, x, y, threat, stream)
             return made
-        attack = _tireless(self.attack)
+        attack = tireless(self.attack)
         parts = []
         for rows in torch.split(torch.arange(len(x), device=x.device), max(1, len(x) // self.draws)):
             own = stream.select(rows)
@@ -124,29 +107,12 @@ class _Expected(_Modified):
         return _joined(parts, self.draws)
 
 
-class _Stages(_Modified):
+class _Stages(_Modified, ModifiedStages):
     """A schedule whose attacks see the mean over draws."""
 
-    def stages(
-        self, classifier: Classifier | RandomizedClassifier, threat: Threat
-    ) -> Generator[tuple[str, Attack, Tensor | None], Outcome, None]:
-        """Yield the schedule's stages, each modified, and hand their outcomes back to it."""
-        schedule = cast("CompositeAttack", self.attack).stages(self.seen(classifier), threat)
-        name = "eot" if self.draws == EOT.draws else f"eot:draws={self.draws}"
-        try:
-            spec, attack, mask = next(schedule)
-            while True:
-                outcome = yield f"{spec} | {name}", cast("Attack", _Expected(attack, self.draws)), mask
-                spec, attack, mask = schedule.send(outcome)
-        except StopIteration:
-            return
-
-
-def _tireless(attack: Any) -> Any:
-    """Return the attack without its early exit, where it has one."""
-    if dataclasses.is_dataclass(attack) and any(field.name == "early_exit" for field in dataclasses.fields(attack)):
-        return dataclasses.replace(cast("Any", attack), early_exit=False)
-    return attack
+    def stage(self, spec: str, attack: Attack) -> tuple[str, Attack]:
+        """Return the stage under the modifier's name too."""
+        return f"{spec} | {named('eot', EOT(draws=self.draws))}", cast("Attack", _Expected(attack, self.draws))
 
 
 def _joined(parts: Sequence[Proposal], draws: int) -> Proposal:
