@@ -12,12 +12,13 @@ most its room; the gain −⟨w, δ⟩ of the best perturbation is a monotone fu
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["exact_radius"]
+__all__ = ["exact_radius", "problem"]
 
 Array = npt.NDArray[np.float64]
 
@@ -45,6 +46,21 @@ def exact_radius(
         if radius < best:
             best, best_point = radius, x - np.sign(w) * size
     return float(best), best_point
+
+
+@functools.cache
+def problem(
+    classes: int, norm: str, dim: int, count: int, spread: float = 1.0
+) -> tuple[Array, Array, Array, npt.NDArray[np.int64], Array]:
+    """Return a linear classifier W, b, correctly classified points mostly at the sides of [0, 1], and exact radii.
+
+    `spread` is that of the logarithms of the features' scales.
+    """
+    rng = np.random.default_rng(classes)
+    W, b = rng.normal(size=(classes, dim)) * rng.lognormal(sigma=spread, size=dim), rng.normal(size=classes) * 0.2
+    x = rng.choice([0.0, 0.01, 0.3, 0.6, 0.98, 1.0], p=[0.35, 0.1, 0.1, 0.1, 0.1, 0.25], size=(count, dim))
+    y = (x @ W.T + b).argmax(1)
+    return W, b, x, y, np.array([exact_radius(W, b, x[i], y[i], norm, 0, 1)[0] for i in range(count)])
 
 
 def _fill(rate: Array, reach: Array, cap: Array, need: float) -> float:

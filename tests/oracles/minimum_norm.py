@@ -86,7 +86,7 @@ def batches_agree(attack: Any, norm: Any) -> None:
     for parts in (torch.arange(9).split(1)[:3], torch.arange(9).split(4), [order]):
         for rows in parts:
             part = propose(attack, classifier, x[rows], y[rows], norm, rows=rows.tolist())
-            torch.testing.assert_close(part.points, whole.points[rows], rtol=0, atol=1e-6)
+            torch.testing.assert_close(part.points, whole.points[rows], rtol=0, atol=1e-9)
             assert torch.equal(part.passes.forwards, whole.passes.forwards[rows])
             assert torch.equal(part.passes.backwards, whole.passes.backwards[rows])
 

@@ -29,7 +29,7 @@ class Walk:
     last: Tensor
     way: Tensor
     loss: Tensor
-    unit: Tensor
+    unit: Tensor | float
     top: Tensor
     top_way: Tensor
     top_loss: Tensor
@@ -38,7 +38,7 @@ class Walk:
 
     @classmethod
     def begin(cls, region: Region, start: Tensor, now: Look, size: float, informed: bool) -> Walk:
-        """Return the state at `start` [R, ...], seen as `now`; `informed`: it comes from a search in a larger ball."""
+        """Return the state at `start` [R, ...], seen as `now`; `informed`: see `Thinning.begin`."""
         assert now.way is not None
         rule: Halving | Thinning
         if region.norm == "l1":

@@ -1,6 +1,6 @@
-"""FAB's geometry: the boundary of a linearised classifier at a point, and the nearest points of it inside a box.
+"""The boundary of a linearised classifier at a point, and the nearest points of it inside a box: FAB's and DeepFool's.
 
-Most of the search's arithmetic happens here: it is done in the inputs' own precision and, but for l1, without sorting.
+Most of FAB's arithmetic happens here: it is done in the inputs' own precision and, but for l1, without sorting.
 """
 
 from __future__ import annotations
@@ -12,14 +12,18 @@ from torch import Tensor
 
 from robench.classifier import Classifier, margins
 from robench.threat import Norm
-from robench_plugins.attacks._nearest import rounding
-from robench_plugins.attacks._planes import planes
-from robench_plugins.attacks.gradients import pull_back
+from robench_plugins.attacks._planes import Planes, planes
+from robench_plugins.attacks.gradients import pull_back, rounding
 
-__all__ = ["Plane", "aimed", "nearest", "onto", "room"]
+__all__ = ["Plane", "aimed", "nearest", "nearest_of", "onto", "room"]
 
 _ROUNDING = 1e-4
 """A plane counts as met at this share of its value less."""
+
+_NEWTON_STEPS = 12
+
+_FEW = 32
+"""Coordinates that are sorted first."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,13 +63,17 @@ def nearest(classifier: Classifier, norm: Norm, x: Tensor, y: Tensor, lower: Ten
     One forward pass, and a backward pass for each other class.
     """
     seen = planes(classifier, x, y, None, classifier.classes - 1)
-    at, low, high = (part.flatten(1) for part in (x, lower, upper))
+    return nearest_of(seen, norm, *(part.flatten(1) for part in (x, lower, upper)))
+
+
+def nearest_of(seen: Planes, norm: Norm, at: Tensor, lower: Tensor, upper: Tensor) -> Plane:
+    """Return the nearest of the boundaries seen at `at` [R, D] inside the box; the first where none can be reached."""
     choice: Plane | None = None
     least = seen.margin
     for rank in range(seen.others.shape[1]):
         plane = _plane(seen.margin, seen.scale, seen.values[:, rank], seen.normals[:, rank])
         steep, need = plane.normal.abs(), plane.value.abs()
-        size, away = onto(norm, steep, need, room(plane.normal, plane.value, at, low, high))
+        size, away = onto(norm, steep, need, room(plane.normal, plane.value, at, lower, upper))
         away = torch.where(torch.linalg.vecdot(steep, size) >= need * (1 - _ROUNDING), away, torch.inf)
         if choice is None:
             choice, least = plane, away
@@ -111,9 +119,6 @@ def onto(norm: Norm, steep: Tensor, need: Tensor, room: Tensor) -> tuple[Tensor,
     return z, (z * (steep > 0)).amax(-1) if norm == "linf" else z.norm(dim=-1)
 
 
-_NEWTON_STEPS = 12
-
-
 def _pace(steep: Tensor, pace: Tensor | None, need: Tensor, room: Tensor) -> Tensor:
     """Return t with Σ a min(t p, r) = need, p = 1 where `pace` is None; huge where no t is enough.
 
@@ -133,9 +138,6 @@ def _pace(steep: Tensor, pace: Tensor | None, need: Tensor, room: Tensor) -> Ten
         slope = torch.linalg.vecdot(weight, (grown < room).to(steep.dtype))
         t = torch.where(missing > 0, (t + missing / slope).clamp_max(huge), t)
     return t
-
-
-_FEW = 32
 
 
 def _filled(steep: Tensor, need: Tensor, room: Tensor) -> Tensor:

@@ -12,8 +12,9 @@ from robench.classifier import Classifier, margins
 from robench.numerics import per_sample
 from robench.threat import Norm
 from robench_plugins.attacks._fab_planes import Plane, aimed, nearest, onto, room
-from robench_plugins.attacks._nearest import Nearest, rounding
+from robench_plugins.attacks._nearest import Nearest
 from robench_plugins.attacks._runs import Noise, Rows
+from robench_plugins.attacks.gradients import rounding
 
 __all__ = ["Pace", "search"]
 

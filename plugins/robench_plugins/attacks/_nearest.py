@@ -10,16 +10,13 @@ from torch import Tensor
 from robench.classifier import Classifier, margins
 from robench.numerics import per_sample
 from robench.threat import Norm
-from robench_plugins.attacks.gradients import pull_back
+from robench_plugins.attacks.gradients import pull_back, rounding
 from robench_plugins.attacks.losses import Loss, cotangent
 
-__all__ = ["BARE", "ORDER", "Nearest", "Slope", "rounding", "slope"]
+__all__ = ["BARE", "ORDER", "Nearest", "Slope", "slope"]
 
 ORDER: dict[Norm, float] = {"linf": torch.inf, "l2": 2.0, "l1": 1.0}
 _DUAL: dict[Norm, float] = {"linf": 1.0, "l2": 2.0, "l1": torch.inf}
-
-_SLACK = 1024.0
-"""Searches aim at margins of −1024 u max|logit|: points that are still errors when asked again."""
 
 SURE, BARE, UNKNOWN, NONE = 0, 1, 2, 3
 """How good a point is, best first: misclassified by more than rounding, misclassified, logits not finite, correct."""
@@ -142,11 +139,6 @@ class Slope:
         size = torch.linalg.vector_norm(self.steepest.flatten(1), _DUAL[norm], dim=1)
         away: Tensor = self.value.abs() / self.peak / size
         return away
-
-
-def rounding(scale: Tensor) -> Tensor:
-    """Return by how much a margin may differ when logits of size `scale` are asked for again."""
-    return _SLACK * torch.finfo(scale.dtype).eps * scale
 
 
 def _value(logits: Tensor, y: Tensor, target: Tensor, margin: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from robench.classifier import Classifier, margins
 from robench.errors import InputError
-from robench_plugins.attacks._nearest import rounding
+from robench_plugins.attacks.gradients import rounding
 from robench_plugins.attacks.losses import likely_targets
 
 __all__ = ["Planes", "planes"]

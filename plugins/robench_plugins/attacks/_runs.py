@@ -23,14 +23,15 @@ __all__ = ["Rows", "Runs", "propose"]
 class Runs:
     """Which runs each sample gets.
 
-    One untargeted run from the clean input, then one from there towards each of the likeliest classes and untargeted
-    ones from random points. With `rounds` either an untargeted run or, where there are targets, one towards each:
-    from the clean input, then all again from one random point after the other.
+    One untargeted run from the clean input, then, from random points, one towards each of the likeliest classes and
+    untargeted ones. With `rounds` either an untargeted run or, where there are targets, one towards each: from the
+    clean input, then all again from one random point after the other.
 
     Attributes:
         targets: how many of the likeliest classes are aimed at.
         starts: how many random points there are.
-        rounds: every start makes the same runs, when the one before it is done.
+        rounds: every start, the clean input first, makes all runs before the next begins; else targets and starts
+            share one wave.
         share: how far off the random points are, in units of the distance at which the first runs found an error.
     """
 
@@ -115,13 +116,15 @@ def propose(
             passes.forwards[left] += 1
         # As many rows at once as the batch had samples, so that runs take no more memory than the batch.
         size = max(1, len(x) // len(wave))
+        streams = stream.repeat(len(wave), "start", first=first_run)
         for first in range(0, len(left), size):
             samples = left[first : first + size]
-            streams = [stream.child("start", *run).select(samples) for run in wave]
-            limit = best.sure[samples]
-            radius = None if wave is waves[0] else runs.share * limit.clamp_max(threat.eps or torch.inf)
-            batch = _batch(rows, threat.norm, samples, wave, streams, order, limit, radius)
-            found, cost = search(classifier, threat.norm, batch, _noise(streams, x))
+            batch = _batch(rows, samples, wave, order, best.sure[samples])
+            own = streams.select(torch.cat([samples + run * len(x) for run in range(len(wave))]))
+            if first_run:
+                radius = runs.share * batch.limit.clamp_max(threat.eps or torch.inf)
+                batch = replace(batch, start=_start(batch, threat.norm, radius, own.child("point")))
+            found, cost = search(classifier, threat.norm, batch, _noise(own, x))
             winner = best.take(samples, found)
             changed = winner >= 0
             number = torch.div(winner[changed], len(samples), rounding_mode="floor")
@@ -152,58 +155,36 @@ def _rows(x: Tensor, y: Tensor, threat: Threat) -> Rows:
     )
 
 
-def _batch(
-    rows: Rows,
-    norm: Norm,
-    samples: Tensor,
-    wave: Sequence[tuple[int, int]],
-    streams: Sequence[Stream],
-    order: Tensor | None,
-    limit: Tensor,
-    radius: Tensor | None,
-) -> Rows:
-    """Return the rows of a wave for `samples`: row = run · S + position of the sample.
-
-    They start at random points at the distance `radius` [S]; from the clean inputs where it is None.
-    """
-    first, starts, targets = rows.select(samples), [], []
-    for (_, rank), own in zip(wave, streams, strict=True):
-        targets.append(first.target if rank < 0 or order is None else order[samples, rank])
-        starts.append(first.x if radius is None else _start(first, norm, radius, own.child("point")))
+def _batch(rows: Rows, samples: Tensor, wave: Sequence[tuple[int, int]], order: Tensor | None, limit: Tensor) -> Rows:
+    """Return the rows of a wave for `samples`, from the clean inputs: row = run · S + position of the sample."""
+    first = rows.select(samples)
+    targets = [first.target if rank < 0 or order is None else order[samples, rank] for _, rank in wave]
     here = torch.arange(len(samples), device=samples.device).repeat(len(wave))
     batch = replace(first, sample=torch.arange(len(samples), device=samples.device), limit=limit).select(here)
-    return replace(
-        batch, id=torch.arange(len(here), device=here.device), target=torch.cat(targets), start=torch.cat(starts)
-    )
+    return replace(batch, id=torch.arange(len(here), device=here.device), target=torch.cat(targets))
 
 
 def _start(rows: Rows, norm: Norm, limit: Tensor, stream: Stream) -> Tensor:
     """Return random points at the distance `limit` [R], clipped to the box; where it is inf, anywhere in the box.
 
-    linf: uniform in the ball. l2, l1: in directions that are uniform on the Euclidean sphere.
+    In directions that are uniform in the cube (linf) or on the Euclidean sphere (l2, l1), as published for FAB.
     """
     shape, dtype = rows.x.shape[1:], rows.x.dtype
-    unit, normal = stream.uniform(shape, dtype=dtype), stream.normal(shape, dtype)
+    way = stream.uniform(shape, -1, 1, dtype) if norm == "linf" else stream.normal(shape, dtype)
+    size = torch.linalg.vector_norm(way.flatten(1), ORDER[norm], dim=1).clamp_min(torch.finfo(dtype).tiny)
     radius = torch.where(limit.isfinite(), limit, torch.minimum(rows.reach, rows.length))
-    if norm == "linf":
-        way = 2 * unit - 1
-    else:
-        size = torch.linalg.vector_norm(normal.flatten(1), ORDER[norm], dim=1)
-        way = normal / per_sample(size.clamp_min(torch.finfo(dtype).tiny), normal)
-    near = (rows.x + way * per_sample(radius, way)).clamp(rows.lower, rows.upper)
-    anywhere = rows.lower + (rows.upper - rows.lower) * unit
-    return torch.where(per_sample(limit.isinf() & rows.reach.isfinite(), near), anywhere, near)
+    start = (rows.x + way / per_sample(size, way) * per_sample(radius, way)).clamp(rows.lower, rows.upper)
+    nowhere = limit.isinf() & rows.reach.isfinite()
+    # The stream's last draw, which may therefore be left out where no row needs it.
+    if bool(nowhere.any()):
+        anywhere = rows.lower + (rows.upper - rows.lower) * stream.uniform(shape, dtype=dtype)
+        start = torch.where(per_sample(nowhere, start), anywhere, start)
+    return start
 
 
-def _noise(streams: Sequence[Stream], x: Tensor) -> Noise:
+def _noise(stream: Stream, x: Tensor) -> Noise:
     def noise(ids: Tensor, step: int) -> Tensor:
-        count = len(streams[0])
-        out = torch.empty((len(ids), *x.shape[1:]), dtype=x.dtype, device=x.device)
-        for number, own in enumerate(streams):
-            mine = (ids // count == number).nonzero()[:, 0]
-            if len(mine):
-                out[mine] = own.select(ids[mine] % count).child("step", step).normal(x.shape[1:], x.dtype)
-        return out
+        return stream.select(ids).child("step", step).normal(x.shape[1:], x.dtype)
 
     return noise
 

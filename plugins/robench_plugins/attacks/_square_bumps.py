@@ -23,7 +23,7 @@ __all__ = ["Bumps", "bump"]
 _TILES = 5
 """Bumps per side of the image at the start."""
 
-_LEAST: dict[Norm, int] = {"l2": 3, "l1": 3}
+_LEAST = 3
 """Shortest side of a window."""
 
 
@@ -82,7 +82,7 @@ class Bumps(Moves):
 
     def size(self, portion: float) -> tuple[int, int]:
         """Return the sides of a window that holds about `portion` of the pixels."""
-        return window(portion, self.frame, _LEAST[self.norm], odd=True)
+        return window(portion, self.frame, _LEAST, odd=True)
 
     def load(self, uniform: Tensor, sizes: Sequence[tuple[int, int]], points: Tensor) -> None:
         """Take the draws of the next steps: two windows, an orientation, and a sign per channel."""

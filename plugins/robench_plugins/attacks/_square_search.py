@@ -12,15 +12,13 @@ from torch import Tensor
 from robench.classifier import Classifier
 from robench_plugins.attacks._square_moves import Move, Moves
 from robench_plugins.attacks._square_windows import Streams
+from robench_plugins.attacks.gradients import rounding
 from robench_plugins.attacks.search import Found
 
 __all__ = ["search"]
 
 _BLOCK = 64
 """Steps whose random numbers are drawn together, once few samples still fall."""
-
-_SLACK = 1024.0
-"""A row has broken its sample once its margin is below −1024 u max|logit|, as in `search.py`."""
 
 
 @dataclass(eq=False)
@@ -139,7 +137,7 @@ class _Walk:
         better = margin < rows.margin
         move.keep(rows.point, better)
         self.moves.accept(better)
-        rows.margin, rows.step = torch.fmin(rows.margin, margin), torch.where(better, step, rows.step)
+        rows.margin, rows.step = torch.fmin(rows.margin, margin), rows.step.masked_fill(better, step)
         self.log.append(_Try(step, move, margin))
 
     def spent(self, first: int) -> Tensor | None:
@@ -151,7 +149,7 @@ class _Walk:
         rows, odd = self.rows, self._odd()
         # The scale of the last logits stands for that of the best: only the unit of rounding is wanted.
         scale = self.logits.abs().amax(1)
-        rows.settled = rows.margin[:, 0] < scale * (-_SLACK * torch.finfo(scale.dtype).eps)
+        rows.settled = rows.margin[:, 0] < -rounding(scale)
         stays = ~rows.settled
         if self.samples < len(self.found.step):
             broken = torch.zeros(self.samples, dtype=torch.int64, device=rows.id.device)

@@ -14,14 +14,12 @@ from robench_plugins.attacks._apgd_walk import Walk, select
 from robench_plugins.attacks.apgd_losses import Look, look
 from robench_plugins.attacks.apgd_rules import checkpoints, thinning_checkpoints
 from robench_plugins.attacks.apgd_steps import widened
+from robench_plugins.attacks.gradients import rounding
 from robench_plugins.attacks.losses import Loss
 from robench_plugins.attacks.regions import Region
 from robench_plugins.attacks.search import Found, Noise, rank_of
 
 __all__ = ["Ascent", "climb"]
-
-_SLACK = 1024.0
-"""A run ends once its margin is below −1024 u max|logit|, as in `search`."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +63,10 @@ class _Rows:
         rank = rank_of(now.margin)
         better = rank < self.rank
         self.best = torch.where(per_sample(better, self.best), self.walk.point, self.best)
-        self.rank = torch.where(better, rank, self.rank)
+        self.rank = torch.minimum(rank, self.rank)
         self.margin = torch.where(better, now.margin, self.margin)
         self.step = self.step.masked_fill(better, step)
-        self.settled = self.settled | (now.margin < -_SLACK * torch.finfo(now.margin.dtype).eps * now.scale)
+        self.settled = self.settled | (now.margin < -rounding(now.scale))
 
     def write(self, out: Found, forwards: int, backwards: int) -> None:
         """Put what these rows found into `out`."""
@@ -91,7 +89,7 @@ class _Climb:
     forwards: int = 0
     backwards: int = 0
 
-    def look(self, rows: _Rows, point: Tensor, unit: Tensor | None = None, steer: bool = True) -> Look:
+    def look(self, rows: _Rows, point: Tensor, unit: Tensor | float | None = None, steer: bool = True) -> Look:
         """Look at a point per row, counting the passes."""
         plan = self.ascent
         self.forwards += 1

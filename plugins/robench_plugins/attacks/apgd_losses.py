@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robench.classifier import Classifier, margins
+from robench.classifier import Classifier
 from robench_plugins.attacks.gradients import pull_back
 from robench_plugins.attacks.losses import Loss, cotangent
 
@@ -29,7 +29,7 @@ class Look:
         blur: its rounding error [R]: differences below it say nothing.
         margin: f_y − max_{j≠y} f_j [R], NaN where logits are not finite.
         scale: the largest |logit| [R], the unit of the margin's rounding errors.
-        unit: the factor by which the loss saw the logits [R].
+        unit: the factor by which the loss saw the logits [R], or 1 for all.
         way: the loss's gradient, up to a positive factor per row [R, ...]; None where none was asked for.
     """
 
@@ -37,8 +37,41 @@ class Look:
     blur: Tensor
     margin: Tensor
     scale: Tensor
-    unit: Tensor
+    unit: Tensor | float
     way: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class _Scores:
+    """What is read off logits once, for all that is made of them.
+
+    Attributes:
+        logits: the logits [R, C].
+        scale: the largest |logit| [R].
+        broken: which rows have logits that are not finite, bool [R].
+        label, rival: the label's logit and the largest other one [R].
+        others: the logits, −inf at the label [R, C].
+    """
+
+    logits: Tensor
+    scale: Tensor
+    broken: Tensor
+    label: Tensor
+    rival: Tensor
+    others: Tensor
+
+    @classmethod
+    def of(cls, logits: Tensor, y: Tensor) -> _Scores:
+        scale = logits.abs().amax(1)
+        others = logits.scatter(1, y[:, None], -torch.inf)
+        return cls(logits, scale, ~(scale < torch.inf), _at(logits, y), others.amax(1), others)
+
+    def times(self, unit: Tensor | float) -> _Scores:
+        """Return the scores of the logits times `unit` [R], which is positive; any number stands for 1."""
+        if not isinstance(unit, Tensor):
+            return self
+        scale, logits, others = self.scale * unit, self.logits * unit[:, None], self.others * unit[:, None]
+        return _Scores(logits, scale, ~(scale < torch.inf), self.label * unit, self.rival * unit, others)
 
 
 def height(loss: Loss, logits: Tensor, y: Tensor, target: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -48,24 +81,27 @@ def height(loss: Loss, logits: Tensor, y: Tensor, target: Tensor | None = None) 
     telling confident points apart; `margin`: max_{j≠y} z_j − z_y, or z_t − z_y; `dlr`: that divided by z_π1 − z_π3, or
     by z_π1 − (z_π3 + z_π4)/2 (Croce & Hein 2020, eqs. 6 and 7), undivided with too few classes.
     """
-    own = y if target is None else target
-    broken = ~(logits.abs().amax(1) < torch.inf)
-    z = logits.masked_fill(broken[:, None], 0)
-    blur = _ROUNDING * torch.finfo(z.dtype).eps * z.abs().amax(1)
+    return _height(loss, _Scores.of(logits, y), target)
+
+
+def _height(loss: Loss, seen: _Scores, target: Tensor | None) -> tuple[Tensor, Tensor]:
+    # Rows whose logits are not finite take part, whatever comes out.
+    z, label, rival, others = seen.logits, seen.label, seen.rival, seen.others
+    blur = seen.scale * (_ROUNDING * torch.finfo(z.dtype).eps)
     if loss == "ce":
-        rest = z.scatter(1, own[:, None], -torch.inf)
-        top = rest.amax(1, keepdim=True)
-        odds = (top + (rest - top).exp().sum(1, keepdim=True).log() - z.gather(1, own[:, None]))[:, 0]
+        if target is not None:
+            label, others = _at(z, target), z.scatter(1, target[:, None], -torch.inf)
+            rival = others.amax(1)
+        odds = rival + (others - rival[:, None]).exp_().sum(1).log_() - label
         value = odds if target is None else -odds
     else:
-        rival = z.scatter(1, y[:, None], -torch.inf).amax(1) if target is None else _at(z, target)
-        value = rival - _at(z, y)
+        value = (rival if target is None else _at(z, target)) - label
         if loss == "dlr" and z.shape[1] >= (3 if target is None else 4):
             ranked = z.topk(3 if target is None else 4, 1).values
             scale = ranked[:, 0] - (ranked[:, 2] if target is None else (ranked[:, 2] + ranked[:, 3]) / 2)
             scale = scale.masked_fill(~(scale > 0), 1)
             value, blur = value / scale, blur / scale
-    return value.masked_fill(broken, -torch.inf), blur
+    return value.masked_fill(seen.broken, -torch.inf), blur
 
 
 def temperature(loss: Loss, logits: Tensor) -> Tensor:
@@ -88,7 +124,7 @@ def look(
     loss: Loss,
     target: Tensor | None = None,
     *,
-    unit: Tensor | None = None,
+    unit: Tensor | float | None = None,
     steer: bool = True,
 ) -> Look:
     """Return a look at `x` [R, ...]; the `unit` is chosen by the logits there unless it is given.
@@ -96,20 +132,34 @@ def look(
     Without `steer` no gradient is taken.
     """
     way: Tensor | None = None
+    read: list[tuple[_Scores, _Scores, Tensor | float]] = []
+
+    def take(logits: Tensor) -> _Scores:
+        scores, factor = _Scores.of(logits, y), _unit(loss, logits) if unit is None else unit
+        seen = scores.times(factor)
+        read.append((scores, seen, factor))
+        return seen
 
     def vector(logits: Tensor) -> Tensor:
-        seen = logits * (temperature(loss, logits) if unit is None else unit)[:, None]
-        return cotangent(loss, seen, y, target)
+        seen = take(logits)
+        return cotangent(loss, seen.logits, y, target, seen.broken[:, None])
 
     if steer:
-        logits, gradient = pull_back(classifier, x, vector)
+        _, gradient = pull_back(classifier, x, vector)
         way = torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
     else:
         with torch.no_grad():
-            logits = classifier.logits(x)
-    unit = temperature(loss, logits) if unit is None else unit
-    value, blur = height(loss, logits * unit[:, None], y, target)
-    return Look(value, blur, margins(logits, y), logits.abs().amax(1), unit, way)
+            take(classifier.logits(x))
+    scores, seen, factor = read[0]
+    value, blur = _height(loss, seen, target)
+    margin = (scores.label - scores.rival).masked_fill(scores.broken, torch.nan)
+    return Look(value, blur, margin, scores.scale, factor, way)
+
+
+def _unit(loss: Loss, logits: Tensor) -> Tensor | float:
+    """Return the temperature, as a number where it is 1 in every row."""
+    unit = temperature(loss, logits) if loss == "ce" else 1.0
+    return 1.0 if isinstance(unit, float) or bool((unit == 1).all()) else unit
 
 
 def _at(z: Tensor, index: Tensor) -> Tensor:

@@ -90,8 +90,8 @@ class Thinning:
     def begin(cls, size: float, changed: Tensor, dimensions: int, informed: bool) -> Thinning:
         """Return the state at starts that differ from the input in `changed` [R] of all `dimensions` coordinates.
 
-        Steps move a fifth of all coordinates, or where the start is `informed` (it comes from a search in a larger
-        ball) two thirds of those in which it differs.
+        Steps move a fifth of all coordinates, or where the start is `informed` (given as a start, as in the published
+        multi-ε code) two thirds of those in which it differs.
         """
         sizes = torch.full(changed.shape, size, dtype=torch.float64, device=changed.device)
         if informed:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from robench import Stream
 from robench.numerics import per_sample
+from robench_plugins.attacks.projections import ascending
 from robench_plugins.attacks.regions import Region
 
 __all__ = ["momentum_step", "random_start", "sparse_step", "widened"]
@@ -55,7 +56,7 @@ def momentum_step(region: Region, point: Tensor, last: Tensor, way: Tensor, size
     ahead = region.project(torch.addcmul(point, per_sample(size * region.eps, point), unit))
     if alpha == 1:
         return ahead
-    return region.project(torch.lerp(2 * point - last, ahead, alpha))
+    return region.project((2 * point).sub_(last).lerp_(ahead, alpha))
 
 
 def sparse_step(region: Region, point: Tensor, way: Tensor, size: Tensor, moved: Tensor) -> Tensor:
@@ -64,10 +65,11 @@ def sparse_step(region: Region, point: Tensor, way: Tensor, size: Tensor, moved:
     P projects onto l1 ball ∩ box; η = `size`·ε [R]. Coordinates as steep as the k-th step too, those with g = 0 do not.
     Nor, unlike as published, do those that the box holds back: the steepest would keep their place, and nothing moves.
     """
-    free = torch.where(way > 0, point < region.upper, point > region.lower)
-    way = way.masked_fill(~free, 0).flatten(1)
+    # By arithmetic, as masks are many times slower on a CPU: 1 where the coordinate is not at its side, else 0.
+    rises, falls = (region.upper - point).sign_(), (point - region.lower).sign_()
+    way = (way.clamp_min(0) * rises + way.clamp_max(0) * falls).flatten(1)
     steep = way.abs()
-    least = steep.sort(1, descending=True).values.gather(1, (moved - 1).clamp_max(steep.shape[1] - 1)[:, None])
-    sign = way.sign().masked_fill(steep < least, 0)
+    least = ascending(steep).gather(1, (steep.shape[1] - moved).clamp_min(0)[:, None])
+    sign = way.sign() * (steep >= least)
     length = (size * region.eps / sign.abs().sum(1).clamp_min(1)).to(point.dtype)
     return region.project(point + (sign * length[:, None]).reshape(point.shape))

@@ -24,13 +24,15 @@ __all__ = ["CW"]
 class CW:
     """The nearest error in l2: Adam on ‖δ‖₂² + c · max(margin, 0), with the smallest c that works found by bisection.
 
-    `cw:variable=tanh,steps=10000,targets=0,starts=0` is the published run. Deviations, each for a reason: distance
-    and margin are divided by the first-order distance to the boundary and by the clean margin, so that c has no unit
-    (there it starts at 0.001 in units of logits, and the search first has to find their scale); the change of
-    variables is a sine, which lets pixels at 0 and 1 go where tanh holds them for hundreds of steps, so that 300
-    steps do; in a domain without two sides x itself is the variable, clipped; `abort_early` looks at each sample, not
-    at the batch. More runs follow: towards the likeliest classes and untargeted, from random points of the sphere that
-    the first one found.
+    Deviations, each for a reason: distance and margin are divided by the first-order distance to the boundary and by
+    the clean margin, so that c has no unit (there it starts at 0.001 in units of logits, and the search first has to
+    find their scale); the change of variables is a sine, which lets pixels at 0 and 1 go where tanh holds them for
+    hundreds of steps, so that 300 steps do; in a domain without two sides x itself is the variable, clipped;
+    `abort_early` looks at each sample, not at the batch. More runs follow: towards the likeliest classes and
+    untargeted, from random points of the sphere that the first one found.
+
+    `cw:variable=tanh,steps=10000,targets=0,starts=0` makes one run of the published length in the
+    published variable; the units of c and `abort_early` by sample remain.
     """
 
     per_eps: ClassVar[bool] = False

@@ -51,7 +51,7 @@ class DDN:
         return descend(classifier, norm, rows, noise, self)
 
     def radius(self, now: Moment) -> Tensor:
-        """Return the next radii: 5 % less where the point is an error, else 5 % more."""
+        """Return the next radii: smaller by `gamma` where the point is an error, else larger by it."""
         before = now.distance + (~now.met * now.boundary) if now.step == 0 else now.radius
         return before * (1 + self.gamma * (1 - 2 * now.met.to(before.dtype)))
 

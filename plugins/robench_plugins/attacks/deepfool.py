@@ -11,9 +11,9 @@ from torch import Tensor
 from robench import Passes, Proposal, param
 from robench.numerics import per_sample
 from robench_plugins.attacks import gradients
-from robench_plugins.attacks._halfspaces import cross
+from robench_plugins.attacks._fab_planes import nearest_of, onto, room
 from robench_plugins.attacks._nearest import Nearest
-from robench_plugins.attacks._planes import planes
+from robench_plugins.attacks._planes import Planes, planes
 from robench_plugins.attacks._runs import Noise, Rows, Runs, propose
 
 if TYPE_CHECKING:
@@ -68,25 +68,18 @@ class DeepFool:
                 if not len(point):
                     break
             ahead = ~best.sure.isfinite()
-            move, found = self._step(norm, now.values, now.normals, rows, point)
+            move, found = self._step(norm, now, rows, point)
             lost = lost | (ahead & ~found)
             total = torch.where(per_sample(ahead, total), total + move, total)
             point = (rows.x + (1 + self.overshoot) * total).clamp(rows.lower, rows.upper)
         return out, Passes(forwards, backwards)
 
-    def _step(self, norm: Norm, values: Tensor, normals: Tensor, rows: Rows, point: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the shortest step over one of the planes [R, ...], and whether there is a gradient at all [R].
-
-        `values` [R, K] are to become 0 along `normals` [R, K, D].
-        """
-        low, high = (rows.lower - point).flatten(1), (rows.upper - point).flatten(1)
-        count, kinds = values.shape
-        nearest, move = values.new_full((count,), torch.inf), torch.zeros_like(low)
-        for kind in range(kinds):
-            normal = normals[:, kind]
-            step, length = cross(norm, normal, values[:, kind].clamp_min(0), low, high)
-            shorter = (length < nearest) if kind else torch.ones_like(length, dtype=torch.bool)
-            nearest, move = torch.where(shorter, length, nearest), torch.where(shorter[:, None], step, move)
-        finite = move.isfinite().all(1) & values.isfinite().all(1)
+    def _step(self, norm: Norm, seen: Planes, rows: Rows, point: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the shortest step over one of the planes [R, ...], and whether there is a gradient at all [R]."""
+        at, lower, upper = (part.flatten(1) for part in (point, rows.lower, rows.upper))
+        plane = nearest_of(seen, norm, at, lower, upper)
+        size, _ = onto(norm, plane.normal.abs(), plane.value.abs(), room(plane.normal, plane.value, at, lower, upper))
+        move = size * plane.normal.sign()
+        finite = move.isfinite().all(1) & seen.values.isfinite().all(1)
         found = finite & (move != 0).any(1)
         return torch.where(finite[:, None], move, 0).reshape(point.shape), found

@@ -13,7 +13,10 @@ from robench.errors import InputError
 from robench.numerics import per_sample
 from robench_plugins.attacks.losses import Loss, cotangent
 
-__all__ = ["Ascent", "applies", "ascent", "pull_back"]
+__all__ = ["Ascent", "applies", "ascent", "pull_back", "rounding"]
+
+_SLACK = 1024.0
+"""Errors have margins below −1024 u max|logit|: enough to still be errors when asked again."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +65,11 @@ def pull_back(classifier: Classifier, x: Tensor, vector: Callable[[Tensor], Tens
         seen = logits.detach()
         (gradient,) = torch.autograd.grad(logits, point, vector(seen), allow_unused=True, materialize_grads=True)
     return seen, gradient
+
+
+def rounding(scale: Tensor) -> Tensor:
+    """Return by how much a margin may differ when logits of size `scale` are asked for again."""
+    return _SLACK * torch.finfo(scale.dtype).eps * scale
 
 
 _NO_GRADIENT = "the classifier gives no gradients: use an attack that needs only its outputs"

@@ -23,7 +23,7 @@ _NUMBERS = 2**22
 """Random numbers drawn at once, at most."""
 
 _STEPS = 12
-"""Halvings of a step that finds no error."""
+"""Lengths at which a step is tried, each half of the one before."""
 
 _SHORTER = 1 - 2.0**-10
 """A leap is made where it gains this factor at least."""
@@ -59,7 +59,11 @@ class HopSkipJump:
     the paper); a step along it, halved until it finds an error, and a bisection towards the sample lead to the next
     one, nearer. Added: before that step a *leap* from the sample itself, to the point of a smaller ball that is
     furthest along the normals estimated so far, which is the nearest error if the boundary is flat, in every norm and
-    inside the domain. `hopskipjump:leap=false,rivals=1,spread=none` is the published attack.
+    inside the domain.
+
+    `hopskipjump:leap=false,rivals=1,spread=none` is the nearest to the published attack, but not the same: starts are
+    of four kinds, worse steps are refused, there are fewer halvings, and in linf random directions are normal and
+    ‖·‖₂/D long, not uniform and ‖·‖_inf/D.
     """
 
     per_eps: ClassVar[bool] = False
@@ -106,9 +110,8 @@ class HopSkipJump:
         rivals = max(1, min(self.rivals, self.queries // 500))
         halvings = self._halvings(asked.x.shape[1], asked.x.dtype)
         tries = max(1, min(self.tries, self.queries // 40))
-        waves = max(
-            1, self.queries // 2 // tries
-        )  # an error is worth half of all queries: without one there is nothing
+        # An error is worth half of all queries: without one there is nothing.
+        waves = max(1, self.queries // 2 // tries)
         point, owner = starts(asked, norm, shape, stream, tries, waves, rivals, halvings)
         walk = _Walk(point, owner, size(norm, point - asked.x[owner]), torch.zeros_like(point))
         reserve = halvings + _STEPS + 3

@@ -19,14 +19,17 @@ __all__ = ["Loss", "cotangent", "likely_targets"]
 Loss = Literal["ce", "margin", "dlr"]
 
 
-def cotangent(loss: Loss, logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
+def cotangent(
+    loss: Loss, logits: Tensor, y: Tensor, target: Tensor | None = None, broken: Tensor | None = None
+) -> Tensor:
     """Return v [B, C] ∝ ∂L/∂z, the loss to be increased; 0 in rows whose logits are not finite.
 
     `ce`: −log p_y, towards a target log p_t. `margin`: max_{j≠y} z_j − z_y (Carlini & Wagner 2017,
     f_6), towards a target z_t − z_y. `dlr`: the difference of logits ratio (Croce & Hein 2020).
     It needs 3 classes (4 with a target) and the label among the two largest logits; otherwise it is the margin.
+    `broken` are the rows whose logits are not finite, bool [B, 1], where that is known already.
     """
-    broken = ~(logits.abs().amax(1, keepdim=True) < torch.inf)
+    broken = ~(logits.abs().amax(1, keepdim=True) < torch.inf) if broken is None else broken
     z = logits.masked_fill(broken, 0)
     if target is None:
         v = _rivals(loss, z, y).scatter_(1, y[:, None], -1)
@@ -62,8 +65,12 @@ def _ratio(z: Tensor, v: Tensor, spread: tuple[int, int, int], y: Tensor) -> Ten
     untargeted DLR is constant, and its misclassified points need no scaling.
     """
     first, second, third = spread
+    by_rank = [0.0] * z.shape[1]
+    by_rank[first] = 1.0
+    by_rank[second] -= 0.5
+    by_rank[third] -= 0.5
     order = z.argsort(dim=1, descending=True, stable=True)
-    weight = _one_hot(z, order[:, first]) - (_one_hot(z, order[:, second]) + _one_hot(z, order[:, third])) / 2
+    weight = torch.empty_like(z).scatter_(1, order, z.new_tensor(by_rank).expand_as(z))
     margin, scale = (v * z).sum(1, keepdim=True), (weight * z).sum(1, keepdim=True)
     useful = (scale > 0) & (order[:, :2] == y[:, None]).any(1, keepdim=True)
     return torch.where(useful, v - margin / torch.where(useful, scale, 1) * weight, v)

@@ -126,7 +126,7 @@ class Race:
 
         region, start = part.select(here), torch.cat([random_start(part, own, phases[0][0]) for own in streams])
         if part.norm == "linf":
-            plan = Plan(self.loss, step_sizes("cosine", steps, None))
+            plan = Plan(self.loss, step_sizes("cosine", steps))
             return search(classifier, region, y[here], here, start, plan, noise, aims)
         ascent = Ascent(self.loss, phases, size=1.0 if part.norm == "l1" else 2.0)
         return climb(classifier, region, y[here], here, start, ascent, noise, aims)

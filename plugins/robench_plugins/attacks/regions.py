@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -44,11 +45,11 @@ class Region:
         """Return the nearest point of the region to each of `points`."""
         if self.norm == "linf":
             return points.clamp(self.lower, self.upper)
-        return self._place(projections.project(self.norm, (points - self.x).flatten(1), self.eps, *self._sides()))
+        return self._place(projections.project(self.norm, (points - self.x).flatten(1), self.eps, *self._sides))
 
     def maximise(self, gradient: Tensor) -> Tensor:
         """Return the point of the region that is furthest along `gradient`: the best point if the loss were linear."""
-        return self._place(projections.maximise(self.norm, gradient.flatten(1), self.eps, *self._sides()))
+        return self._place(projections.maximise(self.norm, gradient.flatten(1), self.eps, *self._sides))
 
     def steepest(self, point: Tensor, gradient: Tensor, size: float) -> Tensor:
         """Return the step d with ‖d‖ ≤ size·eps that goes furthest along `gradient` without leaving the box."""
@@ -73,9 +74,10 @@ class Region:
             noise = noise * self.eps
         return self.project(self.x + noise.reshape(self.x.shape))
 
+    @cached_property
     def _sides(self) -> tuple[Tensor, Tensor]:
         return (self.lower - self.x).flatten(1), (self.upper - self.x).flatten(1)
 
     def _place(self, delta: Tensor) -> Tensor:
         # x + (upper − x) may round to the other side of upper.
-        return (self.x + delta.reshape(self.x.shape)).clamp(self.lower, self.upper)
+        return (self.x + delta.reshape(self.x.shape)).clamp_(self.lower, self.upper)

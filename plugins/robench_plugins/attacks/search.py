@@ -11,7 +11,7 @@ from torch import Tensor
 
 from robench.classifier import Classifier, margins
 from robench.numerics import per_sample
-from robench_plugins.attacks.gradients import Ascent, ascent
+from robench_plugins.attacks.gradients import Ascent, ascent, rounding
 from robench_plugins.attacks.losses import Loss
 from robench_plugins.attacks.regions import Region
 from robench_plugins.attacks.steps import move
@@ -20,9 +20,6 @@ __all__ = ["Found", "Noise", "Plan", "rank_of", "search"]
 
 Noise = Callable[[Tensor, int], Tensor]
 """(positions of rows [n], step) → a random direction for each [n, ...], from its own stream."""
-
-_SLACK = 1024.0
-"""A run ends once its margin is below −1024 u max|logit|: enough to still be an error when asked again."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +86,7 @@ class _Rows:
         self.rank = torch.where(better, rank, self.rank)
         self.margin = torch.where(better, margin, self.margin)
         self.step = self.step.masked_fill(better, step)
-        self.settled = self.settled | (margin < -_SLACK * torch.finfo(margin.dtype).eps * scale)
+        self.settled = self.settled | (margin < -rounding(scale))
 
     def write(self, out: Found, forwards: int, backwards: int) -> None:
         """Put what these rows found into `out`."""

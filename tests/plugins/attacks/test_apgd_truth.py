@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from oracles import enumeration
+from oracles import enumeration, linear_box
 from oracles.classifiers import Function, linear
 from oracles.linear_box import exact_radius
 from robench.classifier import Counted, margins
@@ -21,17 +21,8 @@ ORD = {"linf": np.inf, "l2": 2, "l1": 1}
 DIM = 24
 SHAPE = (2, 3, 4)
 TARGETED = APGD(loss="dlr", targets=9)
-TINY = APGD(loss="dlr", targets=9, restarts=10)
-
-
-@functools.cache
-def problem(classes: int, norm: str, count: int = 120):
-    """A linear classifier, correctly classified points mostly at the box's sides, and their exact radii."""
-    rng = np.random.default_rng(classes)
-    W, b = rng.normal(size=(classes, DIM)) * rng.lognormal(sigma=1, size=DIM), rng.normal(size=classes) * 0.2
-    x = rng.choice([0.0, 0.01, 0.3, 0.6, 0.98, 1.0], p=[0.35, 0.1, 0.1, 0.1, 0.1, 0.25], size=(count, DIM))
-    y = (x @ W.T + b).argmax(1)
-    return W, b, x, y, np.array([exact_radius(W, b, x[i], y[i], norm, 0, 1)[0] for i in range(count)])
+TINY = APGD(loss="dlr", targets=9, restarts=5)
+problem = functools.partial(linear_box.problem, dim=DIM, count=120)
 
 
 def attack(apgd, classifier, x, y, norm, eps, domain=None):
@@ -98,9 +89,9 @@ def test_all_targets_are_tried():
     for j in range(1, 9):
         weight[j, j] = 3.0
     classifier = linear(weight, [6.0, *[2.2] * 8, -4.0])
-    x, y = np.full((12, 9), 0.4), np.zeros(12, dtype=np.int64)
+    x, y = np.full((3, 9), 0.4), np.zeros(3, dtype=np.int64)
     for targets, found in ((8, False), (9, True), (50, True)):
-        assert (attack(APGD(loss="dlr", targets=targets), classifier, x, y, "l1", 0.6) == found).all()
+        assert (attack(APGD(loss="dlr", targets=targets, steps=30), classifier, x, y, "l1", 0.6) == found).all()
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -136,13 +127,14 @@ def tiny(seed: int, norm: str):
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_breaks_tiny_networks_up_to_their_exact_radius(norm):
+    """Seed 4 has samples that single runs do not find."""
     within = hit = 0
-    for seed in (0, 2, 3, 4):
+    for seed in (0, 4):
         classifier, x, y, radii = tiny(seed, norm)
         for quantile in (0.5, 0.9):
             eps = float(np.quantile(radii, quantile))
             broken = attack(TINY, classifier, x, y, norm, eps)
             assert not broken[radii > eps + enumeration.TOLERANCE].any()
             within, hit = within + (radii < 0.98 * eps).sum(), hit + broken[radii < 0.98 * eps].sum()
-    assert within >= 50
-    assert hit >= 0.99 * within
+    assert within >= 25
+    assert hit == within

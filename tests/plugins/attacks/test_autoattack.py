@@ -125,10 +125,10 @@ def test_breaks_what_can_be_broken_on_the_named_list(norm, tmp_path):
     within = hit = 0
     for name in (*RELU, *LINEAR):
         case = known(name)
-        x, y, radii = case.x[:20].numpy(), case.y[:20].numpy(), case.radii[norm][:20]
-        eps = float(np.quantile(radii, 0.6, method="nearest"))
+        x, y, radii = case.x[:12].numpy(), case.y[:12].numpy(), case.radii[norm][:12]
+        eps = float(np.quantile(radii, 0.8, method="nearest"))
         data = samples(x, y, case.domain, case.classifier.classes)
-        attack = Short(steps=60, queries=100)
+        attack = Short(steps=40, queries=50)
         _, left = attacked(case.classifier, data, norm, eps, tmp_path / name, attack, precision="fp64")
         assert left[radii > eps].all()
         within, hit = within + (radii < 0.98 * eps).sum(), hit + (~left)[radii < 0.98 * eps].sum()
@@ -159,7 +159,7 @@ def test_a_survivor_costs_no_more_than_published(tmp_path):
 
 
 def test_conforms():
-    findings = check_plugin("attacks", Short(steps=8, queries=12), only=["shape", "domain", "order", "empty", "inputs"])
+    findings = check_plugin("attacks", Short(steps=5, queries=8), only=["shape", "domain", "order", "empty", "inputs"])
     assert [str(finding) for finding in findings if not finding.ok] == []
 
 
@@ -311,7 +311,7 @@ def test_failure_cw_is_weak_on_probabilities():
     soft = dataclasses.replace(net, function=lambda x: net.function(x).softmax(1))
     x, y = torch.as_tensor(np.asarray(data.x)), torch.as_tensor(data.y)
     stream = robench.Stream.for_samples(0, "cw", range(len(x)))
-    points = CW(rate=0.05, search=5, steps=150).perturb(soft, x, y, Threat("l2", None, Domain()), stream).points
+    points = CW(rate=0.05, search=4, steps=80).perturb(soft, x, y, Threat("l2", None, Domain()), stream).points
     wrong = margins(net.logits(points), y) <= 0
     reached = (points - x).flatten(1).norm(dim=1).numpy()
     assert wrong.all()

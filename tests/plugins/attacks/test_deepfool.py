@@ -9,11 +9,19 @@ import torch
 from oracles import minimum_norm
 from oracles.known_radii import LINEAR, RELU, known
 from oracles.linear_box import exact_radius
-from robench_plugins.attacks._halfspaces import cross
+from robench_plugins.attacks._fab_planes import onto, room
 from robench_plugins.attacks.deepfool import DeepFool
 
 NORMS = ("linf", "l2", "l1")
 ORDER = {"linf": np.inf, "l2": 2, "l1": 1}
+
+
+def cross(norm, w, need, low, high):
+    """Return DeepFool's step over ⟨w, z⟩ = need from 0 inside the box, and its length, inf where none is enough."""
+    peak = w.abs().max().clamp_min(1e-300)
+    size, length = onto(norm, (w / peak).abs(), need / peak, room(w, need, torch.zeros_like(w), low, high))
+    step = w.sign() * size
+    return step, torch.where((w * step).sum(1) >= need * (1 - 1e-9), length, torch.inf)
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -65,10 +73,13 @@ def test_linear_classifiers_take_one_step(name, norm):
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("name", RELU)
 def test_near_on_small_networks(name, norm):
-    """What it reaches: a few per cent in the median. relu-2 leads some samples into a corner that is no error."""
+    """What it reaches: a few per cent in the median. relu-2 leads a quarter into a corner that is no error."""
     ratios = minimum_norm.ratios(DeepFool(), known(name), norm)
-    assert np.median(ratios) <= (1.5 if name == "relu-2" else 1.02)
-    assert np.quantile(ratios, 0.75) <= 1.2 or name == "relu-2"
+    median, share, bound = 1.02, 0.75, 1.2
+    if name == "relu-2":
+        median, share, bound = (1.5, 0.7, 2.0) if norm == "l1" else (1.2, 0.7, 1.4)
+    assert np.median(ratios) <= median
+    assert np.quantile(ratios, share) <= bound
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1e4])
@@ -84,7 +95,10 @@ def test_fewer_classes_cost_fewer_gradients():
     )
     assert (few.passes.backwards == 2 * few.passes.forwards).all()
     assert (many.passes.backwards == 9 * many.passes.forwards).all()
-    assert minimum_norm.distance(few.points, case.x, "l2").mean() > 0
+    # The nearest rival is nearly always among the most likely two.
+    assert minimum_norm.broken(case.classifier, few.points, case.y).all()
+    near, far = (minimum_norm.distance(one.points, case.x, "l2").mean() for one in (many, few))
+    assert far <= 1.05 * near
 
 
 @pytest.mark.parametrize("norm", NORMS)

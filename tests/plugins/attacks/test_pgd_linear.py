@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 import torch
 
+from oracles import linear_box
 from oracles.classifiers import linear
 from oracles.linear_box import exact_radius
 from robench.classifier import Counted, margins
@@ -18,16 +21,7 @@ NORMS = ("linf", "l2", "l1")
 ORD = {"linf": np.inf, "l2": 2, "l1": 1}
 SHAPE = (2, 3, 5)
 DIM = 30
-
-
-def problem(classes: int, norm: str, count: int = 120):
-    """A linear classifier, correctly classified points mostly at the box's sides, and their exact radii."""
-    rng = np.random.default_rng(classes)
-    W, b = rng.normal(size=(classes, DIM)) * rng.lognormal(sigma=1, size=DIM), rng.normal(size=classes) * 0.2
-    x = rng.choice([0.0, 0.01, 0.3, 0.6, 0.98, 1.0], p=[0.35, 0.1, 0.1, 0.1, 0.1, 0.25], size=(count, DIM))
-    y = (x @ W.T + b).argmax(1)
-    radii = np.array([exact_radius(W, b, x[i], y[i], norm, 0, 1)[0] for i in range(count)])
-    return W, b, x, y, radii
+problem = functools.partial(linear_box.problem, dim=DIM, count=120)
 
 
 def attack(pgd, W, b, x, y, norm, eps, dtype=torch.float64):

@@ -243,7 +243,6 @@ def test_rounded_inputs_do_not_stop_it():
 
     classifier = dataclasses.replace(plain, function=masked)
     x, y = sample(classifier, 60, seed=1)
-    x, y = x, classifier.logits(x).argmax(1)
     eps = 0.13
     by_gradient = broken(classifier, perturb(PGD(steps=20, targets=0), classifier, x, y, eps=eps).points, y)
     by_score = broken(classifier, perturb(Square(queries=800), classifier, x, y, eps=eps).points, y)

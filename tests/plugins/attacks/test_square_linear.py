@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from oracles import linear_box
 from oracles.classifiers import linear
 from oracles.linear_box import exact_radius
 from robench.classifier import margins
@@ -18,17 +19,7 @@ from robench_plugins.attacks.square import Square
 
 SHAPE = (1, 5, 6)
 DIM = 30
-
-
-@functools.cache
-def problem(classes, norm, count=100, lower=0.0, upper=1.0):
-    """A linear classifier, correctly classified points mostly at the box's sides, and their exact radii."""
-    rng = np.random.default_rng(classes)
-    W, b = rng.normal(size=(classes, DIM)) * rng.lognormal(sigma=0.5, size=DIM), rng.normal(size=classes) * 0.2
-    x = rng.choice([0.0, 0.01, 0.3, 0.6, 0.98, 1.0], p=[0.35, 0.1, 0.1, 0.1, 0.1, 0.25], size=(count, DIM))
-    y = (x @ W.T + b).argmax(1)
-    radii = np.array([exact_radius(W, b, x[i], y[i], norm, lower, upper)[0] for i in range(count)])
-    return W, b, x, y, radii
+problem = functools.partial(linear_box.problem, dim=DIM, count=100, spread=0.5)
 
 
 def attack(square, W, b, x, y, norm, eps, shape=SHAPE, domain=None):

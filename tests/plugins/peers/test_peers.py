@@ -200,10 +200,9 @@ def test_conforms(spec):
 
 def test_the_version_is_recorded(tmp_path):
     library(Foolbox)
-    run = robench.evaluate(
+    robench.evaluate(
         "digits-standard", "digits", attacks=["foolbox:LinfPGD,options=steps=3"], certifiers=[], norm="linf",
         eps=["0.1"], samples="0:4", out=tmp_path,
     )  # fmt: skip
     (file,) = tmp_path.rglob("manifest.json")
     assert json.loads(file.read_text())["environment"]["versions"]["foolbox"] == Foolbox.library.version
-    assert run is not None
