@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from robench.contracts import TrainContext
+from robench.graph import GraphModule
 from robench.samples import Samples
 from robench.threat import Domain, Epsilon, Norm
 from robench_plugins.datasets.digits import Digits
@@ -25,8 +26,9 @@ from robench_plugins.training.ibp import Ibp
 from robench_plugins.training.networks import Normalise, build
 from robench_plugins.training.pgd_at import PgdAt
 from robench_plugins.training.standard import Standard
+from robench_plugins.zoo.digits import BUNDLED
 
-__all__ = ["LISTS", "Net", "Quantised", "Sharp"]
+__all__ = ["LISTS", "Bundled", "Net", "Quantised", "Sharp"]
 
 _TRAINED_ON_MNIST = 6000
 
@@ -84,6 +86,27 @@ class Net:
         return Mnist().load("train").select(np.arange(start, start + _TRAINED_ON_MNIST))
 
 
+@dataclass(frozen=True)
+class Bundled:
+    """A bundled network, attacked at the first test points of digits."""
+
+    name: str
+    eps: dict[Norm, float]
+    samples: int = 100
+
+    def points(self) -> tuple[Tensor, Tensor]:
+        """Return the inputs [n, 1, 8, 8] and labels [n] that are attacked."""
+        test = Digits().load("test")
+        return torch.from_numpy(test.batch(0, self.samples).copy()), torch.from_numpy(test.y[: self.samples].copy())
+
+    def module(self, cache: Path) -> nn.Module:
+        """Return the network, which needs no cache."""
+        (bundled,) = (one for one in BUNDLED if one.name == self.name)
+        graph = bundled().load(torch.device("cpu"), torch.float32).graph
+        assert graph is not None
+        return GraphModule(graph).requires_grad_(False)
+
+
 class Quantised(nn.Module):
     """Inputs rounded to `levels` grey levels, whose gradient is 0 (Guo et al. 2018): only scores tell anything."""
 
@@ -132,7 +155,7 @@ def _eps(linf: float, l2: float, l1: float) -> dict[Norm, float]:
     return {"linf": linf, "l2": l2, "l1": l1}
 
 
-LISTS: dict[str, Sequence[Net]] = {
+LISTS: dict[str, Sequence[Net | Bundled]] = {
     "development": [
         Net("dev-pgd-linf", "digits", _pgd("linf", "0.15", width=4, epochs=60), 0, 0, _eps(0.14, 0.6, 1.3), 500),
         Net("dev-pgd-l2", "digits", _pgd("l2", "0.75", width=6, epochs=60), 1, 0, _eps(0.14, 0.6, 1.8), 500),
@@ -149,9 +172,13 @@ LISTS: dict[str, Sequence[Net]] = {
         Net("ibp", "digits", _ibp("0.15", width=4, epochs=120), 13, 1, _eps(0.17, 0.55, 0.9)),
         Net("standard", "digits", Standard(width=6, epochs=40), 14, 2, _eps(0.09, 0.45, 1.2)),
         Net("mlp", "digits", _pgd("linf", "0.1", arch="mlp", width=6, epochs=80), 15, 2, _eps(0.13, 0.55, 1.4)),
-        Net("mnist-pgd", "mnist", _pgd("linf", "0.1", width=4, epochs=10), 16, 1, _eps(0.1, 1.0, 5.0)),
+        Net("mnist-pgd", "mnist", _pgd("linf", "0.1", width=8, epochs=12), 16, 1, _eps(0.15, 1.5, 5.0)),
         Net("mnist-ibp", "mnist", _ibp("0.15", width=4, epochs=20), 17, 1, _eps(0.15, 1.0, 5.0)),
         Net("rounded", "digits", Standard(width=4, epochs=40), 18, 2, _eps(0.09, 0.45, 1.2), masked=Quantised),
         Net("sharp", "digits", _pgd("linf", "0.15", width=4, epochs=80), 19, 1, _eps(0.15, 0.6, 1.2), masked=Sharp),
+    ],
+    "bundled": [
+        Bundled("digits-pgd-linf", _eps(0.12, 0.5, 1.5)),
+        Bundled("digits-standard", _eps(0.05, 0.25, 0.8)),
     ],
 }

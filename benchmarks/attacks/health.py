@@ -5,8 +5,9 @@
 Honest: the six bundled classifiers, the networks of the portfolio's benchmark (MNIST only where ROBENCH_DATA is set),
 and problems of two and three classes; each in three norms, at half, one and two times an ε where 30 to 80 % survive.
 Masked: every mask of `masked.py` on three bundled classifiers and a binary one, and a network trained to mislead, at
-one and two times that ε. Every setting is probed; a mask that raises nothing is then attacked in full (`--attack`),
-beside its base: what matters is a number above the truth with a clean grade.
+one and two times that ε. Every setting is probed. With `--attack`, honest classifiers are then attacked in full at that
+ε, for their grade over all of it, and so is a mask that raises nothing, beside its base: what matters is a number
+above the truth with a clean grade.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from _nets import LISTS
+from _nets import LISTS, Net
 from masked import MASKS, Mask, masked, winners_take_all
 from torch import Tensor
 
@@ -31,6 +32,7 @@ from robench.classifier import Classifier, margins
 from robench.contracts import TrainContext
 from robench.graph import GraphClassifier, from_torch
 from robench.health import CATALOGUE, Indicator
+from robench.metrics import Measured
 from robench.samples import Samples
 from robench.streams import Stream
 from robench.threat import NORMS, Domain, Epsilon, Norm, Threat
@@ -62,22 +64,21 @@ class Subject:
 
 @dataclass(frozen=True)
 class Setting:
-    """A subject at one (norm, ε), and what a probe saw: samples beyond each threshold, of n; and those left open."""
+    """A subject at one (norm, ε), what a probe measured there, by code, and the share of samples that it left open."""
 
     subject: Subject
     norm: Norm
     eps: float
-    n: int
-    beyond: dict[str, int]
+    measured: dict[str, Measured]
     open: float
 
     def raised(self, one: Indicator) -> bool:
         """Whether an indicator is raised."""
-        return self.share(one) > one.share and self.beyond[one.code] >= one.count
+        return one.code in self.measured and self.measured[one.code].raised
 
     def share(self, one: Indicator) -> float:
         """The share of the samples beyond an indicator's threshold."""
-        return self.beyond[one.code] / max(1, self.n)
+        return self.measured[one.code].share if one.code in self.measured else 0.0
 
     @property
     def flagged(self) -> bool:
@@ -137,6 +138,19 @@ def main() -> None:
     for one in honest:
         if one.flagged:
             print("flagged:", one.subject.name, one.norm, one.eps, [i.code for i in PROBED if one.raised(i)])
+    if options.attack:
+        grades(honest, options.attack)
+
+
+def grades(honest: list[Setting], attack: str) -> None:
+    """Print the grades of honest classifiers after a full attack."""
+    found = []
+    for one in (one for one in honest if one.eps == one.subject.eps[one.norm]):
+        health = result(one.subject, one.norm, one.eps, attack)["health"]
+        found.append(health["grade"])
+        if found[-1] != "clean":
+            print("not clean:", one.subject.name, one.norm, one.eps, health, flush=True)
+    print(f"honest classifiers, `{attack}`: " + ", ".join(f"{found.count(one)} {one}" for one in sorted(set(found))))
 
 
 def line(one: Indicator, honest: list[Setting], hiding: list[Setting]) -> str:
@@ -171,10 +185,14 @@ def probed(subject: Subject, norm: Norm, eps: float) -> Setting:
     stream = Stream.for_samples(0, "probe", right.nonzero()[:, 0].tolist())
     proposal = Probe().perturb(subject.classifier, x, y, Threat(norm, eps, Domain()), stream)
     readings = [dict(one["health"]) for one in proposal.detail or () if one]
-    beyond = {one.code: sum(one.code in r and one.beyond(r[one.code]) for r in readings) for one in PROBED}
+    measured = {
+        one.code: Measured(one, len(x), sum(map(one.beyond, values)))
+        for one in PROBED
+        if (values := [r[one.code] for r in readings if one.code in r])
+    }
     with torch.no_grad():
         still = (margins(subject.classifier.logits(proposal.points), y) > 0).double().mean()
-    return Setting(subject, norm, eps, len(x), beyond, float(still))
+    return Setting(subject, norm, eps, measured, float(still))
 
 
 def accuracy(subject: Subject) -> float:
@@ -185,13 +203,19 @@ def accuracy(subject: Subject) -> float:
 
 def attacked(subject: Subject, norm: Norm, eps: float, attack: str) -> float:
     """Return the share of the samples classified correctly that a full attack leaves."""
+    found = result(subject, norm, eps, attack)
+    return float(found["empirical_accuracy"] / found["clean_accuracy"])
+
+
+def result(subject: Subject, norm: Norm, eps: float, attack: str) -> dict[str, Any]:
+    """Return the summary of a full attack."""
     with tempfile.TemporaryDirectory() as folder:
         done = robench.evaluate(
             subject.classifier, (subject.x.numpy(), subject.y.numpy()), norm=norm, eps=eps, attacks=[attack],
             certifiers=[], out=folder,
         )  # fmt: skip
-    (result,) = done.summary["results"]
-    return float(result["empirical_accuracy"] / result["clean_accuracy"])
+    (found,) = done.summary["results"]
+    return dict(found)
 
 
 def honest_subjects(samples: int, cache: Path) -> Iterator[Subject]:
@@ -199,7 +223,7 @@ def honest_subjects(samples: int, cache: Path) -> Iterator[Subject]:
     x, y = arrays(Digits().load("test"), samples)
     for bundled in BUNDLED:
         yield Subject(bundled.name, bundled().load(CPU, torch.float32), x, y, EPS)
-    for net in (net for nets in LISTS.values() for net in nets):
+    for net in (net for nets in LISTS.values() for net in nets if isinstance(net, Net) and net.masked is None):
         if net.data != "mnist" or os.environ.get("ROBENCH_DATA"):
             points, labels = (part[:samples] for part in net.points())
             subject = Subject(net.name, graph(net.module(cache), points), points, labels, net.eps)

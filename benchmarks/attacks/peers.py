@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from _nets import LISTS
+from _published import published
 from torch import Tensor
 
 import robench
@@ -170,9 +171,7 @@ def _composite(attack: Any, spec: str, classifier: Classifier, x: Tensor, y: Ten
 
 
 def _pyautoattack(module: Any, x: Tensor, y: Tensor, norm: Norm, eps: float) -> Outcome:
-    from portfolio import _theirs
-
-    found = _theirs(module, x, y, norm, eps, 0)
+    found = published(module, x, y, norm, eps, 0)
     return _outcome((found.forwards, found.backwards), int(found.left.sum()), len(x), found.seconds)
 
 

@@ -4,9 +4,10 @@
         [--only baseline|ours|table] [--nets NAME …] [--norms linf …]
 
 The other side is the package of the authors' code, `pip install --no-deps pyautoattack` (0.2.0), version `standard`,
-its passes counted around the network. Ours is `robench.evaluate`; its cost is every pass in the evidence, clean ones,
-probes and the runner's own included. A unit is a forward pass of one sample; a backward pass counts two. Every
-(network, norm, side, seed) is kept in the cache: a broken-off benchmark goes on where it was.
+its passes counted around the network; `--list bundled --attack autoattack` holds ours against it. Ours is
+`robench.evaluate`; its cost is every pass in the evidence, clean ones, probes and the runner's own included. A unit is
+a forward pass of one sample; a backward pass counts two. Every (network, norm, side, seed) is kept in the cache: a
+broken-off benchmark goes on where it was.
 """
 
 from __future__ import annotations
@@ -15,34 +16,15 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
-from _nets import LISTS, Net
+from _nets import LISTS, Bundled, Net
+from _published import NAMES, Result, published
 from torch import Tensor, nn
 
 import robench
 from robench.threat import Norm
-
-_NAMES: dict[Norm, str] = {"linf": "Linf", "l2": "L2", "l1": "L1"}
-
-
-@dataclass(frozen=True)
-class Result:
-    """One run: which samples were left correct, bool [n]; passes in all; CPU seconds."""
-
-    left: npt.NDArray[np.bool_]
-    forwards: int
-    backwards: int
-    seconds: float
-
-    @property
-    def units(self) -> int:
-        """Cost in forward passes."""
-        return self.forwards + 2 * self.backwards
-
 
 Side = Callable[[nn.Module, Tensor, Tensor, Norm, float, int], Result]
 
@@ -56,11 +38,13 @@ def main() -> None:
     parser.add_argument("--attack", default="portfolio")
     parser.add_argument("--only", choices=["baseline", "ours", "table"])
     parser.add_argument("--nets", nargs="+")
-    parser.add_argument("--norms", nargs="+", choices=list(_NAMES), default=list(_NAMES))
+    parser.add_argument("--norms", nargs="+", choices=list(NAMES), default=list(NAMES))
     options = parser.parse_args()
     nets = [net for net in LISTS[options.list] if not options.nets or net.name in options.nets]
-    sides: dict[str, Side] = {"autoattack": _theirs, options.attack: _ours(options.attack)}
-    wanted = {"baseline": ["autoattack"], "ours": [options.attack], "table": []}.get(options.only, list(sides))
+    # In the cache `autoattack` is the package; ours goes by its full name.
+    attack = "autoattack:standard" if options.attack == "autoattack" else options.attack
+    sides: dict[str, Side] = {"autoattack": published, attack: _ours(attack)}
+    wanted = {"baseline": ["autoattack"], "ours": [attack], "table": []}.get(options.only, list(sides))
     print(
         "| network | norm | ε | left by AutoAttack: mean, all seeds | by ours | difference, 95 % | units: theirs "
         "| ours | share | CPU s: theirs | ours |\n|---|---|---|---|---|---|---|---|---|---|---|",
@@ -76,12 +60,12 @@ def main() -> None:
                 print(_line(net, norm, *found), flush=True)
 
 
-def _file(cache: Path, net: Net, norm: Norm, name: str, seed: int) -> Path:
+def _file(cache: Path, net: Net | Bundled, norm: Norm, name: str, seed: int) -> Path:
     plain = "".join(letter if letter.isalnum() or letter in "=,.-" else "_" for letter in name)
     return cache / "runs" / f"{net.name}_{norm}_{net.eps[norm]:g}_{net.samples}_{plain}_{seed}.npz"
 
 
-def _cached(cache: Path, net: Net, norm: Norm, name: str, seed: int, side: Side) -> None:
+def _cached(cache: Path, net: Net | Bundled, norm: Norm, name: str, seed: int, side: Side) -> None:
     file = _file(cache, net, norm, name, seed)
     if file.exists():
         return
@@ -92,7 +76,7 @@ def _cached(cache: Path, net: Net, norm: Norm, name: str, seed: int, side: Side)
         np.savez(sink, left=made.left, cost=[made.forwards, made.backwards], seconds=made.seconds)
 
 
-def _kept(cache: Path, net: Net, norm: Norm, name: str, seeds: int) -> list[Result]:
+def _kept(cache: Path, net: Net | Bundled, norm: Norm, name: str, seeds: int) -> list[Result]:
     """Return the runs of a side, or none where one is missing."""
     files = [_file(cache, net, norm, name, seed) for seed in range(seeds)]
     if not all(file.exists() for file in files):
@@ -104,7 +88,7 @@ def _kept(cache: Path, net: Net, norm: Norm, name: str, seeds: int) -> list[Resu
     return out
 
 
-def _line(net: Net, norm: Norm, theirs: Sequence[Result], ours: Sequence[Result]) -> str:
+def _line(net: Net | Bundled, norm: Norm, theirs: Sequence[Result], ours: Sequence[Result]) -> str:
     """Return the table's row: the interval is of the mean over samples of (ours − theirs), each a mean over seeds."""
     mine, other = (np.mean([run.left for run in side], 0) for side in (ours, theirs))
     together = np.all([run.left for run in theirs], 0).mean()
@@ -118,33 +102,6 @@ def _line(net: Net, norm: Norm, theirs: Sequence[Result], ours: Sequence[Result]
         f"| {units[0] / 1e6:.2f} M | {units[1] / 1e6:.2f} M | 1/{units[0] / units[1]:.1f} "
         f"| {seconds[0]:.0f} | {seconds[1]:.0f} |"
     )
-
-
-class _Passes(nn.Module):
-    """A network that counts the rows that pass through it, and the gradients taken through them."""
-
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner, self.forwards, self.backwards = inner, 0, 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.inner(x)
-        self.forwards += len(x)
-        if out.requires_grad:
-            out.register_hook(self._back)  # type: ignore[no-untyped-call]
-        return out
-
-    def _back(self, gradient: Tensor) -> None:
-        self.backwards += len(gradient)
-
-
-def _theirs(module: nn.Module, x: Tensor, y: Tensor, norm: Norm, eps: float, seed: int) -> Result:
-    from pyautoattack import AutoAttack
-
-    counted, start = _Passes(module), time.process_time()
-    attack = AutoAttack(counted, norm=_NAMES[norm], eps=eps, seed=seed, version="standard")
-    _, answered = attack.run_standard_evaluation(x, y, batch_size=500)
-    return Result((answered == y).numpy(), counted.forwards, counted.backwards, time.process_time() - start)
 
 
 def _ours(attack: str) -> Side:
