@@ -28,12 +28,22 @@ from robench.streams import Stream
 from robench.text import one_line
 from robench.threat import NORMS, Domain, Threat, parse_norm
 
-__all__ = ["Problem", "Replay", "replay"]
+__all__ = ["ObjectNeeded", "OtherFound", "Problem", "Replay", "replay"]
 
 Row = dict[str, Any]
 
+_CALL = "robench.replay(run, model=…, dataset=…)"
+
 ROUNDING = 1e-9
 """A certificate derived again may fall this much (relative) below the recorded one: another order of summation."""
+
+
+class ObjectNeeded(InputError):
+    """A run of a Python object that was not given: nothing that its manifest says leads there."""
+
+
+class OtherFound(InputError):
+    """A model or dataset that is not the one evaluated."""
 
 
 @dataclass(frozen=True)
@@ -151,9 +161,8 @@ def _load_data(manifest: Manifest, dataset: Any, search: Sequence[Path]) -> Data
         data = given_data(given, manifest.dataset.split)
     if data.hash != manifest.dataset.hash:
         found, recorded = data.hash[:12], manifest.dataset.hash[:12]
-        raise InputError(
-            f"run {manifest.run}: {data.canonical} is not the data evaluated: hash {found}, recorded {recorded}"
-        )
+        what = f"{data.canonical} is not the data evaluated"
+        raise _other(manifest.dataset.canonical, f"run {manifest.run}: {what}: hash {found}, recorded {recorded}")
     return data
 
 
@@ -167,13 +176,22 @@ def _load_subject(manifest: Manifest, model: Any, data: Data, device: torch.devi
     found, recorded = subject.classifier.fingerprint[:12], manifest.classifier.fingerprint[:12]
     if found != recorded:
         what = f"{subject.canonical} is not the function evaluated"
-        raise InputError(f"run {manifest.run}: {what}: fingerprint {found}, recorded {recorded}")
+        text = f"run {manifest.run}: {what}: fingerprint {found}, recorded {recorded}"
+        raise _other(manifest.classifier.canonical, text)
     return subject
+
+
+def _other(recorded: str, text: str) -> InputError:
+    if recorded.startswith("python:"):
+        return ObjectNeeded(f"{text}; it used a Python object ({recorded}): {_CALL}")
+    return OtherFound(text)
 
 
 def _refuse_python(manifest: Manifest, text: str, option: str) -> None:
     if text.startswith("python:"):
-        raise InputError(f"run {manifest.run} used a Python object ({text}): name its file with {option}")
+        raise ObjectNeeded(
+            f"run {manifest.run} used a Python object ({text}): name its file with {option}, or from Python {_CALL}"
+        )
 
 
 class Asker:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,9 @@ from robench.bounds import compute as bound
 from robench.contracts import Attack, Certifier, CompositeAttack
 from robench.errors import InputError
 from robench.evaluation import Settings, display, execute, prepare
-from robench.metrics import summarise
+from robench.metrics import random_results, results, summarise
+from robench.report import result_lines
+from robench.report_draws import draws_lines
 from robench.runs import Run, load
 from robench.storage import LocalStorage
 from robench.threat import Epsilon
@@ -26,7 +28,7 @@ __all__ = ["BoundRun", "Evaluation", "Replay", "bound", "evaluate", "load", "rep
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A finished run.
+    """A finished run; printed, it shows what `robench eval` does.
 
     Attributes:
         run: manifest, evidence and witnesses on disk.
@@ -35,6 +37,16 @@ class Evaluation:
 
     run: Run
     summary: dict[str, Any]
+    _ceilings: Ceilings = field(default_factory=Ceilings, compare=False, kw_only=True)
+
+    def __str__(self) -> str:
+        """Return the figures in a few lines."""
+        lines = [*result_lines(results([self.run], self._ceilings)), *draws_lines(random_results([self.run]))]
+        return "\n".join([*lines, f"evidence: {self.run.location}"])
+
+    def __repr__(self) -> str:
+        """Return which run it is."""
+        return f"<Evaluation {self.run.manifest.run} in {self.run.location}>"
 
     @property
     def evidence(self) -> pd.DataFrame:
@@ -109,7 +121,7 @@ def evaluate(
         draws=draws,
         display=display(name, meta),
     )
-    results = LocalStorage(out)  # a plugin may change the working folder
+    root = LocalStorage(out)  # a plugin may change the working folder
     prepared = prepare(settings)
     if resume and prepared.unidentified:
         raise InputError(
@@ -123,7 +135,8 @@ def evaluate(
             for note in prepared.notes:
                 warn(note)
             execute(prepared, run, progress or (lambda done, total, counts: None), warn)
-    return Evaluation(run, summarise([run], Ceilings(find_bounds(results, warn))))
+    ceilings = Ceilings(find_bounds(root, warn))
+    return Evaluation(run, summarise([run], ceilings), _ceilings=ceilings)
 
 
 def _side(given: Any) -> Any:

@@ -186,6 +186,11 @@ def given_subject(model: Any, input_shape: tuple[int, ...], device: torch.device
         return Subject(from_module(model, input_shape, device=device, dtype=dtype), name, name)
     if hasattr(model, "load"):
         model = model.load(device, dtype)
+    elif not hasattr(model, "logits") and not hasattr(model, "sample"):
+        raise InputError(
+            f"a {type(model).__name__} is no classifier yet: robench.from_sklearn makes one of a fitted scikit-learn "
+            "estimator, robench.from_module of a torch module, robench.from_function of a function of arrays"
+        )
     return Subject(evaluable(model, name), name, name)
 
 

@@ -69,8 +69,26 @@ def cost(result: Result) -> str:
 
 
 def health(result: Result) -> str:
-    """Return the health of the attacks in words: `health flagged`; nothing where no attack was asked."""
-    return f"health {result.health.grade}" if result.health else ""
+    """Return the health of the attacks in words: `health flagged`; nothing where no attack was asked.
+
+    Where nobody looked and the attack `probe` can, it says so.
+    """
+    found = result.health
+    if found is None:
+        return ""
+    missing = found.grade == "unprobed" and found.unbroken and not found.probed and _has_gradients(result)
+    return f"health {found.grade}" + (" (add -a probe)" if missing else "")
+
+
+def _has_gradients(result: Result) -> bool:
+    """Whether an attack that asks for gradients ran, as `probe` does."""
+    attacks = [one for run in result.subject.runs if run.origin == "measured" for one in run.evaluators]
+    return any("gradients" in (one.access, *(stage.access for stage in (one.stages or {}).values())) for one in attacks)
+
+
+def _what_to_do(results: Sequence[Result]) -> list[str]:
+    flagged = any(result.health and result.health.grade == "flagged" for result in results)
+    return ["", "health flagged: what to do: docs/health.md"] if flagged else []
 
 
 def age(then: datetime, now: datetime | None = None) -> str:
@@ -99,7 +117,7 @@ def result_lines(results: Sequence[Result]) -> list[str]:
             told = ", ".join(words for words in (cost(result), health(result)) if words)
             lines.append(f"  {where:<10} {bracket(result):>15}  95 % {interval(result.joint_interval)}  {above}{told}")
             lines += [f"    {safe(flag.code)}: {safe(flag.text)}" for flag in result.flags if flag not in shared]
-    return lines
+    return lines + _what_to_do(results)
 
 
 def headline(results: Sequence[Result], norm: Norm) -> Epsilon | None:
@@ -127,6 +145,7 @@ def print_results(results: Sequence[Result], others: Sequence[str] = ()) -> None
     """Write the results to stdout: a table on a terminal, `result_lines` elsewhere; then the lines `others`."""
     if results and sys.stdout.isatty():
         _show(_result_table(results))
+        _write(_what_to_do(results)[1:])
     elif results:
         _write(result_lines(results))
     _write([*([""] if results and others else []), *others])

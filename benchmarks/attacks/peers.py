@@ -41,6 +41,9 @@ PAIRS: list[tuple[Norm, str, Sequence[str]]] = [
     ("linf", "deepfool", ["foolbox:LinfDeepFoolAttack", "advlib:df"]),
     ("linf", "fmn:starts=0,targets=0", ["foolbox:LInfFMNAttack,options=steps=100", "advlib:fmn,options=steps=100"]),
     ("linf", "fmn", ["foolbox:LInfFMNAttack,options=steps=100", "advlib:fmn,options=steps=100"]),
+    ("linf", "fab:restarts=1,targets=9", [
+        "advlib:fab,options=targeted_restarts=true", "torchattacks:FAB,options=steps=100",
+    ]),
     ("linf", "fab:targets=9", ["advlib:fab,options=targeted_restarts=true", "torchattacks:FAB,options=steps=100"]),
     ("linf", "autoattack", ["torchattacks:AutoAttack", "pyautoattack"]),
     ("linf", "portfolio", ["pyautoattack"]),
@@ -56,9 +59,15 @@ PAIRS: list[tuple[Norm, str, Sequence[str]]] = [
     ("l2", "fmn", [
         "foolbox:L2FMNAttack,options=steps=100", "advlib:fmn,options=steps=100", "advlib:alma,options=num_steps=1000",
     ]),
+    ("l2", "cw:starts=0,targets=0", [
+        "foolbox:L2CarliniWagnerAttack,options=steps=1000", "advlib:carlini_wagner_l2,options=max_iterations=1000",
+    ]),
     ("l2", "cw", [
         "foolbox:L2CarliniWagnerAttack,options=steps=1000", "torchattacks:CW,options=steps=1000",
         "advlib:carlini_wagner_l2,options=max_iterations=1000",
+    ]),
+    ("l2", "fab:restarts=1,targets=9", [
+        "advlib:fab,options=targeted_restarts=true", "torchattacks:FAB,options=steps=100",
     ]),
     ("l2", "fab:targets=9", ["advlib:fab,options=targeted_restarts=true", "torchattacks:FAB,options=steps=100"]),
     ("l2", "autoattack", ["pyautoattack"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -97,9 +98,10 @@ class Told:
 
 @dataclass(frozen=True)
 class RunView:
-    """A run, and the command that asks its witnesses again."""
+    """A run, what measures it again, and what asks its witnesses again: commands, Python calls about Python objects."""
 
     manifest: Manifest
+    repeat: str
     replay: str
 
 
@@ -173,7 +175,7 @@ def _view(
         classes=class_names(subject),
         norms=norms,
         flags=tuple(_told(every)),
-        runs=tuple(RunView(one, _replay(one)) for one in reversed(subject.runs)),
+        runs=tuple(RunView(one, _repeat(one), _replay(one)) for one in reversed(subject.runs)),
     )
 
 
@@ -299,7 +301,46 @@ def _told(results: Sequence[Result]) -> list[Told]:
     ]
 
 
+_WORDS = {"-m": "model", "-d": "dataset", "-a": "attacks", "-c": "certifiers"}
+
+
+def _repeat(manifest: Manifest) -> str:
+    """The run's command; for Python objects, which a command cannot name, the same call from Python."""
+    evaluators = [info.canonical for info in manifest.evaluators]
+    objects = _objects(manifest)
+    if not (objects or any(name.startswith("python:") for name in evaluators)):
+        return manifest.command
+    try:
+        words = shlex.split(manifest.command)[2:]
+    except ValueError:
+        return ""
+    given: dict[str, list[str]] = {}
+    for option, value in zip(words[::2], words[1::2], strict=False):
+        given.setdefault(_WORDS.get(option, option.removeprefix("--")), []).append(value)
+    if not {"model", "dataset"} <= given.keys():
+        return ""
+    items = []
+    for name, values in given.items():
+        # An object stands there without quotes, by its class.
+        shown = [value.removeprefix("python:") if value.startswith("python:") else repr(value) for value in values]
+        shown = [name] if name in objects else shown
+        shown = values if name in ("seed", "draws") else shown
+        one = shown[0] if len(shown) == 1 else f"[{', '.join(shown)}]"
+        items.append(one if name in ("model", "dataset") else f"{name}={one}")
+    return f"robench.evaluate({', '.join(items)})"
+
+
+def _objects(manifest: Manifest) -> list[str]:
+    """Which of model and dataset were Python objects."""
+    names = {"model": manifest.classifier.canonical, "dataset": manifest.dataset.canonical}
+    return [what for what, name in names.items() if name.startswith("python:")]
+
+
 def _replay(manifest: Manifest) -> str:
     dataset = folder_name(manifest.dataset.canonical, manifest.dataset.hash)
     classifier = folder_name(manifest.classifier.canonical, manifest.classifier.fingerprint)
-    return f"robench replay RESULTS/{dataset}/{classifier}/{manifest.run}"
+    folder = f"RESULTS/{dataset}/{classifier}/{manifest.run}"
+    if objects := _objects(manifest):
+        given = ", ".join(f"{name}={name}" for name in objects)
+        return f"robench.replay(robench.runs.Run.open({folder!r}), {given})"
+    return f"robench replay {folder}"

@@ -10,7 +10,12 @@ from typing import Self
 
 from robench.text import safe
 
-__all__ = ["Progress"]
+__all__ = ["Progress", "rows"]
+
+
+def rows(counts: Mapping[str, int]) -> dict[str, str]:
+    """Return what `execute` counts as figures of `Progress.update`: rows by kind and status, which are no samples."""
+    return {"rows:": ", ".join(f"{name} {count}" for name, count in counts.items())} if counts else {}
 
 
 class Progress:

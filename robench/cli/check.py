@@ -55,5 +55,10 @@ def show_check(outcome: Checked, limit: int) -> None:
             print(f"  and {len(findings) - len(shown)} more (--limit 0 prints all)")
     for note in outcome.notes:
         print(f"note: {safe(note)}")
-    counts = ", ".join(f"{count} {name}" for name, count in outcome.counts.items())
-    print(f"checked {counts}: " + (f"{len(outcome.findings)} findings" if outcome.findings else "nothing wrong"))
+    counts = ", ".join(_counted(count, name) for name, count in outcome.counts.items())
+    found = len(outcome.findings)
+    print(f"checked {counts}: {_counted(found, 'findings') if found else 'nothing wrong'}")
+
+
+def _counted(count: int, plural: str) -> str:
+    return f"{count} {plural}" if count != 1 else f"1 {plural.removesuffix('es' if plural.endswith('sses') else 's')}"

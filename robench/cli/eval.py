@@ -35,7 +35,13 @@ def evaluate(
     ],
     attack: Annotated[
         list[str] | None,
-        typer.Option("-a", "--attack", metavar="ATTACK", help="Attack spec, repeatable; none switches the side off."),
+        typer.Option(
+            "-a",
+            "--attack",
+            metavar="ATTACK",
+            help="Attack spec, repeatable, like 'apgd:steps=50 | eot'; none switches the side off. Parameters of "
+            "attacks and modifiers: robench plugins show NAME.",
+        ),
     ] = None,
     certifier: Annotated[
         list[str] | None,
@@ -83,7 +89,7 @@ def evaluate(
     Both sides by default: without -a the default attack runs, without -c every certifier that applies at small
     cost. Exit codes: 0 fine, 2 bad input, 3 some samples ended in error, 130 interrupted.
     """
-    from robench.cli._progress import Progress
+    from robench.cli._progress import Progress, rows
     from robench.evaluation import Settings, display, execute, prepare
     from robench.runs import Run
     from robench.storage import LocalStorage
@@ -124,7 +130,12 @@ def evaluate(
                 for note in prepared.notes:
                     progress.message(f"robench: {note}")
                 try:
-                    execute(prepared, run, progress.update, progress.message)
+                    execute(
+                        prepared,
+                        run,
+                        lambda done, total, counts: progress.update(done, total, rows(counts)),
+                        progress.message,
+                    )
                 except KeyboardInterrupt:
                     kept = f"{len(run.done())} of {run.manifest.dataset.n} samples are kept in {run.location}"
                     raise KeyboardInterrupt(f"interrupted; {kept}; go on with --resume") from None

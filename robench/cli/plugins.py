@@ -49,7 +49,10 @@ def list_plugins(context: typer.Context, as_json: Json = False) -> None:
             for entry in entries:
                 print(f"  {entry.name:<{width}}  {_line(entry)}")
             print()
-    print("[default] runs when nothing is asked for, [small] with -c auto; `robench plugins show NAME` tells more")
+    print("[default] runs when nothing is asked for; of several attacks the first that applies to the classifier does:")
+    for group in plugins.defaults("attacks"):
+        print(f"  {', then '.join(entry.name for entry in group)}")
+    print("[small] runs with -c auto; `robench plugins show NAME` tells more")
     if plugins.broken:
         print("\nleft out")
         for row in plugins.broken:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -38,20 +39,32 @@ def replay(
 
     Clean predictions too; statistical certificates are left out. Files that a run names are found by their hash in the
     current folder and in --files. Exit code 1 where something does not come out as recorded, 2 where a run could not be
-    asked.
+    asked. Runs of Python objects are left out beside others; robench.replay asks them.
     """
+    from robench._replay import ObjectNeeded, OtherFound, Replay
     from robench.api import replay as ask_again
     from robench.cli._progress import Progress
-    from robench.runs import find_runs
+    from robench.runs import Run, find_runs
 
     search = [Path(), *(files or [])]
-    results, refused = [], []
+    results, refused, skipped = [], [], []
+    found = find_runs(runs)
+
+    def ask(run: Run) -> Replay:
+        how = partial(ask_again, run, device=device, search=search, progress=progress.update)
+        try:
+            return how(model=model, dataset=dataset)
+        except OtherFound:
+            if len(found) == 1 or not (model or dataset):
+                raise
+            return how()  # -m and -d are about other runs of the folder
+
     with Progress("replay", quiet=as_json) as progress:
-        for run in find_runs(runs):
+        for run in found:
             try:
-                results.append(
-                    ask_again(run, model=model, dataset=dataset, device=device, search=search, progress=progress.update)
-                )
+                results.append(ask(run))
+            except ObjectNeeded as error:
+                skipped.append(str(error))
             except InputError as error:
                 refused.append(str(error))
     if as_json:
@@ -70,9 +83,11 @@ def replay(
                 print(f"  {where}{problem.kind}{who}: {safe(problem.text)}")
             if len(result.problems) > SHOWN:
                 print(f"  … and {len(result.problems) - SHOWN} more (--json has all)")
+    for line in (f"not replayed: {one}" if results else one for one in skipped):
+        print(f"robench: {safe(line)}", file=sys.stderr)
     for line in refused:
         print(f"robench: {safe(line)}", file=sys.stderr)
     if any(result.problems for result in results):
         raise typer.Exit(1)
-    if refused:
+    if refused or not results:
         raise typer.Exit(2)

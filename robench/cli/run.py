@@ -66,6 +66,7 @@ def run(
 def run_shown(suite: Suite, out: Path, *, jobs: int, quiet: bool, debug: bool) -> SuiteOutcome:
     """Run a suite with bars for the running cells and a line for each that ended, on stderr."""
     from robench.cli._bars import Bars
+    from robench.cli._progress import rows
     from robench.suite import run_suite
 
     with Bars("cells", len(suite.tasks), quiet) as bars:
@@ -81,7 +82,7 @@ def run_shown(suite: Suite, out: Path, *, jobs: int, quiet: bool, debug: bool) -
             out,
             jobs=jobs,
             started=lambda position, cell: bars.begin(position, cell.title),
-            progress=bars.update,
+            progress=lambda position, done, total, counts: bars.update(position, done, total, rows(counts)),
             finished=finished,
             warn=lambda line: bars.message(f"robench: {line}"),
         )

@@ -157,7 +157,8 @@ class Plugins:
             return f"{kind.noun} {name!r} is claimed by more than one distribution: write {' or '.join(claims)}"
         for other in KINDS.values():
             if other is not kind and name in self._names[other.name]:
-                return f"no {kind.noun} is called {name!r}: that is {other.article} {other.noun}"
+                how = f": write '{kind.noun.upper()} | {name}'" if other.name == kind.link else ""
+                return f"no {kind.noun} is called {name!r}: that is {other.article} {other.noun}{how}"
         hint = suggest(name, known) or (f"; there are {', '.join(known)}" if 0 < len(known) <= 12 else "")
         broken = f" ({len(self.broken)} plugins could not be loaded)" if self.broken else ""
         return f"no {kind.noun} is called {name!r}{hint or '; `robench plugins` lists what there is'}{broken}"

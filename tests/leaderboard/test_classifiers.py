@@ -3,12 +3,15 @@
 import itertools
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import robench
 from oracles.bounds import fake_bound
 from oracles.evidence import fake_run, sha, toy_runs
+from oracles.nets import blobs, trained
 from oracles.pages import Page, files_of, site_of
 from robench.bounds import Ceilings
 from robench.metrics import attribution, evaluator_table, result_at, subjects
@@ -330,6 +333,31 @@ def test_the_replay_command_names_the_folder_of_the_run(tmp_path):
     said = view_of(run).runs[0].replay.removeprefix("robench replay RESULTS/")
     assert (tmp_path / "results" / said / "manifest.json").is_file()
     assert saved.location.endswith(said)
+
+
+def test_runs_of_python_objects_say_which_call_repeats_them(tmp_path):
+    """And it does: the line from the page, given the objects, makes the same request."""
+    model, dataset = trained(), blobs(20)
+    given = {"eps": ["0.02", "1/20"], "attacks": "none", "samples": "0:10", "seed": 3, "out": tmp_path}
+    first = robench.evaluate(model, dataset, **given).run
+    shown = view_of(first).runs[0]
+    assert shown.repeat.startswith("robench.evaluate(model, dataset, attacks='none', certifiers=")
+    here = {"robench": robench, "model": model, "dataset": dataset}
+    again = eval(shown.repeat.removesuffix(")") + f", out={str(tmp_path / 'again')!r})", here).run
+    assert again.manifest.request == first.manifest.request
+    folder = Path(first.location).relative_to(tmp_path)
+    assert shown.replay == f"robench.replay(robench.runs.Run.open('RESULTS/{folder}'), model=model, dataset=dataset)"
+    here_too = shown.replay.replace("RESULTS", str(tmp_path))
+    assert eval(here_too, here).problems == []
+    page = page_of(first)
+    assert "robench eval" not in page.text and shown.repeat in page.text
+
+
+@pytest.mark.parametrize("command", ["", "robench eval -m 'x", "robench eval -a"])
+def test_a_command_that_is_none_gives_no_call(command):
+    run = sides(0, (("pgd", "attack"),), classifier="python:Net")
+    run.manifest = run.manifest.replace(command=command)
+    assert view_of(run).runs[0].repeat == ""
 
 
 def test_newer_words_about_a_classifier_win_and_older_ones_stay():

@@ -350,6 +350,7 @@ def test_the_command_names_samples_and_exits_1(tmp_path):
     honest().save(tmp_path)
     good = CliRunner().invoke(app, ["check", str(tmp_path)])
     assert (good.exit_code, good.stdout.splitlines()[-1].endswith("nothing wrong")) == (0, True)
+    assert "checked 1 run, 1 classifier, 4 samples, " in good.stdout
     liar = fake_run(1, n=4, evaluators=(("liar", "certificate"),)).clean({0: True, 1: True, 2: True, 3: False})
     liar.add("liar", "certificate", "linf", None, {**OPEN, 1: ("certified", 1.0, INF)})
     liar.save(tmp_path)

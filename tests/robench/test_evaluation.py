@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
 import robench
 from oracles.export import export
@@ -21,6 +22,7 @@ from oracles.nets import blobs, trained
 from robench.api import evaluate
 from robench.check import check
 from robench.classifier import Counted
+from robench.cli import app
 from robench.contracts import Attack, Proposal
 from robench.errors import InputError, PluginError
 from robench.evaluation import _execute
@@ -486,10 +488,6 @@ def test_no_space_left_in_the_middle_keeps_what_was_done(tmp_path, monkeypatch):
 def test_the_command_in_the_manifest_can_be_run_again(tmp_path, monkeypatch):
     import shlex
 
-    from typer.testing import CliRunner
-
-    from robench.cli import app
-
     monkeypatch.chdir(tmp_path)
     save_checkpoint(tmp_path / "net")
     np.savez("data.npz", x=np.asarray(blobs().x), y=blobs().y)
@@ -547,6 +545,22 @@ def save_checkpoint(folder):
     from robench.graph import from_torch, save
 
     save(from_torch(trained(), (6,)), folder, {})
+
+
+def test_a_result_is_printed_as_the_command_prints_it(tmp_path):
+    done = evaluate(trained(), blobs(), **SHORT, out=tmp_path)
+    shown = CliRunner().invoke(app, ["report", str(tmp_path)]).stdout.splitlines()
+    assert str(done).splitlines() == [*shown, f"evidence: {done.run.location}"]
+    assert repr(done) == f"<Evaluation {done.run.manifest.run} in {done.run.location}>"
+
+
+def test_an_object_that_is_no_classifier_yet_is_told_how_to_become_one(tmp_path):
+    class Pipeline:
+        def predict(self, x):
+            return x
+
+    with pytest.raises(InputError, match=r"a Pipeline .*from_sklearn.*from_module.*from_function"):
+        evaluate(Pipeline(), blobs(), eps="0.1", out=tmp_path)
 
 
 def test_the_manifest_names_no_path_user_or_host(tmp_path):

@@ -324,6 +324,8 @@ def test_unknown_names_get_the_nearest_or_the_right_kind(example):
         example.resolve("attacks", "decent")
     with pytest.raises(SpecError, match="no attack is called 'hyperplane': that is a certifier"):
         example.resolve("attacks", "hyperplane")
+    with pytest.raises(SpecError, match=r"that is an attack modifier: write 'ATTACK \| again'"):
+        example.resolve("attacks", "again")
     with pytest.raises(SpecError, match="no attack is called 'nobody/descent'"):
         example.resolve("attacks", "nobody/descent")
 

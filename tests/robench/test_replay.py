@@ -189,9 +189,30 @@ def test_python_objects_need_a_name(tmp_path):
 def test_one_run_that_cannot_be_asked_does_not_hide_the_others(copy, original, tmp_path):
     evaluate(trained(), blobs(), eps="0.05", attacks=(), out=tmp_path / "more")
     both = CliRunner().invoke(app, ["replay", str(copy), str(tmp_path / "more"), "--files", str(original)])
-    assert both.exit_code == 2
+    assert both.exit_code == 0
     assert "no differences" in both.stdout
-    assert "used a Python object" in both.stderr
+    (line,) = both.stderr.splitlines()[-1:]
+    assert line.startswith("robench: not replayed: run ") and "robench.replay(run, model=…, dataset=…)" in line
+    alone = CliRunner().invoke(app, ["replay", str(tmp_path / "more")])
+    assert alone.exit_code == 2
+    assert "name its file with -d DATASET, or from Python robench.replay(run, " in alone.stderr
+    assert "not replayed" not in alone.stderr
+
+
+def test_data_that_is_another_run_s_is_not_held_against_the_others(copy, original, tmp_path):
+    """-d and -m count for the runs that they fit; others have their own, or are left out with a word."""
+    evaluate(trained(), blobs(), eps="0.05", attacks=(), out=tmp_path / "more")
+    x, y = np.asarray(blobs(30, seed=3).x), blobs(30, seed=3).y
+    np.savez(tmp_path / "third.npz", x=x, y=y)
+    evaluate(f"checkpoint:{original / 'net'}", (x, y), eps="0.05", attacks=(), out=tmp_path / "third")
+    given = ["-d", f"npz:{tmp_path / 'third.npz'}", "--files", str(original)]
+    outcome = CliRunner().invoke(app, ["replay", str(copy), str(tmp_path / "more"), str(tmp_path / "third"), *given])
+    assert outcome.exit_code == 0, outcome.output
+    assert outcome.stdout.count("no differences") == 2
+    assert "is not the data evaluated" in outcome.stderr and outcome.stderr.count("not replayed") == 1
+    assert "it used a Python object (python:InMemory): robench.replay(run, " in outcome.stderr
+    single = CliRunner().invoke(app, ["replay", str(copy), *given])
+    assert single.exit_code == 2 and "is not the data evaluated" in single.stderr
 
 
 def test_the_command_says_what_it_found(copy, original):

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from typer.testing import CliRunner
 
-from oracles.evidence import fake_run, probed_run, toy_runs
+from oracles.evidence import composite, fake_run, info, probed_run, toy_runs
 from robench.cli import app
 from robench.health import CATALOGUE
 from robench.metrics import results, summarise
@@ -43,6 +43,26 @@ def test_the_health_of_attacks_stands_beside_the_figures():
     assert reason.endswith(f"{CATALOGUE['blackbox-stronger'].text}, on 50 % of 60 samples")
     assert lines.index(reason) > next(i for i, line in enumerate(lines) if "linf 1/8" in line)
     assert "health" not in result_lines(results([proven()]))[-1]
+
+
+def test_a_flag_says_what_to_do_once():
+    small, large = results([probed_run(0, "masked", bad={"blackbox-stronger": 0.5})])
+    assert [line for line in result_lines([large, large]) if "docs/health.md" in line] == result_lines([large])[-1:]
+    assert "docs/health.md" not in "".join(result_lines([small]))
+
+
+def test_who_was_not_probed_is_told_how_where_a_probe_can():
+    def told(*stages, access="gradients", broken=()):
+        rows = {i: ("falsified", 0, 0.0625) if i in broken else ("open", 0, INF) for i in range(2)}
+        run = fake_run(n=2, evaluators=(composite("mine", **dict.fromkeys(stages, "gradients")),) if stages else
+                       (info("mine", access=access),))  # fmt: skip
+        run.clean({0: True, 1: True}).add("mine", "attack", "linf", 0.1, rows)
+        for i in broken:
+            run.witness("mine", "linf", 0.1, i, [0.0625, 0, 0, 0])
+        return result_lines(results([run]))[-1].rpartition(", ")[2]
+
+    assert told() == told("first") == "health unprobed (add -a probe)"
+    assert told(access="logits") == told(broken=(0, 1)) == "health unprobed"
 
 
 def proven():

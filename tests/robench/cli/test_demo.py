@@ -118,7 +118,7 @@ def test_findings_are_exit_code_1(made, monkeypatch):
     monkeypatch.setattr("robench_leaderboard.build", lambda runs, site, bounds: site / "index.html")
     result = demo("--out", out, code=1)
     assert "something cannot be right" in result.stdout
-    assert "1 findings" in result.stdout
+    assert ": 1 finding\n" in result.stdout
 
 
 def test_only_a_folder_of_its_own(tmp_path):

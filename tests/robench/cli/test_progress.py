@@ -2,7 +2,7 @@
 
 import re
 
-from robench.cli._progress import Progress
+from robench.cli._progress import Progress, rows
 
 
 def test_a_second_piece_of_work_has_a_rate_of_its_own(capsys):
@@ -13,6 +13,13 @@ def test_a_second_piece_of_work_has_a_rate_of_its_own(capsys):
     lines = capsys.readouterr().err.splitlines()
     assert [line.partition(",")[0] for line in lines] == ["replay: 1000/1000", "replay: 10/10"]
     assert all(float(re.search(r", (\S+)/s", line)[1]) > 0 for line in lines)
+
+
+def test_rows_are_not_taken_for_samples(capsys):
+    with Progress("eval") as progress:
+        progress.update(0, 2, rows({}))
+        progress.update(2, 2, rows({"attack open": 292, "certificate open": 4}))
+    assert capsys.readouterr().err.endswith("; rows: attack open 292, certificate open 4\n")
 
 
 def test_without_figures_nothing_dangles(capsys):
