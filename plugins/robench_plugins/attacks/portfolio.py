@@ -29,15 +29,18 @@ _SHORT: Final[tuple[str, Attack]] = ("apgd:steps=20", APGD(steps=20))
 _RACE: Final[tuple[str, Attack]] = ("race", Race())
 _MORE: Final[tuple[str, Attack]] = ("race:targets=3", Race(targets=3))
 _LONG: Final[tuple[str, Attack]] = ("apgd", APGD())
-_NEAREST: Final[tuple[str, Attack]] = ("fab:restarts=1,steps=20,targets=3", FAB(restarts=1, steps=20, targets=3))
+_RESTARTS: Final[tuple[str, Attack]] = ("apgd:loss=dlr,restarts=10", APGD(loss="dlr", restarts=10))
+_CORNERS: Final[tuple[str, Attack]] = ("square", Square())
+_NEAREST: Final[tuple[str, Attack]] = ("fab:restarts=1,steps=10,targets=3", FAB(restarts=1, steps=10, targets=3))
 _SCORES: Final[tuple[str, Attack]] = ("square:queries=125", Square(queries=125))
 _DECISIONS: Final[tuple[str, Attack]] = ("hopskipjump:queries=150", HopSkipJump(queries=150))
 _NEAREST_IN_FULL: Final[tuple[str, Attack]] = ("fab:restarts=1,targets=9", FAB(restarts=1, targets=9))
 _DECISIONS_IN_FULL: Final[tuple[str, Attack]] = ("hopskipjump:queries=3000", HopSkipJump(queries=3000))
 _SCORES_IN_FULL: Final[tuple[str, Attack]] = ("square:queries=2000", Square(queries=2000))
 
-_CLOSE = 0.3
-"""A sample is close to falling when the lowest margin met is below this share of the clean one."""
+_CLOSE, _CLOSER, _VERGE = 0.3, 0.1, 0.03
+"""The lowest margin met, as a share of the clean one, below which a sample gets more. What late restarts towards a
+class broke had got below .3; what long runs, and Square after all gradients, broke had got below .03."""
 
 _FURTHER = 0.05
 """The search by scores got further than gradients when its margin is lower by more than this share of the clean one: as
@@ -56,14 +59,14 @@ class Portfolio:
     1. `probe`: do gradients tell the truth? It breaks what falls to three steps.
     2. `apgd:steps=20`: a short untargeted run.
     3. `race`: short runs towards nine classes, then restarts towards the two that got furthest.
-    4. `race:targets=3`, more restarts, and 5. `apgd`, one long run, where the lowest margin met is below .3 of the
-       clean one.
-    6. `fab:restarts=1,steps=20,targets=3`, 7. `square:queries=125` and 8. `hopskipjump:queries=150`: the checks, by a
+    4. What is close to falling gets more, by the lowest margin met as a share of the clean one: `race:targets=3` below
+       .3, `apgd` below .1, `apgd:loss=dlr,restarts=10` below .03, and there in linf `square`.
+    5. `fab:restarts=1,steps=10,targets=3`, `square:queries=125`, `hopskipjump:queries=150`: the checks, by a
        minimum-norm attack, without gradients, and by decisions alone.
-    9. `fab:restarts=1,targets=9`, 10. `hopskipjump:queries=3000` and 11. `square:queries=2000`, for samples where
-       gradients seem to mislead: one rare indicator of the probe is beyond its threshold, or two others, or stage 7 met
-       a margin lower than all gradients did by more than a twentieth of the clean one. Decisions get the most: where
-       gradients mislead, scores often do too.
+    6. `fab:restarts=1,targets=9`, `hopskipjump:queries=3000`, `square:queries=2000` for samples where gradients seem to
+       mislead: one rare indicator of the probe is beyond its threshold, or two others, or scores met a margin lower
+       than all gradients did by more than a twentieth of the clean one. Decisions get the most: where gradients
+       mislead, scores often do too.
     """
 
     def applies(self, classifier: Classifier, norm: Norm) -> str | None:
@@ -80,9 +83,10 @@ class Portfolio:
         lowest = _known(probed.margin)
         for spec, attack in (_SHORT, _RACE):
             lowest = torch.fmin(lowest, _known((yield spec, attack, None).margin))
-        close = lowest < _CLOSE * clean
-        for spec, attack in (_MORE, _LONG):
-            lowest = torch.fmin(lowest, _known((yield spec, attack, close).margin))
+        for (spec, attack), share in ((_MORE, _CLOSE), (_LONG, _CLOSER), (_RESTARTS, _VERGE)):
+            lowest = torch.fmin(lowest, _known((yield spec, attack, lowest < share * clean).margin))
+        if threat.norm == "linf":
+            yield *_CORNERS, lowest < _VERGE * clean
         yield *_NEAREST, None
         checked = yield *_SCORES, None
         misled |= _known(checked.margin) < lowest - _FURTHER * clean
