@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.special import betainc
+from scipy.special import betainc, betaincinv
 from scipy.stats import binomtest
 
 from oracles.binomial import at_most_by_chance, exact_tail, precise_tail
@@ -93,6 +93,12 @@ def test_a_wrong_inverse_is_not_believed(monkeypatch, wrong):
     found = lower_bound(np.arange(21), 20, 0.01)
     assert (found >= 0).all()
     assert (found <= exact * (1 + 1e-7)).all()
+
+
+def test_an_inverse_that_is_slightly_high_is_corrected(monkeypatch):
+    monkeypatch.setattr(_binomial, "betaincinv", lambda a, b, y: betaincinv(a, b, y * (1 + 2.5e-9)))
+    for hits, low in enumerate(lower_bound(np.arange(21), 20, 0.01).tolist()):
+        assert hits == 0 or exact_tail(hits, 20, low) <= Fraction(0.01)
 
 
 @pytest.mark.parametrize(
