@@ -1,6 +1,6 @@
 """Deciding "radius ≥ r?" by a sequence of looks, beside a fixed n = 100,000, on the published files of Cohen et al.
 
-    ROBENCH_DATA=… python benchmarks/smoothing/decide.py [--alpha 0.001] [--repeat 20]
+    ROBENCH_DATA=… python benchmarks/smoothing/decide.py [--alpha 0.001] [--repeat 80]
 
 Each image's probability of a hit is what its printed radius implies, under the file's own α (inferred, else .001):
 the count whose bound gives that radius, over 100,000. All hits count as a probability of .5^(1/n), an abstention as
@@ -44,7 +44,7 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--alpha", type=float, default=0.001)
-    parser.add_argument("--repeat", type=int, default=20)
+    parser.add_argument("--repeat", type=int, default=80)
     options = parser.parse_args()
     if not os.environ.get("ROBENCH_DATA"):
         parser.error("ROBENCH_DATA must name the folder above smoothing/")
