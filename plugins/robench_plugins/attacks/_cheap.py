@@ -180,12 +180,14 @@ class _Allowed:
 
     def __init__(self) -> None:
         self._lock, self._inside, self._before = threading.Lock(), 0, (False, False)
+        self._newer: list[str] = []
 
     def __enter__(self) -> None:
         matmul, conv = torch.backends.cuda.matmul, torch.backends.cudnn
         with self._lock:
             if not self._inside:
                 self._before = matmul.allow_tf32, conv.allow_tf32
+                self._newer = [one.fp32_precision for one in _newer_settings()]
                 matmul.allow_tf32 = conv.allow_tf32 = True
             self._inside += 1
 
@@ -194,6 +196,15 @@ class _Allowed:
             self._inside -= 1
             if not self._inside:
                 torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = self._before
+                # The older settings leave the newer ones to what these inherit, which may be TF32.
+                for one, value in zip(_newer_settings(), self._newer, strict=True):
+                    one.fp32_precision = value
+
+
+def _newer_settings() -> list[Any]:
+    backends: Any = torch.backends
+    cudnn = backends.cudnn
+    return [backends.cuda.matmul, cudnn.conv, cudnn.rnn] if hasattr(backends, "fp32_precision") else []
 
 
 _TF32 = _Allowed()

@@ -15,7 +15,7 @@ from oracles.random_linear import RandomLinear
 from robench.classifier import Counted, margins
 from robench.contracts import CompositeAttack, Outcome, Proposal
 from robench.errors import SpecError
-from robench.graph import GraphClassifier, from_torch
+from robench.graph import GraphClassifier, from_torch, full_precision
 from robench.registry import load_plugins
 from robench.streams import Stream
 from robench.threat import Domain, Threat
@@ -346,6 +346,17 @@ def test_settings_are_put_back_after_an_error(precision, way):
     with pytest.raises(RuntimeError, match=way):
         perturb(value, Failing(model), x, y)
     assert settings() == before
+
+
+def test_verdicts_after_a_search_in_tf32_inherit_none():
+    """Of the user's own wish for TF32, say, which comes back where an explicit setting is taken away."""
+    settings = [torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn]
+    if not hasattr(torch.backends, "fp32_precision"):
+        return
+    with full_precision():
+        with reduced("tf32", "cpu"):
+            assert {one.fp32_precision for one in settings} == {"tf32"}
+        assert {one.fp32_precision for one in settings} == {"ieee"}
 
 
 def test_threads_that_leave_in_any_order_leave_no_tf32_behind():
