@@ -130,6 +130,6 @@ def test_damaged_bounds_are_findings_and_the_others_count(tmp_path):
     assert made.counts["bounds"] == 1
     shown = CliRunner().invoke(app, ["check", str(tmp_path)])
     assert shown.exit_code == 1
-    assert CODES["ceiling"] in shown.stdout and CODES["bound"] in shown.stdout and "1 bounds" in shown.stdout
+    assert CODES["ceiling"] in shown.stdout and CODES["bound"] in shown.stdout and "1 bound:" in shown.stdout
     document = json.loads(CliRunner().invoke(app, ["check", str(tmp_path), "--json"]).stdout)
     assert [one["code"] for one in document["findings"]] == ["bound", "ceiling"]
