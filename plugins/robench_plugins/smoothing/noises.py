@@ -1,0 +1,129 @@
+"""The distributions of the noise that smoothed classifiers vote over, and what each of them proves.
+
+The theorems are about real numbers. What is drawn are floating point numbers, in float32 from 24 random bits each, and
+the sum with the input is rounded: this is taken for the noise itself, here as everywhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from robench.streams import Stream
+from robench.threat import Norm
+from robench_plugins.smoothing._binomial import Floats
+from robench_plugins.smoothing._radii import (
+    gaussian_radius,
+    gaussian_threshold,
+    linf_from_l2,
+    uniform_radius,
+    uniform_threshold,
+)
+
+__all__ = ["NOISES", "Distribution", "Gaussian", "Uniform"]
+
+
+class Distribution(Protocol):
+    """Independent, identically distributed noise on every coordinate, with standard deviation `sigma`."""
+
+    norms: ClassVar[tuple[Norm, ...]]
+
+    @property
+    def sigma(self) -> float:
+        """Standard deviation of each coordinate, in the domain's units."""
+
+    def fill(self, out: Tensor, generator: torch.Generator) -> None:
+        """Overwrite `out`, which is contiguous, with draws of `generator`, a generator of its device."""
+
+    def draw(self, stream: Stream, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Return one draw [B, *shape] per row of `stream`."""
+
+    def radius(self, p_low: npt.ArrayLike, norm: Norm, dimension: int) -> Floats:
+        """Return the radii of closed balls that lower bounds of the top class's probability prove; 0: none."""
+
+    def threshold(self, eps: float, norm: Norm, dimension: int) -> float:
+        """Return the probability, rounded up, *above* which the closed ball of radius `eps` is certified."""
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """N(0, σ²I): certifies in l2 (Cohen et al. 2019), and in linf through the l2 ball around the linf ball."""
+
+    sigma: float
+
+    norms: ClassVar[tuple[Norm, ...]] = ("l2", "linf")
+
+    def fill(self, out: Tensor, generator: torch.Generator) -> None:
+        """Overwrite `out` with draws."""
+        out.normal_(0.0, self.sigma, generator=generator)
+
+    def draw(self, stream: Stream, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Return one draw [B, *shape] per row of `stream`."""
+        return stream.normal(shape, dtype).mul_(self.sigma)
+
+    def radius(self, p_low: npt.ArrayLike, norm: Norm, dimension: int) -> Floats:
+        """Return σ Φ⁻¹(p_low), over √d in linf, rounded down."""
+        _known(self, norm)
+        radius = gaussian_radius(p_low, self.sigma)
+        return radius if norm == "l2" else linf_from_l2(radius, dimension)
+
+    def threshold(self, eps: float, norm: Norm, dimension: int) -> float:
+        """Return Φ(ε/σ), with ε√d for ε in linf, rounded up."""
+        _known(self, norm)
+        return gaussian_threshold(eps if norm == "l2" else _times_root(eps, dimension), self.sigma)
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Uniform on [−λ, λ]^d with λ = √3 σ: certifies in l1 (Yang et al. 2020)."""
+
+    sigma: float
+
+    norms: ClassVar[tuple[Norm, ...]] = ("l1",)
+
+    @property
+    def half_width(self) -> float:
+        """Return λ, in the domain's units."""
+        return math.sqrt(3) * self.sigma
+
+    def fill(self, out: Tensor, generator: torch.Generator) -> None:
+        """Overwrite `out` with draws."""
+        out.uniform_(-self.half_width, self.half_width, generator=generator)
+
+    def draw(self, stream: Stream, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Return one draw [B, *shape] per row of `stream`."""
+        return stream.uniform(shape, -self.half_width, self.half_width, dtype)
+
+    def radius(self, p_low: npt.ArrayLike, norm: Norm, dimension: int) -> Floats:
+        """Return 2λ (p_low − 1/2), rounded down."""
+        _known(self, norm)
+        return uniform_radius(p_low, self.half_width)
+
+    def threshold(self, eps: float, norm: Norm, dimension: int) -> float:
+        """Return 1/2 + ε/(2λ), rounded up."""
+        _known(self, norm)
+        return uniform_threshold(eps, self.half_width)
+
+
+NOISES: dict[str, Callable[[float], Distribution]] = {"gaussian": Gaussian, "uniform": Uniform}
+"""By the name that a spec gives them."""
+
+
+def _known(noise: Distribution, norm: Norm) -> None:
+    if norm not in noise.norms:
+        raise ValueError(f"{type(noise).__name__} noise certifies in {', '.join(noise.norms)}, not in {norm}")
+
+
+def _times_root(eps: float, dimension: int) -> float:
+    """Return an l2 radius whose ball holds the linf ball of radius `eps`: ε√d, rounded up."""
+    root = math.isqrt(dimension)
+    if root * root != dimension:
+        return float(np.nextafter(eps * math.nextafter(math.sqrt(dimension), math.inf), np.inf)) if eps else 0.0
+    return math.nextafter(eps * root, math.inf) if eps and root > 1 else eps
