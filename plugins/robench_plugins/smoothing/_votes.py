@@ -77,7 +77,7 @@ class Draws:
         self._piece = _piece(self._size, base.device)
         self._last = base.device.type == "cpu" and len(base.input_shape) == 3
         laid = x.detach().permute(0, 2, 3, 1) if self._last else x.detach()
-        self._x = laid.reshape(len(x), -1)
+        self._x = laid.reshape(len(x), self._size)
         # A generator of the CPU takes 32 bits of its seed, one of CUDA all of them.
         words = stream.child("votes").integers((2,), 2**31).tolist()
         self.seeds: list[int] = [low | high << 31 for low, high in words]
@@ -94,12 +94,13 @@ class Draws:
         Returns:
             int64, on the classifier's device: reading it is the only time that the host waits.
         """
-        votes = torch.zeros(len(samples) * (self._base.classes + 1), dtype=torch.int64, device=self._base.device)
+        classes = self._base.classes
         # In this order: leaving inference mode turns gradients on.
         with full_precision(), torch.no_grad():
+            votes = torch.zeros(len(samples) * (classes + 1), dtype=torch.int64, device=self._base.device)
             for pieces in self._blocks(draws):
                 self._vote(votes, [(place, samples[place], length) for place, length in pieces])
-        return votes.view(len(samples), self._base.classes + 1)
+        return votes.view(len(samples), classes + 1)
 
     def _blocks(self, draws: Sequence[int]) -> Iterator[list[tuple[int, int]]]:
         """Yield (position, draws) of the pieces that fill one block."""

@@ -145,8 +145,8 @@ class Smoothing:
         for verdict, n, hit, look in zip(
             made.verdict.tolist(), made.draws.tolist(), made.hits.tolist(), looks.tolist(), strict=True
         ):
-            figures = {"n": n, "hits": hit, "p0": test.threshold, "looks": look}
-            figures["verdict"] = Verdict(verdict).name.lower()
+            ended = Verdict(verdict).name.lower()
+            figures = {"n": n, "hits": hit, "p0": test.threshold, "looks": look, "verdict": ended}
             sure = verdict == Verdict.CERTIFIED
             results.append((eps if sure else 0.0, "certified" if sure else "open", figures))
         return results
