@@ -1,6 +1,6 @@
 """What certificates of a smoothed classifier cost beside their noise and their forward passes alone.
 
-    OMP_NUM_THREADS=1 python benchmarks/smoothing/certify.py [--device cpu] [--n 10000] [--samples 4] [--repeats 3] [--cpu-time]
+    OMP_NUM_THREADS=1 python benchmarks/smoothing/certify.py [--device cpu] [--n 10000] [--samples 4] [--repeats 3]
 
 Nets with random weights. The floor draws normal noise into one buffer, adds an input and passes it on, as often as
 the certificates take draws, and does nothing else: for each number of rows in a pass and each layout of images, the
