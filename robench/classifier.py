@@ -1,12 +1,13 @@
 """Classifiers as the evaluation sees them: a map from inputs in the dataset's domain to logits.
 
 Normalisation belongs inside. `Classifier` is the deterministic interface, `RandomizedClassifier` the
-one that draws at inference. `Counted` puts a pass counter around either.
+one that draws at inference, `SmoothedClassifier` the vote over such draws. `Counted` puts a pass counter around each.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, runtime_checkable
 
 import torch
@@ -15,18 +16,22 @@ from torch import Tensor
 from robench.errors import InputError, PluginError
 
 if TYPE_CHECKING:
+    from robench.contracts import Noise
     from robench.graph import Graph
     from robench.streams import Stream
 
 __all__ = [
     "Classifier",
     "Counted",
+    "Draws",
     "Outputs",
     "RandomizedClassifier",
+    "SmoothedClassifier",
     "Tally",
     "deterministic",
     "evaluable",
     "is_random",
+    "is_smoothed",
     "margins",
     "outputs_of",
     "wrapped_fingerprint",
@@ -77,11 +82,53 @@ class Classifier(_Described, Protocol):
 class RandomizedClassifier(_Described, Protocol):
     """A classifier that draws at inference.
 
-    Smoothed ones define a majority vote and also have `predict`; others are merely random.
+    One that also votes over its draws is a `SmoothedClassifier`; others are merely random.
     """
 
     def sample(self, x: Tensor, stream: Stream) -> Tensor:
         """Return the logits [B, classes] of one draw."""
+
+
+class Draws(Protocol):
+    """Draws around the samples of one batch; each call goes on where the last ended."""
+
+    @property
+    def seeds(self) -> Sequence[int]:
+        """The seed of each sample's noise."""
+
+    def count(self, samples: Sequence[int], draws: Sequence[int]) -> Tensor:
+        """Return the votes of fresh draws, int64 [A, classes + 1], on the classifier's device.
+
+        `samples` are positions in the batch, each at most once, `draws` how many for each of them. The last column
+        counts the draws without a vote: no class is strictly ahead, or a logit is not finite.
+        """
+
+
+@runtime_checkable
+class SmoothedClassifier(RandomizedClassifier, Protocol):
+    """A vote: the class that most draws give, of infinitely many. r* is about that class.
+
+    Nobody can evaluate it, only test what it gives: `n` and `alpha` are those of such a test, and no part of the
+    function or its fingerprint.
+    """
+
+    @property
+    def noise(self) -> Noise:
+        """What is added to the base classifier's inputs."""
+
+    @property
+    def n(self) -> int:
+        """Draws of a prediction."""
+
+    @property
+    def alpha(self) -> float:
+        """Failure rate of a prediction, and of all attempts together to show that a sample is misclassified."""
+
+    def draws(self, x: Tensor, stream: Stream) -> Draws:
+        """Return the draws around `x` [B, ...], to count votes in bulk; `stream` is not advanced."""
+
+    def predict(self, x: Tensor, stream: Stream, alpha: float) -> Tensor:
+        """Return the class [B] of the vote at `x` [B, ...], int64, or −1 where `n` draws do not tell."""
 
 
 def deterministic(classifier: object, name: str) -> Classifier:
@@ -93,22 +140,28 @@ def deterministic(classifier: object, name: str) -> Classifier:
 
 
 def evaluable(classifier: object, name: str) -> Classifier | RandomizedClassifier:
-    """Return `classifier` if it can be evaluated: one function, or merely random.
-
-    Raises InputError for a smoothed one, whose vote is another function than the mean of its draws.
-    """
+    """Return `classifier` if it can be evaluated: one function, a vote, or merely random. Raises PluginError."""
     if hasattr(classifier, "logits"):
         return cast(Classifier, classifier)
     if not hasattr(classifier, "sample"):
         raise PluginError(name, f"{type(classifier).__name__} has neither logits nor sample")
-    if hasattr(classifier, "predict"):
-        raise InputError(f"{name} votes over its draws: smoothed classifiers cannot be evaluated yet; take its base")
+    if hasattr(classifier, "predict") and not hasattr(classifier, "draws"):
+        raise PluginError(name, f"{type(classifier).__name__} has predict, but no draws to count votes in")
     return cast(RandomizedClassifier, classifier)
 
 
 def is_random(classifier: object) -> bool:
     """Whether a classifier draws at inference: it has `sample` and no `logits`."""
     return classifier.random if isinstance(classifier, Counted) else not hasattr(classifier, "logits")
+
+
+def is_smoothed(classifier: object) -> bool:
+    """Whether a classifier that draws votes over its draws, so that r* is defined for it."""
+    return (
+        classifier.smoothed
+        if isinstance(classifier, Counted)
+        else is_random(classifier) and hasattr(classifier, "draws")
+    )
 
 
 def margins(logits: Tensor, y: Tensor) -> Tensor:
@@ -161,6 +214,7 @@ class Counted:
         self.fingerprint: str = classifier.fingerprint
         self.graph: Graph | None = classifier.graph
         self.random = is_random(classifier)
+        self.smoothed = is_smoothed(classifier)
         self.outputs: Outputs = outputs_of(classifier)
 
     def logits(self, x: Tensor) -> Tensor:
@@ -170,6 +224,15 @@ class Counted:
     def sample(self, x: Tensor, stream: Stream) -> Tensor:
         """Return the logits of one draw of a randomized classifier, counted likewise."""
         return self._counted(self._inner.sample(x if self._known else x.clone(), stream), len(x))
+
+    @property
+    def noise(self) -> Noise:
+        """The noise of a smoothed classifier."""
+        return cast("Noise", self._inner.noise)
+
+    def draws(self, x: Tensor, stream: Stream) -> Draws:
+        """Return the draws of a smoothed classifier, counted likewise."""
+        return _CountedDraws(self._inner.draws(x.clone(), stream), self._tally, len(x), self.classes)
 
     def _counted(self, out: Any, count: int) -> Tensor:
         if not isinstance(out, Tensor) or out.shape != (count, self.classes) or not out.is_floating_point():
@@ -194,6 +257,23 @@ class Counted:
     def take(self) -> tuple[int, int]:
         """Return (forwards, backwards) since the last call, and start again at 0."""
         return self._tally.take()
+
+
+class _CountedDraws:
+    """Draws that count their passes."""
+
+    def __init__(self, inner: Draws, tally: Tally, size: int, classes: int) -> None:
+        self._inner, self._tally, self._size, self._classes = inner, tally, size, classes
+        self.seeds: list[int] = [int(seed) for seed in inner.seeds]
+
+    def count(self, samples: Sequence[int], draws: Sequence[int]) -> Tensor:
+        votes: Any = self._inner.count(samples, draws)
+        expected = (len(samples), self._classes + 1)
+        if not isinstance(votes, Tensor) or votes.shape != expected or votes.dtype != torch.int64:
+            shown = f"{votes.dtype} {list(votes.shape)}" if isinstance(votes, Tensor) else type(votes).__name__
+            raise InputError(f"the model counts votes as {shown}: they must be int64 {list(expected)}")
+        self._tally.forwards += sum(draws)
+        return votes
 
 
 def wrapped_fingerprint(base: Classifier, spec: str) -> str:

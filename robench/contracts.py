@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import torch
     from torch import Tensor
 
@@ -34,6 +36,7 @@ __all__ = [
     "Dataset",
     "Importer",
     "Model",
+    "Noise",
     "Outcome",
     "Passes",
     "Proposal",
@@ -155,6 +158,39 @@ class Wrapper(Protocol):
 
 
 @runtime_checkable
+class Noise(Protocol):
+    """A distribution of noise on the inputs, and what a vote over it proves.
+
+    Coordinates are independent and identically distributed. The factory's positional parameter is `sigma`, the
+    standard deviation of each coordinate in the domain's units.
+
+    Let p be the probability that the base classifier gives a class at x + noise. `radius` and `threshold` are two sides
+    of one theorem: the class wins the vote everywhere in the *closed* ball of radius r around x if p > threshold(r).
+    """
+
+    norms: ClassVar[tuple[Norm, ...]]
+
+    @property
+    def sigma(self) -> float:
+        """Standard deviation of each coordinate, in the domain's units."""
+
+    def fill(self, out: Tensor, generator: torch.Generator) -> None:
+        """Overwrite `out` with draws of `generator`, in place; both are on one device."""
+
+    def draw(self, stream: Stream, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Return one draw [B, *shape] per row of `stream`: the same on every device."""
+
+    def radius(self, p_low: npt.ArrayLike, norm: Norm, dimension: int) -> npt.NDArray[np.float64]:
+        """Return the radii of closed balls that lower bounds `p_low` of p prove, rounded down; 0: none.
+
+        `dimension` is the number of input coordinates. Not decreasing in `p_low`; 0 for p_low ≤ 1/2.
+        """
+
+    def threshold(self, eps: float, norm: Norm, dimension: int) -> float:
+        """Return the probability, rounded up, above which the closed ball of radius `eps` is certified; 1: none."""
+
+
+@runtime_checkable
 class Attack(Protocol):
     """Proposes misclassified points.
 
@@ -209,6 +245,21 @@ class Certifier(Protocol):
 
     `per_eps = False` marks certificates that give a radius: called once with `threat.eps` None.
     `complete = True` marks verifiers, which may also propose points; their rows have the kind `verifier`.
+
+    A certifier may certify another function than the one it is given: `wraps(classifier)` then returns the wrapper that
+    makes this function, as a spec (`smooth:sigma=0.25`), and the evidence is about that subject. None, or no such
+    method: the classifier itself.
+
+    `out_of_reach(classifier, norm, eps) -> str | None`, where there is one, says why nothing can be certified at ε
+    whatever comes out, so that nobody waits for it: asked before a run, which is refused where no ε is within reach.
+
+    One with `deterministic = False` may have two more methods, for `robench replay`:
+
+    * `rederive(classifier, norm, eps, detail) -> float`: the lower bound that the counts in a row's detail prove.
+      Raises ValueError for counts that no run could have made.
+    * `recount(classifier, x, details, threat, stream) -> list of str | None`: fresh draws about `x` [B, ...], and for
+      each sample why its recorded counts cannot be right; None where they can. A true record is called wrong with
+      probability at most 1e-6 per sample.
     """
 
     per_eps: ClassVar[bool] = True

@@ -24,9 +24,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from robench.binomial import lower_bound
 from robench_plugins.importers._alpha import infer_alpha
 from robench_plugins.importers._certify import read_lines
-from robench_plugins.smoothing._binomial import lower_bound
 from robench_plugins.smoothing._radii import gaussian_radius, gaussian_threshold, largest_radius
 from robench_plugins.smoothing._sequence import Plan, plan
 

@@ -12,3 +12,12 @@ __all__ = ["robench_register_wrappers"]
 def robench_register_wrappers(register: Register) -> None:
     """Register the built-in wrappers."""
     register("noise", f"{__name__}.noise:Noise", summary="Gaussian noise on the input, drawn anew at every call")
+    register("smooth", f"{__name__}.smooth:Smooth", summary="majority vote over noise on the input")
+
+
+@hookimpl
+def robench_register_certifiers(register: Register) -> None:
+    """Register the built-in certifiers of votes."""
+    register(
+        "smoothing", f"{__name__}.certify:Smoothing", summary="randomized smoothing: CERTIFY, or a decision about ε"
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import betaincinv, ndtri
 
-from robench_plugins.smoothing._binomial import Floats
+from robench.binomial import Floats
 from robench_plugins.smoothing._sequence import schedule
 
 __all__ = ["draws_for_radius"]

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr, ndtri
 
-from robench_plugins.smoothing._binomial import Floats, lower_bound, upper_bound
+from robench.binomial import Floats, lower_bound, upper_bound
 
 __all__ = [
     "draws_needed",

@@ -46,7 +46,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import betainc, betaln
 
-from robench_plugins.smoothing._binomial import Floats, Integers
+from robench.binomial import Floats, Integers
 from robench_plugins.smoothing._radii import draws_needed
 
 __all__ = ["PRIOR", "Decisions", "Draw", "Plan", "Verdict", "decide", "log_wealth", "plan", "schedule"]

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from robench import param
-from robench.classifier import Classifier
+from robench.binomial import LARGEST, Integers, lower_bound
+from robench.classifier import Classifier, Draws, SmoothedClassifier, is_smoothed
 from robench.contracts import Certificates
 from robench.errors import InputError
 from robench.streams import Stream
 from robench.threat import Norm, Threat
-from robench_plugins.smoothing._binomial import LARGEST, Integers, lower_bound
 from robench_plugins.smoothing._sequence import N_LARGEST, Plan, Verdict, decide, plan
-from robench_plugins.smoothing._votes import Draws
-from robench_plugins.smoothing.smooth import SmoothedClassifier
 
 __all__ = ["Smoothing"]
 
@@ -49,11 +47,11 @@ class Smoothing:
 
     def applies(self, classifier: Classifier, norm: Norm) -> str | None:
         """Return None, or what stands in the way: no vote, the norm, or more draws than can be reckoned with."""
-        if not isinstance(classifier, SmoothedClassifier):
+        if not is_smoothed(classifier):
             return "smoothing certifies votes over noise, and this classifier is none: wrap it (' | smooth:sigma=…')"
-        if norm not in classifier.noise.norms:
-            name = type(classifier.noise).__name__.lower()
-            return f"{name} noise certifies in {' and '.join(classifier.noise.norms)}, not in {norm}"
+        noise = cast(SmoothedClassifier, classifier).noise
+        if norm not in noise.norms:
+            return f"{type(noise).__name__.lower()} noise certifies in {' and '.join(noise.norms)}, not in {norm}"
         if self.mode == "decide" and self.n > N_LARGEST:
             return f"mode=decide takes at most n = {N_LARGEST}"
         return None
@@ -69,21 +67,21 @@ class Smoothing:
         """
         if reason := self.applies(classifier, threat.norm):
             raise InputError(reason)
-        assert isinstance(classifier, SmoothedClassifier)
-        test = self._test(classifier, threat)
+        smoothed = cast(SmoothedClassifier, classifier)
+        test = self._test(smoothed, threat)
         count, labels = len(x), y.tolist()
         lower = torch.zeros(count, dtype=torch.float64)
         confidence = torch.full((count,), 1 - self.alpha, dtype=torch.float64)
         if not count:
             return Certificates(lower, [], confidence, detail=[])
-        draws = classifier.draws(x, stream)
+        draws = smoothed.draws(x, stream)
         # The draws without a vote are a class of their own, which is nobody's label.
         first = draws.count(range(count), [self.n0] * count).cpu().numpy()
         chosen: Integers = first.argmax(axis=1)
         status = ["open"] * count
         detail: list[dict[str, Any]] = [
             {
-                "class": int(chosen[i]) if chosen[i] < classifier.classes else -1,
+                "class": int(chosen[i]) if chosen[i] < smoothed.classes else -1,
                 "n0": self.n0,
                 "votes0": int(first[i, chosen[i]]),
                 "seed": draws.seeds[i],
@@ -94,7 +92,7 @@ class Smoothing:
         made = (
             self._decided(test, draws, rows, chosen, threat.eps)
             if test is not None and threat.eps is not None
-            else self._radii(classifier, draws, rows, chosen, threat)
+            else self._radii(smoothed, draws, rows, chosen, threat)
         )
         for i, (radius, said, figures) in zip(rows.tolist(), made, strict=True):
             lower[i], status[i] = radius, said

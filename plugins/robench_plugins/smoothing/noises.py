@@ -16,9 +16,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from robench.binomial import Floats
 from robench.streams import Stream
 from robench.threat import Norm
-from robench_plugins.smoothing._binomial import Floats
 from robench_plugins.smoothing._radii import (
     gaussian_radius,
     gaussian_threshold,

@@ -9,14 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
-from robench import param, wrapped_fingerprint
+from robench import binomial, param, wrapped_fingerprint
 from robench.classifier import Classifier
 from robench.errors import InputError
 from robench.streams import Stream
-from robench_plugins.smoothing import _binomial
+from robench.votes import winner
 from robench_plugins.smoothing._votes import Draws
 from robench_plugins.smoothing.noises import NOISES, Distribution
 
@@ -31,9 +30,9 @@ class SmoothedClassifier:
 
     graph = None
 
-    def __init__(self, base: Classifier, noise: Distribution, spec: str, n: int = 1000) -> None:
-        """Let `base` vote; `spec` is the wrapper's canonical form, `n` the draws of `predict`."""
-        self.base, self.noise, self.n = base, noise, n
+    def __init__(self, base: Classifier, noise: Distribution, spec: str, n: int = 1000, alpha: float = 0.001) -> None:
+        """Let `base` vote; `spec` names the vote, `n` and `alpha` are those of a prediction."""
+        self.base, self.noise, self.n, self.alpha = base, noise, n, alpha
         self.input_shape = base.input_shape
         self.classes = base.classes
         self.dtype = base.dtype
@@ -49,7 +48,7 @@ class SmoothedClassifier:
         """Return the draws around `x` [B, ...], to count votes in bulk; `rows` inputs in a pass."""
         return Draws(self.base, self.noise, x, stream, rows)
 
-    def predict(self, x: Tensor, stream: Stream, alpha: float = 0.001) -> Tensor:
+    def predict(self, x: Tensor, stream: Stream, alpha: float) -> Tensor:
         """Return the class [B] of the vote at `x` [B, ...], int64, or −1 where `n` draws do not tell (PREDICT).
 
         A class that is not the most likely one is returned with probability at most `alpha` per sample. −1 as well
@@ -58,12 +57,7 @@ class SmoothedClassifier:
         Raises:
             InputError: another shape or dtype than the classifier's, or an α outside (0, 1).
         """
-        if not 0 < alpha < 1:
-            raise InputError(f"alpha must lie between 0 and 1, not {alpha!r}")
-        draws = self.draws(x, stream.child("predict"))
-        votes = draws.count(range(len(x)), [self.n] * len(x)).cpu().numpy()
-        found = torch.from_numpy(_binomial.predict(votes, alpha))
-        return found.masked_fill(found == self.classes, _binomial.ABSTAIN).to(self.device)
+        return winner(self.draws(x, stream).count(range(len(x)), [self.n] * len(x)), alpha)
 
     def __repr__(self) -> str:
         """Noise and identity."""
@@ -80,7 +74,8 @@ class Smooth:
     noise: Literal["gaussian", "uniform"] = param(
         "gaussian", "its distribution: `gaussian` certifies in l2 and linf, `uniform` in l1"
     )
-    n: int = param(1000, "draws of a prediction", minimum=1, maximum=_binomial.LARGEST)
+    n: int = param(1000, "draws of a prediction", minimum=1, maximum=binomial.LARGEST)
+    alpha: float = param(0.001, "failure rate of a prediction, below 1", above=0, maximum=0.5)
 
     def wrap(self, classifier: Classifier) -> SmoothedClassifier:
         """Return the vote of `classifier`. Raises InputError for one that draws itself."""
@@ -88,5 +83,5 @@ class Smooth:
             raise InputError(f"smooth needs a base with logits, and {type(classifier).__name__} draws at inference")
         noise = "" if self.noise == "gaussian" else f"noise={self.noise},"
         return SmoothedClassifier(
-            classifier, NOISES[self.noise](self.sigma), f"smooth:{noise}sigma={self.sigma!r}", self.n
+            classifier, NOISES[self.noise](self.sigma), f"smooth:{noise}sigma={self.sigma!r}", self.n, self.alpha
         )

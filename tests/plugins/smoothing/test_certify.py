@@ -8,11 +8,11 @@ import torch
 from scipy.stats import binomtest, norm
 
 from oracles.voters import Constant, half
+from robench.binomial import lower_bound
 from robench.contracts import Certifier
 from robench.errors import InputError
 from robench.streams import Stream
 from robench.threat import Domain, Threat
-from robench_plugins.smoothing._binomial import lower_bound
 from robench_plugins.smoothing._radii import gaussian_radius, largest_radius
 from robench_plugins.smoothing.certify import Smoothing
 from robench_plugins.smoothing.noises import Gaussian, Uniform

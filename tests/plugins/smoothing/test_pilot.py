@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from oracles.binomial import at_most_by_chance
-from robench_plugins.smoothing._binomial import lower_bound
+from robench.binomial import lower_bound
 from robench_plugins.smoothing._pilot import draws_for_radius
 from robench_plugins.smoothing._radii import gaussian_radius
 

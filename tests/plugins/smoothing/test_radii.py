@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from scipy.special import ndtr
 
 from oracles.binomial import DIGITS, at_most_by_chance, exact_tail
+from robench.binomial import lower_bound, upper_bound
 from robench.numerics import open_to_closed
-from robench_plugins.smoothing._binomial import lower_bound, upper_bound
 from robench_plugins.smoothing._radii import (
     draws_needed,
     gaussian_radius,

@@ -14,7 +14,7 @@ from scipy.special import ndtr
 from scipy.stats import binom
 
 from oracles.binomial import at_most_by_chance, precise_tail
-from robench_plugins.smoothing._binomial import lower_bound
+from robench.binomial import lower_bound
 from robench_plugins.smoothing._radii import draws_needed, gaussian_threshold
 from robench_plugins.smoothing._sequence import PRIOR, Verdict, decide, log_wealth, plan, schedule
 

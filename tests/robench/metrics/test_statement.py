@@ -7,8 +7,8 @@ import pytest
 from scipy.stats import binom
 
 from oracles.binomial import at_most_by_chance, exact_tail
-from robench_plugins.smoothing._binomial import lower_bound
-from robench_plugins.smoothing._statement import DatasetStatement, dataset_statement
+from robench.binomial import lower_bound
+from robench.metrics._statement import DatasetStatement, dataset_statement
 
 
 @pytest.mark.parametrize("rho", [0.2, 0.05, 0.001])

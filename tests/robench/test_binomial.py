@@ -11,8 +11,8 @@ from scipy.special import betainc, betaincinv
 from scipy.stats import binomtest
 
 from oracles.binomial import at_most_by_chance, exact_tail, precise_tail
-from robench_plugins.smoothing import _binomial
-from robench_plugins.smoothing._binomial import (
+from robench import binomial
+from robench.binomial import (
     ABSTAIN,
     LARGEST,
     lower_bound,
@@ -89,14 +89,14 @@ def test_bounds_are_monotone(count, alpha, more):
 )
 def test_a_wrong_inverse_is_not_believed(monkeypatch, wrong):
     exact = lower_bound(np.arange(21), 20, 0.01)
-    monkeypatch.setattr(_binomial, "betaincinv", wrong)
+    monkeypatch.setattr(binomial, "betaincinv", wrong)
     found = lower_bound(np.arange(21), 20, 0.01)
     assert (found >= 0).all()
     assert (found <= exact * (1 + 1e-7)).all()
 
 
 def test_an_inverse_that_is_slightly_high_is_corrected(monkeypatch):
-    monkeypatch.setattr(_binomial, "betaincinv", lambda a, b, y: betaincinv(a, b, y * (1 + 2.5e-9)))
+    monkeypatch.setattr(binomial, "betaincinv", lambda a, b, y: betaincinv(a, b, y * (1 + 2.5e-9)))
     for hits, low in enumerate(lower_bound(np.arange(21), 20, 0.01).tolist()):
         assert hits == 0 or exact_tail(hits, 20, low) <= Fraction(0.01)
 

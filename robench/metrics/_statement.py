@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from scipy.special import betainc
 
-from robench_plugins.smoothing._binomial import LARGEST, lower_bound
+from robench.binomial import LARGEST, lower_bound
 
 __all__ = ["DatasetStatement", "dataset_statement"]
 
