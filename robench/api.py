@@ -28,21 +28,24 @@ __all__ = ["BoundRun", "Evaluation", "Replay", "bound", "evaluate", "load", "rep
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A finished run; printed, it shows what `robench eval` does.
+    """What was evaluated; printed, it shows what `robench eval` does.
 
     Attributes:
         run: manifest, evidence and witnesses on disk.
         summary: the document of `robench eval --json`.
+        others: the runs about functions that certifiers made of the model (`smoothing:sigma=0.25`).
     """
 
     run: Run
     summary: dict[str, Any]
+    others: tuple[Run, ...] = ()
     _ceilings: Ceilings = field(default_factory=Ceilings, compare=False, kw_only=True)
 
     def __str__(self) -> str:
         """Return the figures in a few lines."""
-        lines = [*result_lines(results([self.run], self._ceilings)), *draws_lines(random_results([self.run]))]
-        return "\n".join([*lines, f"evidence: {self.run.location}"])
+        runs = [self.run, *self.others]
+        lines = [*result_lines(results(runs, self._ceilings)), *draws_lines(random_results(runs))]
+        return "\n".join([*lines, *(f"evidence: {run.location}" for run in runs)])
 
     def __repr__(self) -> str:
         """Return which run it is."""
@@ -51,7 +54,7 @@ class Evaluation:
     @property
     def evidence(self) -> pd.DataFrame:
         """One row per (sample, evaluator, norm, ε)."""
-        return load(Path(self.run.location))
+        return load([Path(run.location) for run in (self.run, *self.others)])
 
 
 def evaluate(
@@ -122,21 +125,23 @@ def evaluate(
         display=display(name, meta),
     )
     root = LocalStorage(out)  # a plugin may change the working folder
-    prepared = prepare(settings)
-    if resume and prepared.unidentified:
-        raise InputError(
-            f"no run can be resumed with {prepared.unidentified[0]}: its parameters cannot be told; make it a frozen "
-            "dataclass with plain fields, or name it by a spec"
-        )
-    run = Run.find_resumable(out, prepared.manifest.request) if resume else None
     warn = warn or (lambda line: None)
-    if run is None or not run.manifest.complete:
-        with run or Run.create(out, prepared.manifest) as run:
-            for note in prepared.notes:
-                warn(note)
-            execute(prepared, run, progress or (lambda done, total, counts: None), warn)
+    runs = []
+    for prepared in prepare(settings):
+        if resume and prepared.unidentified:
+            raise InputError(
+                f"no run can be resumed with {prepared.unidentified[0]}: its parameters cannot be told; make it a "
+                "frozen dataclass with plain fields, or name it by a spec"
+            )
+        run = Run.find_resumable(out, prepared.manifest.request) if resume else None
+        if run is None or not run.manifest.complete:
+            with run or Run.create(out, prepared.manifest) as run:
+                for note in prepared.notes:
+                    warn(note)
+                execute(prepared, run, progress or (lambda done, total, counts: None), warn)
+        runs.append(run)
     ceilings = Ceilings(find_bounds(root, warn))
-    return Evaluation(run, summarise([run], ceilings), _ceilings=ceilings)
+    return Evaluation(runs[0], summarise(runs, ceilings), tuple(runs[1:]), _ceilings=ceilings)
 
 
 def _side(given: Any) -> Any:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -95,8 +96,9 @@ def evaluate(
     from robench.storage import LocalStorage
 
     results = LocalStorage(out)  # a plugin may change the working folder
+    runs: list[Run] = []
     with Progress("eval", quiet=quiet or as_json) as progress:
-        prepared = prepare(
+        everything = prepare(
             Settings(
                 model=model,
                 dataset=dataset,
@@ -115,17 +117,21 @@ def evaluate(
                 search=[Path(), *(files or [])],
             )
         )
-        run = Run.find_resumable(out, prepared.manifest.request) if resume else None
         if dry_run:
-            _show_plan(prepared, run, as_json)
+            _show_plans([(one, _found(one, out, resume)) for one in everything], as_json)
             return
-        if run is not None and run.manifest.complete:
-            progress.message(f"this evaluation is complete already: {run.location}")
-        else:
+        for prepared in everything:
+            run = _found(prepared, out, resume)
+            if run is not None and run.manifest.complete:
+                progress.message(f"this evaluation is complete already: {run.location}")
+                runs.append(run)
+                continue
             with run or Run.create(out, prepared.manifest) as run:
+                runs.append(run)
                 if not (quiet or as_json):
+                    subject = f" of {run.manifest.classifier.canonical}" if len(everything) > 1 else ""
                     progress.message(
-                        f"run {run.manifest.run}: {len(run.done())} of {run.manifest.dataset.n} samples done"
+                        f"run {run.manifest.run}{subject}: {len(run.done())} of {run.manifest.dataset.n} samples done"
                     )
                 for note in prepared.notes:
                     progress.message(f"robench: {note}")
@@ -139,7 +145,14 @@ def evaluate(
                 except KeyboardInterrupt:
                     kept = f"{len(run.done())} of {run.manifest.dataset.n} samples are kept in {run.location}"
                     raise KeyboardInterrupt(f"interrupted; {kept}; go on with --resume") from None
-    _finish(run, results, as_json)
+    _finish(runs, results, as_json)
+
+
+def _found(prepared: Prepared, out: Path, resume: bool) -> Run | None:
+    """Return the run that this evaluation goes on with."""
+    from robench.runs import Run
+
+    return Run.find_resumable(out, prepared.manifest.request) if resume else None
 
 
 def _side(given: list[str] | None, option: str) -> list[str] | None:
@@ -158,20 +171,34 @@ def _batch_size(text: str) -> int | None:
     return int(text)
 
 
-def _show_plan(prepared: Prepared, run: Run | None, as_json: bool) -> None:
-    plan = prepared.plan
-    left = len(plan.samples) - (len(run.done()) if run else 0)
+def _show_plans(plans: Sequence[tuple[Prepared, Run | None]], as_json: bool) -> None:
     if as_json:
-        document = {
-            "schema": 1,
-            "request": prepared.manifest.request.model_dump(mode="json"),
-            "batch_size": prepared.batch_size,
-            "resumes": run.manifest.run if run else None,
-            "samples_left": left,
-            "skipped": dict(prepared.skipped),
-        }
-        print(json.dumps(document, ensure_ascii=False, indent=1))
+        documents = [_plan_document(prepared, run) for prepared, run in plans]
+        one = documents[0] if len(documents) == 1 else {"runs": documents}
+        print(json.dumps({"schema": 1, **one}, ensure_ascii=False, indent=1))
         return
+    for position, (prepared, run) in enumerate(plans):
+        if position:
+            print()
+        _show_plan(prepared, run)
+
+
+def _plan_document(prepared: Prepared, run: Run | None) -> dict[str, Any]:
+    return {
+        "request": prepared.manifest.request.model_dump(mode="json"),
+        "batch_size": prepared.batch_size,
+        "resumes": run.manifest.run if run else None,
+        "samples_left": _left(prepared, run),
+        "skipped": dict(prepared.skipped),
+    }
+
+
+def _left(prepared: Prepared, run: Run | None) -> int:
+    return len(prepared.plan.samples) - (len(run.done()) if run else 0)
+
+
+def _show_plan(prepared: Prepared, run: Run | None) -> None:
+    plan = prepared.plan
     print(f"classifier  {prepared.manifest.classifier.canonical}  {plan.classifier.fingerprint[:16]}")
     data = prepared.manifest.dataset
     print(f"dataset     {data.canonical}, {data.n} samples of {data.split}")
@@ -179,25 +206,28 @@ def _show_plan(prepared: Prepared, run: Run | None, as_json: bool) -> None:
         print(f"{evaluator.side:<11} {evaluator.spec}" + ("" if value is None else f" at {plan.norm} {value:g}"))
     for spec, why in prepared.skipped.items():
         print(f"left out    {spec}: {why}")
+    for note in prepared.notes:
+        print(f"note        {note}")
     print(f"batches of {prepared.batch_size} on {prepared.manifest.environment.device}, seed {plan.seed}")
-    print(f"{left} samples to do" + (f", going on with run {run.manifest.run}" if run else ""))
+    print(f"{_left(prepared, run)} samples to do" + (f", going on with run {run.manifest.run}" if run else ""))
 
 
-def _finish(run: Run | None, out: LocalStorage, as_json: bool) -> None:
+def _finish(runs: Sequence[Run], out: LocalStorage, as_json: bool) -> None:
     from robench.bounds import Ceilings, find_bounds
     from robench.metrics import random_results, results, summarise
     from robench.report import print_results, safe
     from robench.report_draws import draws_lines
 
-    assert run is not None
     # A damaged bound costs its ceiling, never the figures that were just measured.
     ceilings = Ceilings(find_bounds(out, lambda problem: print(f"robench: {safe(problem)}", file=sys.stderr)))
     if as_json:
-        print(json.dumps(summarise([run], ceilings), ensure_ascii=False, indent=1))
+        print(json.dumps(summarise(runs, ceilings), ensure_ascii=False, indent=1))
     else:
-        print_results(results([run], ceilings), draws_lines(random_results([run])))
-        print(f"evidence: {run.location}")
+        print_results(results(runs, ceilings), draws_lines(random_results(runs)))
+        for run in runs:
+            print(f"evidence: {run.location}")
         print(f"next: robench check {out.root}  |  robench replay {out.root}")
-    if run.manifest.errors:
-        print(f"robench: {run.manifest.errors} samples ended in error; they are no evidence", file=sys.stderr)
+    errors = sum(run.manifest.errors for run in runs)
+    if errors:
+        print(f"robench: {errors} samples ended in error; they are no evidence", file=sys.stderr)
         raise typer.Exit(INCOMPLETE)

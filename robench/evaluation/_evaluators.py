@@ -1,13 +1,13 @@
-"""Which attacks and certifiers run: those asked for, or the defaults."""
+"""Which attacks and certifiers run, and about which function: those asked for, or the defaults."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import cast
 
-from robench.classifier import Counted, is_random
-from robench.contracts import Attack, AttackModifier, Certifier
+from robench.classifier import Counted, deterministic, is_random, is_smoothed
+from robench.contracts import Attack, AttackModifier, Certifier, Wrapper
 from robench.errors import InputError
 from robench.evaluation._settings import Settings
 from robench.loading import Subject, python_name
@@ -16,7 +16,7 @@ from robench.registry import Part, Plugins
 from robench.runner import Evaluator
 from robench.threat import Norm
 
-__all__ = ["Chosen", "choose"]
+__all__ = ["Choice", "Chosen", "choose"]
 
 
 @dataclass(frozen=True)
@@ -29,17 +29,56 @@ class Chosen:
     default: bool
 
 
-def choose(plugins: Plugins, settings: Settings, subject: Subject, norm: Norm) -> tuple[list[Chosen], dict[str, str]]:
-    """Return the evaluators of a run, attacks first, and why default attacks and cheap certifiers were left out.
+@dataclass(frozen=True)
+class Choice:
+    """The evaluators of one run, attacks first, and why default attacks and cheap certifiers were left out."""
 
-    An attack that asks for one function meets a classifier that draws through the default attack modifier, in its name
-    too. Raises InputError where nothing is left to run, or where something asked for does not apply.
+    subject: Subject
+    evaluators: tuple[Chosen, ...]
+    skipped: dict[str, str]
+
+
+def choose(plugins: Plugins, settings: Settings, subject: Subject, norm: Norm) -> list[Choice]:
+    """Return what runs about `subject`, and about each function that a certifier makes of it (`Certifier.wraps`).
+
+    Attacks run about each of these functions that they apply to. An attack that asks for one function meets a
+    classifier that draws through the default attack modifier, in its name too. Raises InputError where nothing is left
+    to run, or where something asked for applies to none of the functions.
     """
     certifiers, skipped = _certifiers(plugins, settings, subject, norm)
-    attacks, replaced = _attacks(plugins, settings, subject, norm)
-    chosen = [*attacks, *certifiers]
+    groups: dict[str, list[Chosen]] = {"": []}
+    for one in certifiers:
+        groups.setdefault(_wrapper(one.evaluator, subject), []).append(one)
+    about = {spec: _wrapped(plugins, subject, spec) if spec else subject for spec in groups}
+    attacks = {spec: _attacks(plugins, settings, one, norm) for spec, one in about.items()}
+    choices = []
+    for spec, mine in groups.items():
+        asked, left_out = attacks[spec]
+        if len(groups) > 1 and settings.attacks is not None:
+            elsewhere = [_applies_somewhere(i, attacks, about, norm) for i in range(len(asked))]
+            reasons = {one.evaluator.spec: why for one in asked if (why := _reason(one, about[spec], norm))}
+            asked = [
+                one for one, used in zip(asked, elsewhere, strict=True) if not (used and one.evaluator.spec in reasons)
+            ]
+            left_out = {**left_out, **reasons}
+        chosen = [*asked, *mine]
+        if chosen or len(groups) == 1:
+            _check(plugins, about[spec], chosen, norm)
+            choices.append(Choice(about[spec], tuple(chosen), {**left_out, **({} if spec else skipped)}))
+    return choices
+
+
+def _applies_somewhere(
+    position: int, attacks: Mapping[str, tuple[list[Chosen], dict[str, str]]], about: Mapping[str, Subject], norm: Norm
+) -> bool:
+    """Whether the attack that was asked for at `position` applies to one of the functions."""
+    return any(_reason(found[position], about[spec], norm) is None for spec, (found, _) in attacks.items())
+
+
+def _check(plugins: Plugins, subject: Subject, chosen: Sequence[Chosen], norm: Norm) -> None:
+    """Raise InputError unless these evaluators can make a run about `subject`."""
     if not chosen:
-        if is_random(subject.classifier):
+        if is_random(subject.classifier) and not is_smoothed(subject.classifier):
             raise InputError("there is nothing to run, as no certifier applies: leave out -a none")
         raise InputError("both sides are switched off: leave out one of -a none and -c none")
     names = [one.evaluator.spec for one in chosen]
@@ -47,12 +86,30 @@ def choose(plugins: Plugins, settings: Settings, subject: Subject, norm: Norm) -
         twice = next(name for name in names if names.count(name) > 1)
         raise InputError(f"{twice!r} is asked for twice: each evaluator runs once")
     for one in chosen:
-        why = _inapplicable(one.evaluator, subject, norm)
+        why = _reason(one, subject, norm)
         if why:
             opaque = one.evaluator.side == "attack" and subject.classifier.graph is None
             others = _others(plugins, subject, norm) if opaque else ""
             raise InputError(f"{one.evaluator.spec} does not apply to {subject.canonical} in {norm}: {why}{others}")
-    return chosen, {**replaced, **skipped}
+
+
+def _wrapper(evaluator: Evaluator, subject: Subject) -> str:
+    """Return the wrapper, as a spec, that makes of the subject what the certifier certifies; empty: none."""
+    wraps = getattr(evaluator.value, "wraps", None)
+    return cast("str | None", wraps(Counted(subject.classifier))) or "" if wraps else ""
+
+
+def _wrapped(plugins: Plugins, subject: Subject, spec: str) -> Subject:
+    """Return the subject behind a wrapper, as `MODEL | WRAPPER` names it."""
+    resolved = plugins.resolve("wrappers", spec)
+    base = deterministic(subject.classifier, subject.canonical)
+    return replace(
+        subject,
+        classifier=cast(Wrapper, resolved.value).wrap(base),
+        canonical=f"{subject.canonical} | {resolved.canonical}",
+        full=f"{subject.full} | {resolved.full}",
+        parts=(*subject.parts, *resolved.parts),
+    )
 
 
 def _attacks(plugins: Plugins, settings: Settings, subject: Subject, norm: Norm) -> tuple[list[Chosen], dict[str, str]]:
@@ -161,8 +218,15 @@ def _certifiers(
     return chosen, skipped
 
 
+def _reason(one: Chosen, subject: Subject, norm: Norm) -> str | None:
+    return _inapplicable(one.evaluator, subject, norm)
+
+
 def _inapplicable(evaluator: Evaluator, subject: Subject, norm: Norm) -> str | None:
-    if is_random(subject.classifier) and evaluator.side == "certificate":
+    if is_smoothed(subject.classifier):
+        if hasattr(evaluator.value, "stages"):
+            return "it votes, and a test of votes spends its share of α: stages cannot be counted beforehand"
+    elif is_random(subject.classifier) and evaluator.side == "certificate":
         return "it draws at inference: r* is not defined, so there is nothing to certify"
     applies = getattr(evaluator.value, "applies", None)
     # Counted, as the runner hands it out: its answers are checked.

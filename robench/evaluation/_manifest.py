@@ -10,7 +10,7 @@ from typing import Any, cast, get_args
 import torch
 
 import robench
-from robench.classifier import is_random
+from robench.classifier import Classifier, RandomizedClassifier, SmoothedClassifier, is_random, is_smoothed
 from robench.contracts import Access, Attack
 from robench.evaluation._evaluators import Chosen
 from robench.evaluation._settings import Settings
@@ -57,7 +57,7 @@ def first_manifest(
         evaluators=tuple(one.spec for one in plan.evaluators),
         seed=plan.seed,
         precision=settings.precision,
-        draws=plan.draws if is_random(classifier) else None,
+        **_draws(plan),
         versions=majors,
     )
     words = ["robench eval", "-m", subject.canonical, "-d", " | ".join(part.canonical for part in data.parts)]
@@ -68,8 +68,9 @@ def first_manifest(
             full=subject.full,
             plugins=plugin_infos(subject.parts),
             fingerprint=classifier.fingerprint,
-            opaque=classifier.graph is None,
-            randomized=is_random(classifier),
+            opaque=_voter(classifier).graph is None,
+            randomized=is_random(classifier) and not is_smoothed(classifier),
+            smoothed=is_smoothed(classifier),
             classes=classifier.classes,
             input_shape=tuple(classifier.input_shape),
             parameters=None if classifier.graph is None else classifier.graph.parameters,
@@ -100,6 +101,19 @@ def first_manifest(
         display=settings.display,
         command=_command(words, settings, plan, chosen),
     )
+
+
+def _voter(classifier: Classifier | RandomizedClassifier) -> Classifier | RandomizedClassifier:
+    """Return whose graph a classifier rests on: a vote, which is no network, on that of its base."""
+    return getattr(classifier, "base", classifier) if is_smoothed(classifier) else classifier
+
+
+def _draws(plan: Plan) -> dict[str, Any]:
+    """Return what is asked of a classifier that draws: of a vote, as its own parameters say."""
+    if is_smoothed(plan.classifier):
+        vote = cast(SmoothedClassifier, plan.classifier)
+        return {"draws": vote.n, "alpha": vote.alpha}
+    return {"draws": plan.draws} if is_random(plan.classifier) else {}
 
 
 def with_stages(

@@ -9,10 +9,10 @@ import torch
 from pydantic import ValidationError
 
 from robench import registry
-from robench.classifier import is_random
+from robench.classifier import Counted, is_random, is_smoothed
 from robench.errors import InputError
 from robench.evaluation._display import beneath, read_card
-from robench.evaluation._evaluators import choose
+from robench.evaluation._evaluators import Choice, choose
 from robench.evaluation._manifest import first_manifest
 from robench.evaluation._settings import Settings
 from robench.fields import first_problem
@@ -31,7 +31,7 @@ from robench.loading import (
 from robench.registry import Plugins
 from robench.runner import Plan, automatic_batch_size, refuse_undeclared_randomness
 from robench.runs import Manifest
-from robench.threat import Epsilon, parse_norm
+from robench.threat import Epsilon, Norm, parse_norm
 
 __all__ = ["Prepared", "prepare"]
 
@@ -55,8 +55,11 @@ class Prepared:
 
 
 @full_precision()
-def prepare(settings: Settings) -> Prepared:
-    """Load and check everything that a run needs. Raises InputError before anything is written."""
+def prepare(settings: Settings) -> list[Prepared]:
+    """Load and check everything that is needed: one run for the model, and one for each function made of it.
+
+    Raises InputError before anything is written.
+    """
     if torch.get_default_device().type == "meta":
         raise InputError("torch's default device is meta, which computes nothing: leave `with torch.device('meta')`")
     plugins = registry.load_plugins()
@@ -73,16 +76,27 @@ def prepare(settings: Settings) -> Prepared:
     subject = _subject(plugins, settings, device, data)
     _check_fit(subject, data)
     refuse_undeclared_randomness(subject.classifier, data.samples)
-    chosen, skipped = choose(plugins, settings, subject, norm)
+    choices = choose(plugins, settings, subject, norm)
+    prepared = [_prepared(settings, data, choice, norm, epsilons) for choice in choices]
+    votes = sum(is_smoothed(choice.subject.classifier) for choice in choices)
+    if votes > 1:
+        note = f"who picks one of these {votes} votes by its figures spends α {votes} times: ask for α/{votes} in each"
+        prepared[-1] = replace(prepared[-1], notes=(*prepared[-1].notes, note))
+    return prepared
+
+
+def _prepared(settings: Settings, data: Data, choice: Choice, norm: Norm, epsilons: tuple[Epsilon, ...]) -> Prepared:
+    subject, chosen = choice.subject, choice.evaluators
     evaluators = [one.evaluator for one in chosen]
     plan = Plan(subject.classifier, data.samples, norm, epsilons, evaluators, settings.seed, settings.draws)
     batch_size = settings.batch_size or automatic_batch_size(data.samples)
     settings, notes = _with_card(settings, subject)
+    notes += _out_of_reach(plan)
     try:
         manifest = first_manifest(settings, plan, subject, data, chosen, batch_size)
     except ValidationError as error:
         raise InputError(f"the run cannot be described: {first_problem(error)}") from None
-    if is_random(subject.classifier):
+    if is_random(subject.classifier) and not is_smoothed(subject.classifier):
         notes.append(
             f"{subject.canonical} draws at inference: expected accuracies over {plan.draws} draws a point, by "
             + ", ".join(evaluator.spec for evaluator in evaluators)
@@ -97,7 +111,22 @@ def prepare(settings: Settings) -> Prepared:
         )
     unidentified = [] if getattr(subject.classifier, "identified", True) else [subject.canonical]
     unidentified += [one.evaluator.spec for one in chosen if not (one.parts or identified(one.evaluator.value))]
-    return Prepared(plan, manifest, batch_size, skipped, tuple(notes), tuple(unidentified))
+    return Prepared(plan, manifest, batch_size, choice.skipped, tuple(notes), tuple(unidentified))
+
+
+def _out_of_reach(plan: Plan) -> list[str]:
+    """Return a line for each certifier and ε that it can never certify; raises InputError where that is every ε."""
+    notes = []
+    for evaluator in plan.evaluators:
+        ask = getattr(evaluator.value, "out_of_reach", None)
+        if evaluator.side != "certificate" or ask is None:
+            continue
+        asked = {eps: ask(Counted(plan.classifier), plan.norm, eps.value) for eps in plan.epsilons}
+        lines = [f"{evaluator.spec} can never certify ε = {eps}: {why}" for eps, why in asked.items() if why]
+        if len(lines) == len(asked):
+            raise InputError(lines[0])
+        notes += lines
+    return notes
 
 
 def _epsilons(given: Sequence[str | float | Epsilon]) -> tuple[Epsilon, ...]:

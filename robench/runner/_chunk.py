@@ -21,7 +21,7 @@ from robench.evidence import Kind
 from robench.runner._answers import Claims, call, checked_certificates, checked_proposal, checked_stage, spread
 from robench.runner._batches import Batches, out_of_memory
 from robench.runner._judge import Judge, Verdict
-from robench.runner._plan import Evaluator, Plan
+from robench.runner._plan import Evaluator, Plan, Side
 from robench.runner._rows import Block, WitnessBlock, encode_detail
 from robench.streams import Stream
 from robench.text import one_line
@@ -143,7 +143,7 @@ class Chunk:
         schedule = _schedule(evaluator, self._handed(), threat)
         outcome: Outcome | None = None
         while True:
-            active = self._active(threat)
+            active = self._active(threat, "attack")
             try:
                 stage = call(evaluator.spec, schedule.send, outcome)
                 spec, attack, mask = checked_stage(evaluator.spec, stage, len(self.x))
@@ -166,8 +166,8 @@ class Chunk:
         times = self.turns[spec, threat.eps] + taken
         return spec if times == 1 else f"{spec}#{times}"
 
-    def _active(self, threat: Threat) -> Tensor:
-        """Bool [B]: correct samples that no witness has settled at this ε."""
+    def _active(self, threat: Threat, side: Side) -> Tensor:
+        """Bool [B]: correct samples that no witness has settled at this ε, for attacks or for certifiers."""
         return self.correct if threat.eps is None else self.correct & (self.upper > threat.eps)
 
     def _stage(self, work: Work, attack: Attack) -> Outcome:
@@ -207,7 +207,7 @@ class Chunk:
 
     def _certify(self, evaluator: Evaluator, threat: Threat) -> None:
         certifier, spec = cast(Certifier, evaluator.value), evaluator.spec
-        active = self._active(threat)
+        active = self._active(threat, "certificate")
         if threat.eps is not None:
             for other, radius in self.lower.items():
                 if other != spec:
@@ -312,7 +312,11 @@ class Chunk:
                 rows=rows.cpu().numpy(),
                 lower=np.where(broken | (claims is None), 0.0, 0.0 if claims is None else claims.lower),
                 upper=upper,
-                confidence=np.where(broken | (claims is None), 1.0, 1.0 if claims is None else claims.confidence),
+                confidence=np.where(
+                    broken | (claims is None),
+                    1.0 if verdict is None else verdict.confidence,
+                    1.0 if claims is None else claims.confidence,
+                ),
                 status=status,
                 forwards=cost.forwards,
                 backwards=cost.backwards,
@@ -363,9 +367,10 @@ class Chunk:
 
 def _outcome(i: int, verdict: Verdict | None, claims: Claims | None) -> tuple[str, Mapping[str, Any]]:
     """Return status and note of one row: a verified witness first, then what a certifier claims."""
+    told = dict(verdict.notes[i]) if verdict is not None and verdict.notes is not None else {}
     if verdict is not None and verdict.broken[i]:
-        return "falsified", {"verified": verdict.method[i]}
-    note = {"reason": "numerical"} if verdict is not None and verdict.numerical[i] else {}
+        return "falsified", {**told, "verified": verdict.method[i]}
+    note = {**told, "reason": "numerical"} if verdict is not None and verdict.numerical[i] else told
     if claims is not None:
         return claims.status[i], note
     if verdict is not None and verdict.error[i]:

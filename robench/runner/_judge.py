@@ -8,8 +8,9 @@ classifier, which is the map as executed, asking once more must give another cla
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ __all__ = ["Judge", "Verdict"]
 BISECTIONS = 8
 """Halvings of the way back to the clean sample: `upper` is within 1/256 of the nearest error on that segment."""
 
-Method = Literal["enclosure", "float64", "repeat"]
+Method = Literal["enclosure", "float64", "repeat", "votes"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +42,8 @@ class Verdict:
         margin: float64; in float64 arithmetic for witnesses of classifiers with a graph.
         method: how a witness was verified, None elsewhere.
         forwards: passes that the judging took, int64.
+        confidence: of every verdict; below 1 where it is a test's.
+        notes: the figures of such a test, for the details.
     """
 
     broken: Tensor
@@ -52,6 +55,8 @@ class Verdict:
     margin: Tensor
     method: list[Method | None]
     forwards: Tensor
+    confidence: float = 1.0
+    notes: Sequence[Mapping[str, Any]] | None = None
 
 
 class Judge:

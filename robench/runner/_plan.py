@@ -12,7 +12,9 @@ from robench.contracts import Attack, Certifier, CompositeAttack
 from robench.samples import Samples
 from robench.threat import Epsilon, Norm
 
-__all__ = ["Evaluator", "Plan", "automatic_batch_size"]
+__all__ = ["Evaluator", "Plan", "Side", "automatic_batch_size"]
+
+Side = Literal["attack", "certificate"]
 
 LARGEST_BATCH = 256
 BATCH_NUMBERS = 2**23
@@ -31,7 +33,7 @@ class Evaluator:
     """
 
     spec: str
-    side: Literal["attack", "certificate"]
+    side: Side
     value: Attack | CompositeAttack | Certifier
     early: bool = False
 
@@ -39,6 +41,11 @@ class Evaluator:
     def kind(self) -> Literal["attack", "certificate", "verifier"]:
         """How its rows are marked: a complete certifier is a verifier."""
         return "verifier" if self.side == "certificate" and getattr(self.value, "complete", False) else self.side
+
+    @property
+    def points(self) -> bool:
+        """Whether it may propose misclassified points."""
+        return self.kind != "certificate"
 
     @property
     def per_eps(self) -> bool:

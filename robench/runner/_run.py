@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robench.classifier import Classifier, Counted, RandomizedClassifier, is_random
+from robench.classifier import Classifier, Counted, RandomizedClassifier, is_random, is_smoothed
 from robench.errors import InputError, RobenchError
 from robench.graph import full_precision
 from robench.runner._chunk import Chunk, ChunkResult
 from robench.runner._draws import RandomChunk
 from robench.runner._plan import Plan
+from robench.runner._votes import SmoothedChunk
 from robench.samples import Samples
 from robench.streams import Stream
 from robench.text import one_line
@@ -38,7 +39,7 @@ def evaluate_chunk(plan: Plan, start: int, stop: int, limit: int, warn: Callable
     classifier = plan.classifier
     x = _inputs(classifier, plan.samples, start, stop)
     y = torch.from_numpy(plan.samples.y[start:stop].copy()).to(classifier.device)
-    kind = RandomChunk if is_random(classifier) else Chunk
+    kind = SmoothedChunk if is_smoothed(classifier) else RandomChunk if is_random(classifier) else Chunk
     with full_precision():
         return kind(plan, x, y, plan.samples.index[start:stop].tolist(), limit, warn).run()
 
@@ -60,17 +61,24 @@ def refuse_undeclared_randomness(classifier: Classifier | RandomizedClassifier, 
         stream = Stream.for_samples(0, "twice", [indices[row] for row in rows.tolist()], x.device)
         return asked.sample(x[rows], stream).clone()
 
+    def ballots() -> Tensor:
+        stream = Stream.for_samples(0, "twice", indices, x.device)
+        return asked.draws(x, stream).count(range(len(x)), [32] * len(x))
+
     parts = [rows for rows in (whole[:1], whole[-3:], whole[:7]) if len(rows) < len(x)]
     try:
         with torch.no_grad(), full_precision():
             first, second = logits(whole), logits(whole)
             fewer = [(first[rows], logits(rows)) for rows in parts]
+            steady = not asked.smoothed or bool((ballots() == ballots()).all())
     except RobenchError:
         raise
     except Exception as error:
         raise InputError(f"the model fails on clean samples: {one_line(error)}") from error
     scale = float(first.abs().nan_to_num(0, 0, 0).max().clamp_min(1))
     apart = _apart(first, second)
+    if not steady:
+        raise InputError("the model's votes differ for equal streams: seed its draws from the stream that it is given")
     if apart > 1e-4 * scale and random:
         raise InputError(
             f"the model's draws differ for equal streams (by {apart:.3g}): draw from the stream that `sample` is given"

@@ -71,11 +71,15 @@ class Component(Strict):
 
 
 class ClassifierInfo(Component):
-    """The function under evaluation. `opaque` marks one without a graph, `randomized` one that draws at inference."""
+    """The function under evaluation.
+
+    `opaque` marks one without a graph, `randomized` one that draws at inference, `smoothed` a vote over such draws.
+    """
 
     fingerprint: Identity
     opaque: bool = False
     randomized: bool = False
+    smoothed: bool = False
     classes: Annotated[int, Field(ge=1, lt=2**31)]
     input_shape: Annotated[tuple[Count, ...], Field(max_length=8)] = ()
     parameters: Count | None = None
@@ -135,7 +139,7 @@ class EvaluatorInfo(Component):
 class Request(Strict):
     """What `--resume` compares: two runs with equal requests give the same evidence.
 
-    `draws` is null where the classifier does not draw.
+    `draws` is null where the classifier does not draw, `alpha` where it does not vote.
     """
 
     fingerprint: Identity
@@ -149,6 +153,7 @@ class Request(Strict):
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)]
     precision: Line
     draws: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    alpha: Annotated[float, Field(gt=0, lt=1)] | None = None
     versions: dict[Line, Line] = Field(default_factory=dict)
 
 

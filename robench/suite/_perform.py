@@ -37,6 +37,7 @@ class Outcome:
         state: `done`, `resumed` (an interrupted run went on to its end), `complete` (it was before), `failed`.
         reason: why it failed, on one line.
         run: the run or the bound; None where it failed.
+        others: the runs about functions that certifiers made of the cell's model.
         errors: samples that ended in error.
         seconds: time it took now.
         trace: the traceback of a failure.
@@ -46,6 +47,7 @@ class Outcome:
     state: State
     reason: str = ""
     run: Run | BoundRun | None = None
+    others: tuple[Run, ...] = ()
     errors: int = 0
     seconds: float = 0.0
     trace: str = field(default="", repr=False)
@@ -93,16 +95,20 @@ def perform(
 def _evaluate(cell: Cell, out: Path | str, shelf: Shelf, progress: Progress, warn: Callable[[str], None]) -> Outcome:
     settings = cell.settings
     data = shelf.data(str(settings.dataset), settings.split, settings.samples)
-    prepared = prepare(replace(settings, dataset=data))
-    run = Run.find_resumable(out, prepared.manifest.request)
-    if run is not None and run.manifest.complete:
-        return Outcome(cell, "complete", run=run, errors=run.manifest.errors)
-    state: State = "done" if run is None else "resumed"
-    with run or Run.create(out, prepared.manifest) as run:
-        for note in prepared.notes:
-            warn(note)
-        execute(prepared, run, progress, warn)
-    return Outcome(cell, state, run=run, errors=run.manifest.errors)
+    states: list[State] = []
+    runs = []
+    for prepared in prepare(replace(settings, dataset=data)):
+        run = Run.find_resumable(out, prepared.manifest.request)
+        states.append("done" if run is None else "complete" if run.manifest.complete else "resumed")
+        if run is None or not run.manifest.complete:
+            with run or Run.create(out, prepared.manifest) as run:
+                for note in prepared.notes:
+                    warn(note)
+                execute(prepared, run, progress, warn)
+        runs.append(run)
+    state: State = "resumed" if "resumed" in states else "done" if "done" in states else "complete"
+    errors = sum(run.manifest.errors for run in runs)
+    return Outcome(cell, state, run=runs[0], others=tuple(runs[1:]), errors=errors)
 
 
 def _compute(cell: BoundCell, out: Path | str, shelf: Shelf, progress: Progress) -> Outcome:

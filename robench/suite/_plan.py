@@ -41,16 +41,21 @@ def plan_suite(suite: Suite, out: Path | str) -> list[Planned]:
 def _evaluation(cell: Cell, out: Path | str, shelf: Shelf) -> Planned:
     settings = cell.settings
     data = shelf.data(str(settings.dataset), settings.split, settings.samples)
-    manifest = prepare(replace(settings, dataset=data)).manifest
-    n = manifest.dataset.n
-    run = Run.find_resumable(out, manifest.request)
-    if run is None:
+    done = n = found = complete = 0
+    prepared = prepare(replace(settings, dataset=data))
+    for manifest in (one.manifest for one in prepared):
+        n += manifest.dataset.n
+        run = Run.find_resumable(out, manifest.request)
+        if run is not None:
+            found += 1
+            try:
+                complete += run.manifest.complete
+                done += manifest.dataset.n if run.manifest.complete else len(run.done())
+            finally:
+                run.close()
+    if not found:
         return Planned(cell, "to do", 0, n)
-    try:
-        done = n if run.manifest.complete else len(run.done())
-        return Planned(cell, "complete" if run.manifest.complete else "resumes", done, n)
-    finally:
-        run.close()
+    return Planned(cell, "complete" if complete == len(prepared) else "resumes", done, n)
 
 
 def _bound(cell: BoundCell, out: Path | str, shelf: Shelf) -> Planned:

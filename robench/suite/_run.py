@@ -33,7 +33,7 @@ class SuiteOutcome:
     @property
     def runs(self) -> list[Run]:
         """The evaluations."""
-        return [one.run for one in self.outcomes if isinstance(one.run, Run)]
+        return [run for one in self.outcomes for run in (one.run, *one.others) if isinstance(run, Run)]
 
     @property
     def bounds(self) -> list[BoundRun]:

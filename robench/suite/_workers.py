@@ -94,8 +94,9 @@ class _Worker:
         except (EOFError, OSError):
             return ("death",)
 
-    def outcome(self, outcome: Outcome, location: str | None) -> Outcome:
-        return replace(outcome, run=Run.open(location)) if location else outcome
+    def outcome(self, outcome: Outcome, locations: Sequence[str]) -> Outcome:
+        run, *others = map(Run.open, locations) if locations else (outcome.run,)
+        return replace(outcome, run=run, others=tuple(others))
 
     def death(self) -> Outcome:
         assert self.cell is not None
@@ -165,8 +166,9 @@ def _work(pipe: Connection, out: str, folder: Path, threads: int) -> None:
                     pipe.send(("progress", done, total, dict(counts)))
 
             outcome = perform(cell, out, shelf, progress, lambda line: pipe.send(("warn", line)))
-            location = outcome.run.location if isinstance(outcome.run, Run) else None
-            pipe.send(("outcome", replace(outcome, run=None) if location else outcome, location))
+            runs = [run for run in (outcome.run, *outcome.others) if isinstance(run, Run)]
+            sent = replace(outcome, run=None, others=()) if runs else outcome
+            pipe.send(("outcome", sent, [run.location for run in runs]))
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -84,7 +84,7 @@ def test_a_card_that_fails_costs_no_evaluation():
 def test_the_user_is_told_of_a_broken_card():
     from robench.evaluation import Settings, prepare
 
-    prepared = prepare(Settings(model=Carded(7), dataset=blobs(), eps=["0.01"]))
+    (prepared,) = prepare(Settings(model=Carded(7), dataset=blobs(), eps=["0.01"]))
     assert prepared.notes == ("python:Carded: the card is int, no mapping of texts: it is left out",)
     assert prepared.manifest.display == Display()
 

@@ -114,7 +114,7 @@ class Plain:
     )
     site.load()
     model = RandomLinear()
-    prepared = prepare(Settings(model, model.samples(4), ["0.1"]))
+    (prepared,) = prepare(Settings(model, model.samples(4), ["0.1"]))
     assert "plain | eot" in [one.spec for one in prepared.plan.evaluators]
     assert "nothing is where a classifier draws" in prepared.skipped["schedule | eot"]
 
@@ -153,7 +153,7 @@ def test_an_interrupted_run_goes_on_to_the_same_rows(tmp_path):
 
     def run(folder, size, stop=None):
         settings = Settings(model, data, ["0.05", "0.1"], attacks=["pgd:steps=3,targets=0"], batch_size=size, draws=10)
-        prepared = prepare(settings)
+        (prepared,) = prepare(settings)
 
         def progress(done, total, counts):
             if stop is not None and done >= stop:

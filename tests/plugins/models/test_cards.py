@@ -39,7 +39,7 @@ def test_a_checkpoint_tells_how_to_make_it_again(folder, tmp_path):
 
 def display_of(folder):
     settings = Settings(model=f"checkpoint:{folder}", dataset="digits", eps=["0.1"], attacks=())
-    return prepare(settings).manifest.display
+    return prepare(settings)[0].manifest.display
 
 
 def test_it_is_in_the_manifest(folder):

@@ -91,7 +91,7 @@ def test_metadata_are_those_of_the_documented_command(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_its_card_is_complete_and_holds_the_documented_command(name):
-    prepared = prepare(Settings(model=name, dataset="digits", eps=["0.1"], attacks=()))
+    (prepared,) = prepare(Settings(model=name, dataset="digits", eps=["0.1"], attacks=()))
     display = prepared.manifest.display
     assert prepared.notes == ()
     assert display.training_data == "digits, split train, 1,347 samples"
