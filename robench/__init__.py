@@ -28,6 +28,7 @@ __all__ = [
     "InputError",
     "LockedError",
     "Model",
+    "Noise",
     "Norm",
     "Outcome",
     "Passes",
@@ -37,6 +38,7 @@ __all__ = [
     "Recipe",
     "RobenchError",
     "Samples",
+    "SmoothedClassifier",
     "SpecError",
     "Stream",
     "Threat",
@@ -76,6 +78,7 @@ _HOME = {
     "InputError": "errors",
     "LockedError": "errors",
     "Model": "contracts",
+    "Noise": "contracts",
     "Norm": "threat",
     "Outcome": "contracts",
     "Passes": "contracts",
@@ -85,6 +88,7 @@ _HOME = {
     "Recipe": "contracts",
     "RobenchError": "errors",
     "Samples": "samples",
+    "SmoothedClassifier": "classifier",
     "SpecError": "errors",
     "Stream": "streams",
     "Threat": "threat",
@@ -107,7 +111,7 @@ _HOME = {
 if TYPE_CHECKING:
     from robench.api import bound, evaluate, load, replay
     from robench.arrays import from_function
-    from robench.classifier import Classifier, RandomizedClassifier, wrapped_fingerprint
+    from robench.classifier import Classifier, RandomizedClassifier, SmoothedClassifier, wrapped_fingerprint
     from robench.contracts import (
         Access,
         Attack,
@@ -120,6 +124,7 @@ if TYPE_CHECKING:
         Dataset,
         Importer,
         Model,
+        Noise,
         Outcome,
         Passes,
         Proposal,

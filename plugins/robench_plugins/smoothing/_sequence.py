@@ -44,23 +44,18 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import betainc, betaln
 
 from robench.binomial import Floats, Integers
 from robench_plugins.smoothing._radii import draws_needed
+from robench_plugins.smoothing._wealth import PRIOR, log_evidence, log_tail, log_wealth
 
-__all__ = ["PRIOR", "Decisions", "Draw", "Plan", "Verdict", "decide", "log_wealth", "plan", "schedule"]
-
-PRIOR = (1.0, 0.5)
-"""Of the Beta distribution of p: chosen by simulation, within 4 % of the fewest draws that any other took."""
+__all__ = ["N_LARGEST", "Decisions", "Draw", "Plan", "Verdict", "decide", "draws_to_decide", "plan", "schedule"]
 
 N_LARGEST = 10**6
 """The largest n_max: up to there the logarithms were held against 40 digits (error below 1e-8)."""
 
 # What a logarithm must be above its limit, for its rounding errors. Costs a millionth of α.
 _MARGIN = 1e-6
-# Below this, a share may have lost digits.
-_SMALLEST = 1e-290
 
 Draw = Callable[[Integers, int], npt.ArrayLike]
 """draw(samples [A], count) -> hits [A]: of `count` fresh, independent draws for each of these samples."""
@@ -72,39 +67,6 @@ class Verdict(IntEnum):
     CERTIFIED = 1
     FUTILE = 0
     EXHAUSTED = -1
-
-
-def log_wealth(hits: npt.ArrayLike, n: npt.ArrayLike, threshold: float, prior: tuple[float, float] = PRIOR) -> Floats:
-    """Return log ∫ (p/p0)^k ((1−p)/(1−p0))^(n−k) π(dp), π the `prior` Beta(a, b) truncated to (p0, 1].
-
-    That is B(p0; a + k, b + n − k) / (B(p0; a, b) p0^k (1 − p0)^(n−k)) with B(p0; ·) the beta integral from p0 to 1.
-    Where that underflows, at shares far below p0, the first term of its series stands for it: less, hence safe. Against
-    40 digits the result erred by less than 1e-8 for all n ≤ 10**6 tried.
-
-    Args:
-        hits: whole numbers k from 0 to `n`, broadcast against it.
-        n: draws, from 0 on.
-        threshold: p0 in (0, 1).
-        prior: a and b, both positive.
-
-    Raises:
-        ValueError: the prior's part above p0 underflows.
-    """
-    k = np.asarray(hits, dtype=np.float64)
-    misses = np.asarray(n, dtype=np.float64) - k
-    a, b = prior
-    if betainc(b, a, 1 - threshold) < _SMALLEST:
-        raise ValueError(f"the prior Beta({a:g}, {b:g}) has no part above {threshold:g}")
-    both = _log_beta_above(threshold, a + k, b + misses) - _log_beta_above(threshold, np.array(a), np.array(b))
-    return np.asarray(both - k * math.log(threshold) - misses * math.log1p(-threshold))
-
-
-def _log_beta_above(p0: float, a: Floats, b: Floats) -> Floats:
-    """Return log ∫_p0^1 p^(a−1) (1−p)^(b−1) dp."""
-    share = np.asarray(betainc(b, a, 1 - p0))
-    first = b * math.log1p(-p0) + a * math.log(p0) - np.log(b)
-    with np.errstate(divide="ignore"):
-        return np.where(share > _SMALLEST, np.log(share) + betaln(a, b), first)
 
 
 def schedule(n_max: int, first: int = 32, ratio: float = 1.2, batch: int = 32) -> Integers:
@@ -180,7 +142,7 @@ class Plan:
 
     def log_evidence(self, hits: npt.ArrayLike, n: npt.ArrayLike) -> Floats:
         """Return log M_n, the evidence against H0, for `n` ≤ n_max: it certifies from log(1/α) on (plus 1e-6)."""
-        return _log_evidence(hits, n, self.threshold, self.last, self.n_max, self.final)
+        return log_evidence(hits, n, self.threshold, self.last, self.n_max, self.final)
 
     def judge(self, hits: npt.ArrayLike) -> Decisions:
         """Return what `decide` finds where `hits` [B, L] are those up to each look. Other shapes: ValueError."""
@@ -228,7 +190,7 @@ def plan(
         raise ValueError(f"alpha, beta and last must lie between 0 and 1, not {alpha!r}, {beta!r}, {last!r}")
     if n_max > N_LARGEST:
         raise ValueError(f"n_max must be at most {N_LARGEST}, not {n_max}")
-    needed = draws_needed(threshold, alpha * last * math.exp(-2 * _MARGIN))
+    needed = draws_to_decide(threshold, alpha, last)
     if n_max < needed:
         raise ValueError(
             f"{n_max} draws can never prove a probability above {threshold:.6g} at alpha = {alpha:g}: "
@@ -236,15 +198,23 @@ def plan(
         )
     looks = schedule(n_max, min(first, n_max), ratio, batch)
     final = int(
-        _fewest(np.array([n_max]), lambda k, n: -_log_tail(k, n, threshold), 2 * _MARGIN - math.log(alpha * last))[0]
+        _fewest(np.array([n_max]), lambda k, n: -log_tail(k, n, threshold), 2 * _MARGIN - math.log(alpha * last))[0]
     )
-    accept = _fewest(looks, lambda k, n: _log_evidence(k, n, threshold, last, n_max, final), _MARGIN - math.log(alpha))
+    accept = _fewest(looks, lambda k, n: log_evidence(k, n, threshold, last, n_max, final), _MARGIN - math.log(alpha))
     aim = max(threshold, min(float(accept[-1]), n_max - 0.5) / n_max)
     lost = _fewest(looks, lambda k, n: log_wealth(k, n, 1 - aim, PRIOR[::-1]), -math.log(beta))
     futile = looks - lost
     for table in (looks, accept, futile):
         table.flags.writeable = False  # the cache gives it to everybody
     return Plan(threshold, alpha, beta, last, looks, accept, futile, final)
+
+
+def draws_to_decide(threshold: float, alpha: float, last: float = 0.5) -> int:
+    """Return the fewest draws at most, n_max, with which a test of H0: p ≤ `threshold` can certify anything.
+
+    Then only the bet on the last look is ever won, with hits alone: α w > p0^n. Raises ValueError where p0 ≥ 1.
+    """
+    return draws_needed(threshold, alpha * last * math.exp(-2 * _MARGIN))
 
 
 def decide(test: Plan, draw: Draw, samples: int) -> Decisions:
@@ -274,20 +244,6 @@ def decide(test: Plan, draw: Draw, samples: int) -> Decisions:
             verdict[active[vain]] = Verdict.FUTILE
         active = active[~(sure | vain)]
     return Decisions(verdict, hits, draws)
-
-
-def _log_evidence(hits: npt.ArrayLike, n: npt.ArrayLike, p0: float, last: float, n_max: int, final: int) -> Floats:
-    k, draws = np.broadcast_arrays(np.asarray(hits, dtype=np.int64), np.asarray(n, dtype=np.int64))
-    bet = _log_tail(final - k, n_max - draws, p0) - _log_tail(np.array(final), np.array(n_max), p0)
-    return np.logaddexp(math.log1p(-last) + log_wealth(k, draws, p0), math.log(last) + bet)
-
-
-def _log_tail(hits: Integers, n: Integers, p: float) -> Floats:
-    """Return log P(X ≥ hits) of n draws; −inf where that is below double precision, or impossible."""
-    inside = (hits > 0) & (hits <= n)
-    a, b = np.where(inside, hits, 1), np.where(inside, n - hits + 1, 1)
-    with np.errstate(divide="ignore"):
-        return np.where(hits <= 0, 0.0, np.where(inside, np.log(betainc(a, b, p)), -np.inf))
 
 
 def _fewest(n: Integers, value: Callable[[Integers, Integers], Floats], limit: float) -> Integers:

@@ -16,7 +16,8 @@ from scipy.stats import binom
 from oracles.binomial import at_most_by_chance, precise_tail
 from robench.binomial import lower_bound
 from robench_plugins.smoothing._radii import draws_needed, gaussian_threshold
-from robench_plugins.smoothing._sequence import PRIOR, Verdict, decide, log_wealth, plan, schedule
+from robench_plugins.smoothing._sequence import Verdict, decide, plan, schedule
+from robench_plugins.smoothing._wealth import PRIOR, log_wealth
 
 thresholds = st.floats(0.5, 0.999)
 priors = st.sampled_from([PRIOR, (1.0, 1.0), (0.5, 0.5), (3.0, 0.1)])
@@ -301,8 +302,6 @@ def test_judge_wants_every_look():
 
 
 def test_needs_no_torch():
-    modules = ", ".join(
-        f"robench_plugins.smoothing._{name}" for name in ("binomial", "pilot", "radii", "sequence", "statement")
-    )
+    modules = ", ".join(f"robench_plugins.smoothing._{name}" for name in ("pilot", "radii", "sequence", "wealth"))
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

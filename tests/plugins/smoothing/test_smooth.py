@@ -134,8 +134,8 @@ def test_predict_is_rarely_wrong_and_abstains_at_the_boundary():
 
 def test_predict_abstains_where_most_draws_have_no_vote():
     for logits in ((1.0, 1.0, 0.0), (math.nan, 1.0, 0.0)):
-        assert smoothed(Constant(*logits)).predict(torch.zeros(2, 3).double(), streams(2)).tolist() == [-1, -1]
-    assert smoothed(Constant(0.0, 2.0, 1.0)).predict(torch.zeros(1, 3).double(), streams(1)).tolist() == [1]
+        assert smoothed(Constant(*logits)).predict(torch.zeros(2, 3).double(), streams(2), 0.001).tolist() == [-1, -1]
+    assert smoothed(Constant(0.0, 2.0, 1.0)).predict(torch.zeros(1, 3).double(), streams(1), 0.001).tolist() == [1]
 
 
 def test_predict_repeats_with_equal_streams_and_leaves_the_global_state():
@@ -148,9 +148,9 @@ def test_predict_repeats_with_equal_streams_and_leaves_the_global_state():
 
 def test_votes_are_counted_in_inference_mode_too():
     base = half()
-    plain = smoothed(base).predict(base.at(0.5, 0.0), streams(2))
+    plain = smoothed(base).predict(base.at(0.5, 0.0), streams(2), 0.001)
     with torch.inference_mode():
-        assert torch.equal(smoothed(base).predict(base.at(0.5, 0.0), streams(2)), plain)
+        assert torch.equal(smoothed(base).predict(base.at(0.5, 0.0), streams(2), 0.001), plain)
 
 
 def test_fewer_rows_are_passed_where_memory_ends_and_the_votes_stay():
@@ -173,7 +173,7 @@ def test_fewer_rows_are_passed_where_memory_ends_and_the_votes_stay():
 
 def test_nothing_is_drawn_for_no_samples():
     base = half()
-    assert smoothed(base).predict(base.at(0.1)[:0], streams(0)).tolist() == []
+    assert smoothed(base).predict(base.at(0.1)[:0], streams(0), 0.001).tolist() == []
 
 
 def test_sample_is_one_draw_and_differentiable():
@@ -190,11 +190,11 @@ def test_bad_input_is_refused():
     classifier = smoothed(base)
     x = base.at(0.1, 0.2)
     with pytest.raises(InputError, match="float32"):
-        classifier.predict(x.float(), streams(2))
+        classifier.predict(x.float(), streams(2), 0.001)
     with pytest.raises(InputError, match="inputs are"):
-        classifier.predict(x[:, :3], streams(2))
+        classifier.predict(x[:, :3], streams(2), 0.001)
     with pytest.raises(InputError, match="3 streams for 2 samples"):
-        classifier.predict(x, streams(3))
+        classifier.predict(x, streams(3), 0.001)
     for alpha in (0.0, 1.0, math.nan):
         with pytest.raises(InputError, match="alpha"):
             classifier.predict(x, streams(2), alpha)
@@ -206,7 +206,7 @@ def test_logits_of_another_shape_are_refused():
     base = Constant(1.0, 0.0)
     base.classes = 3
     with pytest.raises(InputError, match="the model gives"):
-        smoothed(base).predict(torch.zeros(1, 3).double(), streams(1))
+        smoothed(base).predict(torch.zeros(1, 3).double(), streams(1), 0.001)
 
 
 def test_wrapper_names_the_function():
