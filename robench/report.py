@@ -76,7 +76,8 @@ def health(result: Result) -> str:
     found = result.health
     if found is None:
         return ""
-    missing = found.grade == "unprobed" and found.unbroken and not found.probed and _has_gradients(result)
+    looked = found.grade != "unprobed" or not found.unbroken or found.probed or result.subject.smoothed
+    missing = not looked and _has_gradients(result)
     return f"health {found.grade}" + (" (add -a probe)" if missing else "")
 
 
@@ -110,7 +111,10 @@ def result_lines(results: Sequence[Result]) -> list[str]:
         lines += [""] if lines else []
         lines.append(f"{safe(subject.title)}  on {safe(subject.dataset)} {safe(subject.split)}, {mine[0].n} samples")
         lines += [f"  {safe(flag.code)}: {safe(flag.text)}" for flag in sorted(shared)]
-        lines.append(f"  clean      {percent(mine[0].clean):>15}  95 % {interval(mine[0].clean.interval)}")
+        abstained = f"  abstains on {mine[0].abstained}" if mine[0].abstained else ""
+        lines.append(f"  clean      {percent(mine[0].clean):>15}  95 % {interval(mine[0].clean.interval)}{abstained}")
+        radii = {one.norm: one.average_radius for one in mine if one.average_radius is not None}
+        lines += [f"  {norm:<10} {radius:>15.4g}  average certified radius" for norm, radius in radii.items()]
         for result in mine:
             where = f"{result.norm} {safe(result.eps)}"
             above = f"ceiling {ceiling(result)}  " if result.ceiling else ""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from robench.check._findings import Finding
-from robench.metrics import Subject, certified_at, contradictions_by_chance, falsified_at
+from robench.metrics import Subject, certified_at, contradictions_by_chance, expected_failures, falsified_at
 from robench.threat import NORMS, Norm
 
 if TYPE_CHECKING:
@@ -27,7 +27,10 @@ def chain(subject: Subject) -> tuple[list[Finding], list[str]]:
     for norm in NORMS:
         findings += _contradictions(subject, norm, reported, native=False)
     more, notes = _by_chance(subject)
-    return [*findings, *more, *_clean(subject)], notes
+    if subject.smoothed:
+        predicted, remarks = _predictions(subject)
+        return [*findings, *more, *_clean(subject, ("label",)), *predicted], [*notes, *remarks]
+    return [*findings, *more, *_clean(subject, ("label", "prediction"))], notes
 
 
 def _contradictions(subject: Subject, norm: Norm, reported: set[int], *, native: bool) -> Iterator[Finding]:
@@ -71,15 +74,17 @@ def _by_chance(subject: Subject) -> tuple[list[Finding], list[str]]:
     """Contradictions that involve a statistical statement, beside the number that chance explains."""
     findings, notes = [], []
     certifiers = subject.rows["kind"].isin(("certificate", "verifier"))
+    attacked = bool((subject.rows["kind"] == "attack").any())
     stated = {norm for norm in NORMS if (subject.rows.loc[certifiers, "norm"] == norm).any()}
     counted: set[int] = set()
     for norm in sorted(NORMS, key=lambda norm: norm not in stated):  # where certificates were stated first
         found = contradictions_by_chance(subject.radii(norm), counted)
-        if not found.observed:
+        if not found.observed and not (found.n and norm in stated and attacked):
             continue
         counted |= set(map(int, found.samples))
         samples = ", ".join(map(str, found.samples[:20])) + (", …" if found.observed > 20 else "")
-        text = f"{subject.title}: {found.observed} contradictions in {norm} with statistical bounds (samples {samples})"
+        which = f" (samples {samples})" if found.observed else ""
+        text = f"{subject.title}: {found.observed} contradictions in {norm} with statistical bounds{which}"
         expected = f"{found.expected} of {found.n} are expected at α = {found.alpha or 0:.3g}"
         if found.expected is None:
             notes.append(f"{text}; their confidence is not told, so nothing can be concluded")
@@ -103,10 +108,36 @@ def _by_chance(subject: Subject) -> tuple[list[Finding], list[str]]:
     return findings, notes
 
 
-def _clean(subject: Subject) -> Iterator[Finding]:
+def _predictions(subject: Subject) -> tuple[list[Finding], list[str]]:
+    """Samples for which a vote's predictions name different classes, beside the number that chance explains."""
+    clean = subject.rows[(subject.rows["kind"] == "clean") & (subject.rows["prediction"] >= 0)]
+    spread = clean.groupby("sample")["prediction"].agg(["min", "max"])
+    apart = spread.index[spread["min"] != spread["max"]].to_numpy()
+    spent = (1.0 - clean["confidence"]).groupby(clean["sample"]).sum()
+    expected = expected_failures(len(spent), min(1.0, float(spent.max()))) if len(spent) else 0
+    if not len(apart):
+        return [], []
+    samples = ", ".join(map(str, apart[:20])) + (", …" if len(apart) > 20 else "")
+    text = f"{subject.title}: predictions of {len(apart)} samples name different classes (samples {samples})"
+    if len(apart) <= expected:
+        return [], [f"{text}; up to {expected} of {len(spent)} are expected"]
+    return [
+        Finding(
+            code="chance",
+            text=f"{text}; no more than {expected} of {len(spent)} are expected",
+            classifier=subject.classifier,
+            fingerprint=subject.fingerprint,
+            evaluators=("clean",),
+            runs=tuple(sorted(set(map(str, clean["run"])))),
+            values={"observed": len(apart), "expected": expected},
+        )
+    ], []
+
+
+def _clean(subject: Subject, columns: tuple[str, ...]) -> Iterator[Finding]:
     """Samples whose rows name different labels or clean predictions."""
     rows = subject.rows
-    for column in ("label", "prediction"):
+    for column in columns:
         spread = rows.groupby("sample")[column].agg(["min", "max"])
         for sample in map(int, spread.index[spread["min"] != spread["max"]][:10_000]):
             if spread.loc[sample].isna().any():

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from robench.bounds import Ceiling
     from robench.metrics._health import Health
+    from robench.metrics._statement import DatasetStatement
     from robench.metrics._subject import Subject
 
 __all__ = ["BLOCKING", "Flag", "flags_at"]
@@ -53,12 +54,13 @@ def flags_at(
     certified: bool,
     ceiling: Ceiling | None = None,
     health: Health | None = None,
+    statement: DatasetStatement | None = None,
 ) -> tuple[Flag, ...]:
     """Return the flags of a subject at (norm, ε), sorted by code, each once."""
     found = {
         *_run_flags(subject),
         *_evidence_flags(subject, norm, eps, attacked, certified),
-        *_chance_flags(subject, norm, eps),
+        *_chance_flags(subject, norm, eps, statement),
         *(_ceiling_flags(subject, norm, eps, attacked, ceiling) if ceiling else ()),
         *(_health_flags(health) if health else ()),
     }
@@ -116,13 +118,20 @@ def _coverage(
         yield Flag("coverage", f"{missed} of {int(subject.correct.sum())} correct samples were never {what}")
 
 
-def _chance_flags(subject: Subject, norm: Norm, eps: float) -> Iterator[Flag]:
+def _chance_flags(subject: Subject, norm: Norm, eps: float, statement: DatasetStatement | None) -> Iterator[Flag]:
     radii = subject.radii(norm)
     confidence = radii.confidence(eps)
     if confidence is None:
         yield Flag("confidence-unknown", "rests on statistical evidence whose confidence the source does not tell")
     elif confidence < 1:
-        yield Flag("probabilistic", f"each sample's statement holds with confidence {confidence:.6g}, not surely")
+        together = (
+            f"; at most {statement.false_at_most} of the {statement.false_at_most + statement.robust_at_least} "
+            f"certificates are false, with confidence {1 - statement.rho:g}"
+            if statement
+            else ""
+        )
+        text = f"each sample's statement holds with confidence {confidence:.6g}, not surely{together}"
+        yield Flag("probabilistic", text)
     found = contradictions_by_chance(radii)
     if not found.observed:
         return

@@ -63,8 +63,12 @@ class Radii:
         return np.minimum(self.upper, self.claimed_upper)
 
     def certified(self, eps: float) -> Bools:
-        """Correct, nothing misclassified within ε, and no attack within ε ended in error."""
-        return np.asarray(self.correct & certified_at(self.best_lower, eps) & (self.failed > eps))
+        """Correct, proven or claimed to be robust within ε, and no attack within ε ended in error.
+
+        A claim gives way to a misclassified point, proven or claimed: one of the two is false, by chance or not.
+        """
+        claimed = certified_at(self.claimed_lower, eps) & ~falsified_at(self.best_upper, eps)
+        return np.asarray(self.correct & (certified_at(self.lower, eps) | claimed) & (self.failed > eps))
 
     def empirical(self, eps: float) -> Bools:
         """Correct, and nothing misclassified was found within ε."""

@@ -19,11 +19,15 @@ class DatasetStatement:
     """Two statements, each of which holds with confidence 1 − ρ on its own.
 
     Attributes:
+        alpha: failure rate of each certificate, at most.
+        rho: failure rate of each statement.
         false_at_most: false certificates among these samples.
         robust_at_least: of these samples, how many are truly certified: `certified` less the false ones.
         population_at_least: lower bound of the share of the population that is correct and robust.
     """
 
+    alpha: float
+    rho: float
     false_at_most: int
     robust_at_least: int
     population_at_least: float
@@ -55,7 +59,7 @@ def dataset_statement(m: int, alpha: float, rho: float, certified: int | None = 
         raise ValueError(f"alpha and rho must lie between 0 and 1, not {alpha!r} and {rho!r}")
     false = min(_quantile(m, alpha, rho), found)
     share = float(lower_bound(found, m, rho))
-    return DatasetStatement(false, found - false, max(share - alpha, 0.0))
+    return DatasetStatement(alpha, rho, false, found - false, max(share - alpha, 0.0))
 
 
 def _quantile(m: int, alpha: float, rho: float) -> int:

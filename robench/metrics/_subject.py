@@ -109,9 +109,22 @@ class Subject:
 
     @property
     def disputed(self) -> npt.NDArray[np.int64]:
-        """Samples that one row calls correct and another does not."""
+        """Samples that one row calls correct and another does not; a vote's predictions differ by chance."""
+        if self.smoothed:
+            return np.empty(0, dtype=np.int64)
         right = pd.Series(self._right).groupby(self.rows["sample"].to_numpy()).agg(["min", "max"])
         return right.index[right["min"] != right["max"]].to_numpy(dtype=np.int64)
+
+    @property
+    def smoothed(self) -> bool:
+        """Whether the classifier is a vote, so that its predictions are the outcomes of tests."""
+        return any(manifest.classifier.smoothed for manifest in self.runs)
+
+    @cached_property
+    def abstained(self) -> npt.NDArray[np.bool_]:
+        """Where a clean prediction abstained, [N]: not correct, but not shown to be wrong either."""
+        clean = self.rows[(self.rows["kind"] == "clean") & (self.rows["prediction"] == -1)]
+        return np.isin(self.samples, clean["sample"].to_numpy()) & ~self.correct
 
     @cached_property
     def requested(self) -> dict[Norm, tuple[Epsilon, ...]]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from robench.bounds import Ceiling, Ceilings
+from robench.metrics._compare import certified_at
 from robench.metrics._evaluators import EvaluatorCounts, evaluator_table
 from robench.metrics._flags import BLOCKING, Flag, flags_at
 from robench.metrics._health import Health, health
 from robench.metrics._intervals import Interval, clopper_pearson
 from robench.metrics._random import random_results
+from robench.metrics._statement import DatasetStatement, dataset_statement
 from robench.metrics._subject import RunLike, Subject, subjects
 from robench.threat import Epsilon, Norm
 
@@ -19,9 +22,11 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["LEVEL", "Result", "Share", "result_at", "results", "summarise"]
+__all__ = ["LEVEL", "RHO", "Result", "Share", "result_at", "results", "summarise"]
 
 LEVEL = 0.95
+RHO = 0.001
+"""Failure rate of what is said about all certificates of a classifier together."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,10 @@ class Result:
         certified: fraction proven robust; None where no certifier was asked.
         empirical: fraction that nothing broke; None where no attack was asked.
         ceiling: what no classifier is above on exactly these samples, the lowest that is known; None where none is.
+        abstained: samples on whose clean input a vote abstained: not correct.
+        average_radius: mean over the samples of the radius certified, 0 where none is (ACR, Zhai et al. 2020), in the
+            domain's units; None unless a certificate of this norm gave radii, all of them finite.
+        statement: what statistical certificates say about all samples together; None where none is used.
         confidence: the lowest confidence of a statement used; 1 for proofs, None where a source does not tell.
         contradictions: samples where a proof reaches a verified misclassified point.
         errors: samples with a row that ended in error.
@@ -72,6 +81,9 @@ class Result:
     certified: Share | None
     empirical: Share | None
     ceiling: Ceiling | None
+    abstained: int
+    average_radius: float | None
+    statement: DatasetStatement | None
     confidence: float | None
     contradictions: int
     errors: int
@@ -131,6 +143,9 @@ class Result:
             "n": self.n,
             **{name: share.value if share else None for name, share in shares.items()},
             "ceiling": self.ceiling.value if self.ceiling else None,
+            "abstained": self.abstained,
+            "average_certified_radius": self.average_radius,
+            "statistical": asdict(self.statement) if self.statement else None,
             "intervals": {"level": LEVEL, "method": "clopper-pearson", **intervals, "joint": list(self.joint_interval)},
             "contradictions": self.contradictions,
             "errors": self.errors,
@@ -151,6 +166,7 @@ def result_at(subject: Subject, norm: Norm, eps: Epsilon, ceilings: Ceilings = _
     attacked, certified = _sides(subject)
     found = health(subject, norm, eps.value) if attacked else None
     table = evaluator_table(subject, norm, eps.value)
+    statement = _statement(subject, norm, eps.value) if certified else None
     rows = subject.rows
     wrong = (rows["status"] == "error") & ((rows["norm"] == norm) | (rows["kind"] == "clean"))
     exact = rows["eps"].isna() | (rows["eps"] == eps.value)
@@ -163,11 +179,23 @@ def result_at(subject: Subject, norm: Norm, eps: Epsilon, ceilings: Ceilings = _
         certified=_share(radii.certified(eps.value)) if certified else None,
         empirical=_share(radii.empirical(eps.value)) if attacked else None,
         ceiling=ceiling,
+        abstained=int(subject.abstained.sum()),
+        average_radius=_average_radius(subject, norm) if certified else None,
+        statement=statement,
         confidence=radii.confidence(eps.value),
         contradictions=int(radii.contradictions().sum()),
         errors=int(rows.loc[wrong & exact, "sample"].nunique()),
         health=found,
-        flags=flags_at(subject, norm, eps.value, attacked=attacked, certified=certified, ceiling=ceiling, health=found),
+        flags=flags_at(
+            subject,
+            norm,
+            eps.value,
+            attacked=attacked,
+            certified=certified,
+            ceiling=ceiling,
+            health=found,
+            statement=statement,
+        ),
         evaluators=tuple(table),
     )
 
@@ -196,6 +224,25 @@ def summarise(runs: Sequence[RunLike], ceilings: Ceilings = _NONE) -> dict[str, 
             *(result.document() for result in random_results(runs)),
         ],
     }
+
+
+def _average_radius(subject: Subject, norm: Norm) -> float | None:
+    rows = subject.rows
+    radius = rows["kind"].isin(("certificate", "verifier")) & (rows["norm"] == norm) & rows["eps"].isna()
+    radii = subject.radii(norm)
+    mean = float((radii.best_lower * radii.correct).mean()) if radius.any() else math.inf
+    return mean if math.isfinite(mean) else None
+
+
+def _statement(subject: Subject, norm: Norm, eps: float) -> DatasetStatement | None:
+    """Return what all certificates at ε say together where some are only claimed; None where no α is told."""
+    radii = subject.radii(norm)
+    used = radii.certified(eps)
+    claimed = used & ~certified_at(radii.lower, eps)
+    alpha = 1.0 - radii.lower_confidence[claimed]
+    if not claimed.any() or not (alpha > 0).all():  # NaN: a source that does not tell
+        return None
+    return dataset_statement(len(used), float(alpha.max()), RHO, int(used.sum()))
 
 
 def _share(hits: npt.NDArray[np.bool_]) -> Share:

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from oracles.pages import pages_of
 from oracles.random_linear import RandomLinear
-from robench import InputError
+from robench import PluginError
 from robench.api import evaluate, replay
 from robench.check import check
 from robench.cli import app
@@ -143,7 +143,7 @@ def test_what_votes_over_its_draws_is_not_taken_for_what_merely_draws(tmp_path):
         def predict(self, x, stream, alpha):
             raise NotImplementedError
 
-    with pytest.raises(InputError, match="votes over its draws"):
+    with pytest.raises(PluginError, match="has predict, but no draws to count votes in"):
         evaluate(Voting(), RandomLinear().samples(4), eps="0.1", out=tmp_path)
 
 
