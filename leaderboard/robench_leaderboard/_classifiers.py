@@ -87,6 +87,11 @@ class NormView:
     gallery: Gallery
     health: HealthTable | None
 
+    @property
+    def average_radius(self) -> float | None:
+        """The average certified radius; None where no certificate gave radii."""
+        return next((row.result.average_radius for row in self.rows), None)
+
 
 @dataclass(frozen=True)
 class Told:
@@ -122,6 +127,11 @@ class ClassifierView:
     flags: tuple[Told, ...]
     runs: tuple[RunView, ...]
     downloads: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def abstained(self) -> int:
+        """On how many clean inputs the classifier abstains."""
+        return int(self.subject.abstained.sum())
 
     def class_name(self, label: int) -> str:
         """The name of a class; its number where names are not known."""

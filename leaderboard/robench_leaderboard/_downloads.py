@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from robench.evidence import EVIDENCE, to_parquet
-from robench.metrics import Share, Subject
+from robench.metrics import RHO, Share, Subject
 from robench.runs import Run
 from robench_leaderboard._boards import Board
 from robench_leaderboard._names import classifier_page
@@ -47,6 +47,10 @@ _SCHEMA = pa.schema(
         ("ceiling_bound", pa.string()),
         ("rank_best", pa.int64()),
         ("rank_worst", pa.int64()),
+        ("abstained", pa.int64()),
+        ("average_certified_radius", pa.float64()),
+        ("false_at_most", pa.int64()),
+        ("robust_at_least", pa.int64()),
         ("confidence", pa.float64()),
         ("contradictions", pa.int64()),
         ("errors", pa.int64()),
@@ -70,6 +74,12 @@ COLUMNS: tuple[tuple[str, str], ...] = (
     ("joint_low, joint_high", "95 % interval of the population's robust accuracy"),
     ("ceiling, ceiling_bound", "what no classifier can exceed on these samples, and which bound says so"),
     ("rank_best, rank_worst", "rank as a range; empty where the row has none"),
+    ("abstained", "samples on whose clean input a vote abstains: not correct"),
+    ("average_certified_radius", "mean certified radius, 0 without one; empty where no certificate gave radii"),
+    (
+        "false_at_most, robust_at_least",
+        f"of the certified samples, with confidence {1 - RHO:g}, where certificates are statistical",
+    ),
     ("confidence", "the lowest confidence of a statement used; 1 for proofs"),
     ("contradictions, errors", "numbers of samples"),
     ("health", "clean, flagged or unprobed: whether gradients can be trusted here; empty where no attack was asked"),
@@ -164,6 +174,10 @@ def _record(board: Board, row: Row) -> dict[str, Any]:
         "ceiling_bound": result.ceiling.bound if result.ceiling else None,
         "rank_best": row.best,
         "rank_worst": row.worst,
+        "abstained": result.abstained,
+        "average_certified_radius": result.average_radius,
+        "false_at_most": result.statement.false_at_most if result.statement else None,
+        "robust_at_least": result.statement.robust_at_least if result.statement else None,
         "confidence": result.confidence,
         "contradictions": result.contradictions,
         "errors": result.errors,

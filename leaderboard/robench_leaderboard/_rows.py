@@ -89,6 +89,11 @@ class Section:
     limits: tuple[Limit, ...]
 
     @property
+    def radii(self) -> bool:
+        """Whether a row has an average certified radius."""
+        return any(row.result.average_radius is not None for row in self.rows)
+
+    @property
     def uneven(self) -> bool:
         """Whether rows differ in their ceiling, or in having one."""
         return bool(self.limits) and (len(self.limits) > 1 or self.limits[0].rows < len(self.rows))

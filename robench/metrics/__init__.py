@@ -14,17 +14,20 @@ from robench.metrics._norms import carried_lower
 from robench.metrics._paired import Comparison, holm, mcnemar, rank_ranges
 from robench.metrics._radii import Radii
 from robench.metrics._random import Expected, RandomResult, counted_draws, random_results
+from robench.metrics._statement import DatasetStatement, dataset_statement
 from robench.metrics._subject import RunLike, Subject, subjects
-from robench.metrics._summary import LEVEL, Result, Share, result_at, results, summarise
+from robench.metrics._summary import LEVEL, RHO, Result, Share, result_at, results, summarise
 
 __all__ = [
     "BLOCKING",
     "LEAST_CONFIDENCE",
     "LEVEL",
+    "RHO",
     "Beyond",
     "ByChance",
     "Comparison",
     "Curve",
+    "DatasetStatement",
     "EvaluatorCounts",
     "Expected",
     "Flag",
@@ -48,6 +51,7 @@ __all__ = [
     "contradicts",
     "counted_draws",
     "curve",
+    "dataset_statement",
     "evaluator_table",
     "expected_failures",
     "falsified_at",
