@@ -17,7 +17,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from robench.errors import DataError, InputError
 from robench.files import FileRef, find_file
-from robench.spec import Atom, Chain, Text
+from robench.spec import Atom, Chain, Item, Spec, Text, parse
 from robench.threat import Epsilon
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "File",
     "Integer",
     "Many",
+    "Named",
     "Nested",
     "Number",
     "Optional",
@@ -308,6 +309,54 @@ class Nested(Type):
     def write(self, value: Any) -> str:
         """Refuse: an object does not know its spec, so such a default must be None."""
         raise TypeError(value)
+
+
+@dataclass(frozen=True)
+class Named(Type):
+    """Another plugin, as its name or its spec in parentheses. The value is the canonical spec, a text.
+
+    `apart` names the parameter of that plugin that the one around it gives: it has a default, and stands in no spec.
+    """
+
+    kind: str
+    noun: str
+    apart: str = ""
+
+    @property
+    def words(self) -> str:  # type: ignore[override]
+        """The kind of spec."""
+        return f"{self.noun}|({self.noun}:…)"
+
+    def read(self, values: tuple[Atom, ...], context: Context) -> Written:
+        """Resolve the spec with the loaded plugins."""
+        if len(values) == 1 and isinstance(values[0], Chain):
+            chain = values[0]
+        else:
+            chain = parse(_scalar(values, bare=True).text)
+            if chain.specs[0].items:
+                raise InputError("must stand in parentheses")
+        if any(self._is_apart(item) for item in chain.specs[0].items):
+            raise InputError(f"must leave out {self.apart}, which is given outside")
+        _, canonical, full = context.resolve(self.kind, chain)
+        short, whole = (self._without(text) for text in (canonical, full))
+        return Written(short, self.write(short), self.write(whole))
+
+    def write(self, value: Any) -> str:
+        """Return the name, or the spec in parentheses."""
+        if not isinstance(value, str):
+            raise TypeError(value)
+        try:
+            chain = parse(value)
+        except InputError:
+            raise TypeError(value) from None
+        return f"({value})" if len(chain.specs) > 1 or chain.specs[0].items else value
+
+    def _is_apart(self, item: Item) -> bool:
+        return bool(self.apart) and item.key in (None, self.apart)
+
+    def _without(self, text: str) -> str:
+        spec = parse(text).specs[0]
+        return str(Spec(spec.name, tuple(item for item in spec.items if not self._is_apart(item)), spec.distribution))
 
 
 @dataclass(frozen=True)

@@ -162,10 +162,13 @@ class Noise(Protocol):
     """A distribution of noise on the inputs, and what a vote over it proves.
 
     Coordinates are independent and identically distributed. The factory's positional parameter is `sigma`, the
-    standard deviation of each coordinate in the domain's units.
+    standard deviation of each coordinate in the domain's units; it has a default, which `smooth` replaces.
 
     Let p be the probability that the base classifier gives a class at x + noise. `radius` and `threshold` are two sides
     of one theorem: the class wins the vote everywhere in the *closed* ball of radius r around x if p > threshold(r).
+
+    `two_sided_radius(p_low, p_up, norm, dimension)`, where there is one, gives the radii for upper bounds `p_up` of
+    every other class's probability as well.
     """
 
     norms: ClassVar[tuple[Norm, ...]]

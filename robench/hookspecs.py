@@ -53,6 +53,11 @@ def robench_register_wrappers(register: Register) -> None:
 
 
 @hookspec
+def robench_register_noises(register: Register) -> None:
+    """Register distributions of noise for smoothing (`robench.Noise`). Runs once, when plugins are loaded."""
+
+
+@hookspec
 def robench_register_attacks(register: Register) -> None:
     """Register attacks (`robench.Attack`, `robench.CompositeAttack`). Runs once, when plugins are loaded."""
 

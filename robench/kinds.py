@@ -87,6 +87,14 @@ KINDS: dict[str, Kind] = {
             "multiply the logits",
         ),
         Kind(
+            "noises",
+            "noise",
+            (contracts.Noise,),
+            ("radius",),
+            "robench eval -m 'MODEL | smooth:noise=({spec}),sigma=0.25' …",
+            "Laplace noise, which certifies in l1",
+        ),
+        Kind(
             "attacks",
             "attack",
             (contracts.Attack, contracts.CompositeAttack),

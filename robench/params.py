@@ -27,6 +27,7 @@ from robench._values import (
     File,
     Integer,
     Many,
+    Named,
     Nested,
     Number,
     Optional,
@@ -62,6 +63,8 @@ class _Declared:
     doc: str
     positional: bool
     range: Range
+    spec: str = ""
+    apart: str = ""
 
 
 def param(
@@ -72,14 +75,17 @@ def param(
     minimum: float | None = None,
     maximum: float | None = None,
     above: float | None = None,
+    spec: str = "",
+    apart: str = "",
 ) -> Any:
     """Declare a parameter of a factory: a field of a frozen dataclass.
 
     `default` may be `...` where a value must be given. `positional` lets the value be the spec's first item
     without a key. `minimum` and `maximum` are allowed values, `above` is not. The parameters are keyword-only,
-    the positional one aside.
+    the positional one aside. `spec` names a kind of plugin (`noises`) of which a text is the canonical spec, without
+    its parameter `apart`: a spec gives it by name, or in parentheses.
     """
-    declared = _Declared(doc, positional, Range(minimum, maximum, above))
+    declared = _Declared(doc, positional, Range(minimum, maximum, above), spec, apart)
     given = _MISSING if default is ... else default
     return dataclasses.field(default=given, metadata={"robench": declared}, kw_only=not positional)
 
@@ -206,6 +212,10 @@ def _field(cls: type[Any], field: dataclasses.Field[Any], who: str) -> _Field:
     declared = field.metadata.get("robench", _Declared("", False, Range()))
     annotation = _annotation(cls, field.name, who)
     kind = _type_of(annotation, declared.range)
+    if declared.spec and isinstance(kind, String) and declared.spec in KINDS:
+        kind = Named(declared.spec, KINDS[declared.spec].noun, declared.apart)
+    elif declared.spec:
+        raise PluginError(who, f"parameter {field.name!r} is to hold a spec: annotate it str, name a kind of plugin")
     if kind is None:
         raise PluginError(
             who,

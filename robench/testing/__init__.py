@@ -25,6 +25,7 @@ from robench.contracts import (
     Dataset,
     Importer,
     Model,
+    Noise,
     Recipe,
     Transform,
     Wrapper,
@@ -42,6 +43,7 @@ __all__ = [
     "check_dataset",
     "check_importer",
     "check_model",
+    "check_noise",
     "check_plugin",
     "check_recipe",
     "check_transform",
@@ -62,7 +64,17 @@ def check_plugin(
     `skip` leaves checks out, `only` all others. Importers need `path`, a file or folder that they read.
     Raises SpecError for an unknown kind, ValueError for an unknown check.
     """
-    from robench.testing import _attacks, _bounds, _certifiers, _data, _importers, _models, _modifiers, _training
+    from robench.testing import (
+        _attacks,
+        _bounds,
+        _certifiers,
+        _data,
+        _importers,
+        _models,
+        _modifiers,
+        _noises,
+        _training,
+    )
 
     choice, kind = Choice.of(skip, only), find_kind(kind).name
     if kind == "importers":
@@ -74,6 +86,7 @@ def check_plugin(
         "certifiers": _certifiers.certifier_findings,
         "datasets": _data.dataset_findings,
         "models": _models.model_findings,
+        "noises": _noises.noise_findings,
         "recipes": _training.recipe_findings,
         "transforms": _data.transform_findings,
         "wrappers": _models.wrapper_findings,
@@ -122,6 +135,11 @@ def check_importer(importer: Importer | str, path: Path, *, skip: Iterable[str] 
 def check_model(model: Model | str, *, skip: Iterable[str] = ()) -> list[Finding]:
     """Check that a model gives one function, as it describes it."""
     return raise_for(check_plugin("models", model, skip=skip))
+
+
+def check_noise(noise: Noise | str, *, skip: Iterable[str] = ()) -> list[Finding]:
+    """Check a distribution of noise: its draws, and its radii against half-spaces."""
+    return raise_for(check_plugin("noises", noise, skip=skip))
 
 
 def check_recipe(recipe: Recipe | str, *, skip: Iterable[str] = ()) -> list[Finding]:

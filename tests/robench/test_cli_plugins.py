@@ -70,7 +70,7 @@ def test_the_list_as_json(site):
         "version": "1.0",
         "state": "ok",
         "why": "",
-        "entries": 10,
+        "entries": 11,
     }
 
 

@@ -14,6 +14,7 @@ EXAMPLE = {
     "transforms": "every",
     "models": "halves",
     "wrappers": "scaled",
+    "noises": "laplace",
     "attacks": "descent",
     "attack_modifiers": "again",
     "certifiers": "hyperplane",

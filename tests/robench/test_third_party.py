@@ -18,6 +18,7 @@ CLASSES = {
     "transforms": ("every", "Every"),
     "models": ("halves", "HalvesModel"),
     "wrappers": ("scaled", "Scaled"),
+    "noises": ("laplace", "Laplace"),
     "attacks": ("descent", "Descent"),
     "attack_modifiers": ("again", "Again"),
     "certifiers": ("hyperplane", "Hyperplane"),

@@ -25,6 +25,7 @@ EXAMPLE = {
     ("transforms", "every"),
     ("models", "halves"),
     ("wrappers", "scaled"),
+    ("noises", "laplace"),
     ("attacks", "descent"),
     ("attack_modifiers", "again"),
     ("certifiers", "hyperplane"),
@@ -177,7 +178,7 @@ def test_the_bound_is_stored_and_a_lying_one_is_not(tmp_path):
     assert [folder.name for folder in tmp_path.glob("*/_bounds/*")] == ["twins"]
 
 
-@pytest.mark.parametrize("kind", ["attack", "bound", "certifier"])
+@pytest.mark.parametrize("kind", ["attack", "bound", "certifier", "noise"])
 def test_a_new_plugin_installs_and_passes_its_own_test(tmp_path, kind):
     folder, site = tmp_path / "fresh", tmp_path / "site"
     robench("plugins", "new", f"fresh-{kind}", "--kind", kind, "--out", str(folder))

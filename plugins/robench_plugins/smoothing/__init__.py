@@ -16,6 +16,13 @@ def robench_register_wrappers(register: Register) -> None:
 
 
 @hookimpl
+def robench_register_noises(register: Register) -> None:
+    """Register the built-in distributions of noise."""
+    register("gaussian", f"{__name__}.noises:Gaussian", summary="normal noise: certifies in l2, and so in linf")
+    register("uniform", f"{__name__}.noises:Uniform", summary="uniform noise in a cube: certifies in l1")
+
+
+@hookimpl
 def robench_register_certifiers(register: Register) -> None:
     """Register the built-in certifiers of votes."""
     register(

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from robench.classifier import Classifier
+from robench.contracts import Noise
 from robench.errors import InputError
 from robench.graph import check_input, full_precision
 from robench.streams import Stream
-from robench_plugins.smoothing.noises import Distribution
 
 __all__ = ["Draws", "rows_per_pass", "votes_of"]
 
@@ -51,9 +51,7 @@ def _piece(size: int, device: torch.device) -> int:
 class Draws:
     """The noise around B samples, and the votes of `base` at it: each call of `count` goes on where the last ended."""
 
-    def __init__(
-        self, base: Classifier, noise: Distribution, x: Tensor, stream: Stream, rows: int | None = None
-    ) -> None:
+    def __init__(self, base: Classifier, noise: Noise, x: Tensor, stream: Stream, rows: int | None = None) -> None:
         """Draw around `x` [B, ...].
 
         Args:

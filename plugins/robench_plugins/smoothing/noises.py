@@ -7,56 +7,38 @@ the sum with the input is rounded: this is taken for the noise itself, here as e
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from robench import param
 from robench.binomial import Floats
+from robench.contracts import Noise
 from robench.streams import Stream
 from robench.threat import Norm
 from robench_plugins.smoothing._radii import (
     gaussian_radius,
     gaussian_threshold,
     linf_from_l2,
+    two_sided_radius,
     uniform_radius,
     uniform_threshold,
 )
 
-__all__ = ["NOISES", "Distribution", "Gaussian", "Uniform"]
+__all__ = ["Gaussian", "Uniform"]
 
-
-class Distribution(Protocol):
-    """Independent, identically distributed noise on every coordinate, with standard deviation `sigma`."""
-
-    norms: ClassVar[tuple[Norm, ...]]
-
-    @property
-    def sigma(self) -> float:
-        """Standard deviation of each coordinate, in the domain's units."""
-
-    def fill(self, out: Tensor, generator: torch.Generator) -> None:
-        """Overwrite `out`, which is contiguous, with draws of `generator`, a generator of its device."""
-
-    def draw(self, stream: Stream, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """Return one draw [B, *shape] per row of `stream`."""
-
-    def radius(self, p_low: npt.ArrayLike, norm: Norm, dimension: int) -> Floats:
-        """Return the radii of closed balls that lower bounds of the top class's probability prove; 0: none."""
-
-    def threshold(self, eps: float, norm: Norm, dimension: int) -> float:
-        """Return the probability, rounded up, *above* which the closed ball of radius `eps` is certified."""
+_SIGMA = "standard deviation of each coordinate, in the domain's units"
 
 
 @dataclass(frozen=True)
-class Gaussian:
+class Gaussian(Noise):
     """N(0, σ²I): certifies in l2 (Cohen et al. 2019), and in linf through the l2 ball around the linf ball."""
 
-    sigma: float
+    sigma: float = param(0.25, _SIGMA, positional=True, above=0)
 
     norms: ClassVar[tuple[Norm, ...]] = ("l2", "linf")
 
@@ -74,6 +56,12 @@ class Gaussian:
         radius = gaussian_radius(p_low, self.sigma)
         return radius if norm == "l2" else linf_from_l2(radius, dimension)
 
+    def two_sided_radius(self, p_low: npt.ArrayLike, p_up: npt.ArrayLike, norm: Norm, dimension: int) -> Floats:
+        """Return σ/2 (Φ⁻¹(p_low) − Φ⁻¹(p_up)), over √d in linf, rounded down (Cohen et al. 2019, theorem 1)."""
+        _known(self, norm)
+        radius = two_sided_radius(p_low, p_up, self.sigma)
+        return radius if norm == "l2" else linf_from_l2(radius, dimension)
+
     def threshold(self, eps: float, norm: Norm, dimension: int) -> float:
         """Return Φ(ε/σ), with ε√d for ε in linf, rounded up."""
         _known(self, norm)
@@ -81,10 +69,10 @@ class Gaussian:
 
 
 @dataclass(frozen=True)
-class Uniform:
+class Uniform(Noise):
     """Uniform on [−λ, λ]^d with λ = √3 σ: certifies in l1 (Yang et al. 2020)."""
 
-    sigma: float
+    sigma: float = param(0.25, _SIGMA, positional=True, above=0)
 
     norms: ClassVar[tuple[Norm, ...]] = ("l1",)
 
@@ -112,11 +100,7 @@ class Uniform:
         return uniform_threshold(eps, self.half_width)
 
 
-NOISES: dict[str, Callable[[float], Distribution]] = {"gaussian": Gaussian, "uniform": Uniform}
-"""By the name that a spec gives them."""
-
-
-def _known(noise: Distribution, norm: Norm) -> None:
+def _known(noise: Noise, norm: Norm) -> None:
     if norm not in noise.norms:
         raise ValueError(f"{type(noise).__name__} noise certifies in {', '.join(noise.norms)}, not in {norm}")
 

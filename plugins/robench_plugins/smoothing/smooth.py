@@ -6,20 +6,26 @@ gives: `predict` returns its class or abstains.
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, cast
 
 from torch import Tensor
 
 from robench import binomial, param, wrapped_fingerprint
-from robench.classifier import Classifier
+from robench.classifier import Classifier, is_random
 from robench.errors import InputError
+from robench.registry import load_plugins
+from robench.spec import parse
 from robench.streams import Stream
 from robench.votes import winner
 from robench_plugins.smoothing._votes import Draws
-from robench_plugins.smoothing.noises import NOISES, Distribution
 
-__all__ = ["Smooth", "SmoothedClassifier"]
+if TYPE_CHECKING:
+    from robench.contracts import Noise
+
+__all__ = ["Smooth", "SmoothedClassifier", "noise_of", "vote_spec"]
 
 
 class SmoothedClassifier:
@@ -30,7 +36,7 @@ class SmoothedClassifier:
 
     graph = None
 
-    def __init__(self, base: Classifier, noise: Distribution, spec: str, n: int = 1000, alpha: float = 0.001) -> None:
+    def __init__(self, base: Classifier, noise: Noise, spec: str, n: int = 1000, alpha: float = 0.001) -> None:
         """Let `base` vote; `spec` names the vote, `n` and `alpha` are those of a prediction."""
         self.base, self.noise, self.n, self.alpha = base, noise, n, alpha
         self.input_shape = base.input_shape
@@ -69,19 +75,47 @@ class Smooth:
     """The majority vote over fresh noise around each input, which may leave the domain (Cohen et al. 2019)."""
 
     sigma: float = param(
-        0.25, "standard deviation of the noise on every input coordinate, in the domain's units", above=0
+        ..., "standard deviation of the noise on every input coordinate, in the domain's units", above=0
     )
-    noise: Literal["gaussian", "uniform"] = param(
-        "gaussian", "its distribution: `gaussian` certifies in l2 and linf, `uniform` in l1"
+    noise: str = param(
+        "gaussian",
+        "its distribution: `gaussian` certifies in l2 and linf, `uniform` in l1",
+        spec="noises",
+        apart="sigma",
     )
     n: int = param(1000, "draws of a prediction", minimum=1, maximum=binomial.LARGEST)
     alpha: float = param(0.001, "failure rate of a prediction, below 1", above=0, maximum=0.5)
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for what no vote can be."""
+        if not (self.sigma > 0 and math.isfinite(self.sigma)):
+            raise ValueError(f"sigma must be positive and finite, not {self.sigma!r}")
+        if not 0 < self.alpha < 1:
+            raise ValueError(f"alpha must lie between 0 and 1, not {self.alpha!r}")
+        if not 1 <= self.n <= binomial.LARGEST:
+            raise ValueError(f"n must be from 1 to {binomial.LARGEST}, not {self.n!r}")
+
     def wrap(self, classifier: Classifier) -> SmoothedClassifier:
         """Return the vote of `classifier`. Raises InputError for one that draws itself."""
-        if not hasattr(classifier, "logits"):
+        if is_random(classifier):
             raise InputError(f"smooth needs a base with logits, and {type(classifier).__name__} draws at inference")
-        noise = "" if self.noise == "gaussian" else f"noise={self.noise},"
-        return SmoothedClassifier(
-            classifier, NOISES[self.noise](self.sigma), f"smooth:{noise}sigma={self.sigma!r}", self.n, self.alpha
-        )
+        noise, spec = noise_of(self.noise, self.sigma), vote_spec(self.noise, self.sigma)
+        return SmoothedClassifier(classifier, noise, spec, self.n, self.alpha)
+
+
+def noise_of(spec: str, sigma: float) -> Noise:
+    """Return the noise that `spec` names, with standard deviation `sigma`. Raises SpecError."""
+    found = load_plugins().resolve("noises", spec).value
+    return cast("Noise", dataclasses.replace(found, sigma=sigma))
+
+
+def vote_spec(noise: str, sigma: float) -> str:
+    """Return the canonical spec of a vote, without what is no part of the function: `smooth:noise=uniform,sigma=0.5`.
+
+    `noise` is a canonical spec without its sigma.
+    """
+    plain = not parse(noise).specs[0].items
+    items = [] if noise == "gaussian" else [f"noise={noise}" if plain else f"noise=({noise})"]
+    # As specs write numbers: a '+' would join tuples.
+    number = repr(float(sigma)).replace("e+", "e").removesuffix(".0")
+    return f"smooth:{','.join([*items, f'sigma={number}'])}"

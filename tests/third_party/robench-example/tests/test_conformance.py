@@ -11,6 +11,7 @@ from robench.testing import (
     check_dataset,
     check_importer,
     check_model,
+    check_noise,
     check_recipe,
     check_transform,
     check_wrapper,
@@ -21,6 +22,7 @@ SPECS = {
     "transforms": "every:k=3,offset=1",
     "models": "halves:d=3",
     "wrappers": "scaled:factor=0.5",
+    "noises": "laplace:0.5",
     "attacks": "descent:steps=5,starts=3",
     "attack_modifiers": "again:times=3",
     "certifiers": "hyperplane",
@@ -52,6 +54,10 @@ def test_the_model_conforms():
 
 def test_the_wrapper_conforms():
     check_wrapper("scaled")
+
+
+def test_the_noise_conforms():
+    check_noise("laplace")
 
 
 def test_the_attack_conforms():

@@ -37,6 +37,12 @@ def robench_register_wrappers(register):
 
 
 @hookimpl
+def robench_register_noises(register):
+    """Register the noise."""
+    register("laplace", "robench_example.noise:Laplace", summary="Laplace noise, which certifies in l1")
+
+
+@hookimpl
 def robench_register_attacks(register):
     """Register the attack."""
     register("descent", "robench_example.attack:Descent", summary="signed gradient descent on the margin")
