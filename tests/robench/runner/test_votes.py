@@ -174,8 +174,12 @@ def test_verdicts_are_wrong_no_more_often_than_they_may_be(alpha):
 
     four = [Evaluator(name, "attack", Stay()) for name in "ab"]
     result = result_of(Biased(0.5, 500, alpha), data, *four, eps=("0.5", "1.0"), limit=count)
-    broken = {row for block in rows(result, "attack") for row, status in zip(block.rows.tolist(), block.status, strict=True)
-              if status == "falsified"}  # fmt: skip
+    broken = {
+        row
+        for block in rows(result, "attack")
+        for row, status in zip(block.rows.tolist(), block.status, strict=True)
+        if status == "falsified"
+    }
     assert len(broken) <= at_most_by_chance(count, alpha / 2)  # half of the errors name the label
     assert len(broken) > 0.1 * alpha * count
 
@@ -186,8 +190,10 @@ def test_batches_do_not_change_a_verdict():
     shown = [[(b.evaluator, b.rows.tolist(), b.status, b.detail) for b in one.blocks if b.kind == "clean"]
              for one in results]  # fmt: skip
     assert shown[0] == shown[1] == shown[2]
-    merged = [{row: (s, d) for b in rows(one, "attack") for row, s, d in zip(b.rows.tolist(), b.status, b.detail, strict=True)}
-              for one in results]  # fmt: skip
+    merged = [
+        {row: pair for b in rows(one, "attack") for row, *pair in zip(b.rows.tolist(), b.status, b.detail, strict=True)}
+        for one in results
+    ]
     assert merged[0] == merged[1] == merged[2]
 
 
