@@ -9,15 +9,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from robench.distances import distances
+from robench._replay_redraw import key
 from robench.errors import DataError
 from robench.evidence import decode_points
 from robench.metrics import counted_draws
 from robench.runner import draws_stream, vote
-from robench.threat import NORMS, parse_norm
+from robench.threat import parse_norm
 
 if TYPE_CHECKING:
-    from robench._replay import Asker, Row
+    from robench._replay_asker import Asker, Row
     from robench.runs import Run
 
 __all__ = ["replay_draws"]
@@ -30,7 +30,7 @@ def replay_draws(asker: Asker, run: Run, evidence: pa.Table) -> None:
     """
     counted = asker.known(evidence.filter(pc.equal(evidence["status"].cast(pa.string()), "open")).to_pylist())
     clean = [row for row in counted if row["kind"] == "clean"]
-    waiting = {_key(row): row for row in counted if row["kind"] != "clean"}
+    waiting = {key(row): row for row in counted if row["kind"] != "clean"}
     for start in range(0, len(clean), asker.size):
         part = clean[start : start + asker.size]
         _recount(asker, run, part, part, asker.inputs(part)[0])
@@ -48,13 +48,15 @@ def _points(asker: Asker, run: Run, table: pa.Table, waiting: dict[Any, Row]) ->
     rows: list[Row] = table.drop_columns(["point", "clean"]).to_pylist()
     points = torch.from_numpy(np.ascontiguousarray(decode_points(table)))
     places: dict[Any, list[int]] = {}
+    told: dict[Any, Row] = {}
     for i, row in enumerate(rows):
         if row["sample"] not in asker.position:
             asker.found("witness", row, "the dataset has no such sample")
-        elif _key(row) not in waiting:
+        elif key(row) not in waiting:
             asker.found("witness", row, "a point without a row that counts draws there")
         else:
-            places.setdefault(_key(row)[1:], []).append(i)
+            told[key(row)] = waiting.pop(key(row))
+            places.setdefault(key(row)[1:], []).append(i)
     for chosen in places.values():  # draws at different points of a sample are from different streams
         mine = [rows[i] for i in chosen]
         x, _ = asker.inputs(mine)
@@ -63,19 +65,10 @@ def _points(asker: Asker, run: Run, table: pa.Table, waiting: dict[Any, Row]) ->
             found, taken = f"{at.dtype} {list(at.shape)}", f"{x.dtype} {list(x.shape)}"
             raise DataError(f"run {run.manifest.run}: points are {found}, the model takes {taken}")
         at = at.to(x.device)
-        low, high = asker.data.whole.domain.box(x)
-        inside = ((at >= low) & (at <= high)).flatten(1).all(1).tolist()
-        apart = {norm: value.tolist() for norm, value in distances(at, x).items()}
-        for i, row in enumerate(mine):
-            if not inside[i]:
-                asker.found("witness", row, "the point lies outside the domain")
-            elif row["eps"] is not None and not apart[row["norm"]][i] <= row["eps"]:
-                asker.found(
-                    "witness", row, f"the point is {apart[row['norm']][i]!r} away, more than ε = {row['eps']!r}"
-                )
-            elif any(apart[norm][i] > row[norm] for norm in NORMS):
-                asker.found("witness", row, "the recorded distances are smaller than the point's own")
-        _recount(asker, run, [waiting.pop(_key(row)) for row in mine], mine, at)
+        for row, text in zip(mine, asker.off(mine, [None] * len(mine), at, x), strict=True):
+            if text:
+                asker.found("witness", row, text)
+        _recount(asker, run, [told[key(row)] for row in mine], mine, at)
         asker.result.witnesses += len(mine)
 
 
@@ -101,7 +94,3 @@ def _recount(asker: Asker, run: Run, recorded: list[Row], rows: list[Row], at: t
         elif abs(told["correct"] - correct) > slack or abs(told["trial"] - trial) > slack:
             was, now = (f"{a:.0f} and {b:.0f}" for a, b in ((told["trial"], told["correct"]), (trial, correct)))
             asker.found(kind, row, f"recorded {was} correct of {draws} draws each, now {now}")
-
-
-def _key(row: Row) -> tuple[Any, ...]:
-    return row["sample"], row["evaluator"], row["norm"], row["eps"]

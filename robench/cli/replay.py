@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import sys
 from functools import partial
 from pathlib import Path
@@ -32,16 +33,26 @@ def replay(
         list[Path] | None,
         typer.Option("--files", metavar="FOLDER", help="Folder to look for the run's files in; repeatable."),
     ] = None,
+    redraw: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Rows of each evaluator to draw anew, where draws tell; 0: none.")
+    ] = 8,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", help="Seed of these draws and of the choice of rows; random by default.")
+    ] = None,
     device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:1.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
     """Ask every witness again, and derive certificates again.
 
-    Clean predictions too; statistical certificates are left out. Files that a run names are found by their hash in the
-    current folder and in --files. Exit code 1 where something does not come out as recorded, 2 where a run could not be
-    asked. Runs of Python objects are left out beside others; robench.replay asks them.
+    Clean predictions too. Votes are taken again; statistical certificates are derived from their counts, where the
+    certifier can, and N rows of each evaluator are held against fresh draws. Whoever knew their seed beforehand could
+    prepare for it, so it is random, and printed: --seed repeats a replay.
+
+    Files that a run names are found by their hash in the current folder and in --files. Exit code 1 where something
+    does not come out as recorded, 2 where a run could not be asked. Imported runs, and those of Python objects, are
+    left out beside others; robench.replay asks the latter.
     """
-    from robench._replay import ObjectNeeded, OtherFound, Replay
+    from robench._replay import Imported, ObjectNeeded, OtherFound, Replay
     from robench.api import replay as ask_again
     from robench.cli._progress import Progress
     from robench.runs import Run, find_runs
@@ -49,9 +60,10 @@ def replay(
     search = [Path(), *(files or [])]
     results, refused, skipped = [], [], []
     found = find_runs(runs)
+    seed = secrets.randbits(48) if seed is None else seed
 
     def ask(run: Run) -> Replay:
-        how = partial(ask_again, run, device=device, search=search, progress=progress.update)
+        how = partial(ask_again, run, device=device, search=search, redraw=redraw, seed=seed, progress=progress.update)
         try:
             return how(model=model, dataset=dataset)
         except OtherFound:
@@ -63,7 +75,7 @@ def replay(
         for run in found:
             try:
                 results.append(ask(run))
-            except ObjectNeeded as error:
+            except (Imported, ObjectNeeded) as error:
                 skipped.append(str(error))
             except InputError as error:
                 refused.append(str(error))
@@ -75,6 +87,10 @@ def replay(
                 f"run {result.run}: {result.witnesses} witnesses, {result.certificates} certificates and "
                 f"{result.clean} clean predictions asked again: {len(result.problems) or 'no'} differences"
             )
+            if result.rederived:
+                print(f"  {result.rederived} statistical certificates derived again from their counts")
+            if result.redrawn:
+                print(f"  {result.redrawn} rows held against fresh draws: --seed {result.seed} repeats them")
             for spec, why in result.not_replayed.items():
                 print(f"  not replayed: {spec}: {why}")
             for problem in result.problems[:SHOWN]:

@@ -1,0 +1,69 @@
+"""Fresh draws of a replay: of which rows, from which streams, and whether recorded counts can be of the same vote."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from scipy.stats import hypergeom
+
+from robench.binomial import Integers
+from robench.streams import Stream
+
+__all__ = ["FALSE_ALARM", "ROUNDING", "Redraw", "key", "unlike"]
+
+Row = dict[str, Any]
+
+ROUNDING = 1e-9
+"""A certificate derived again may fall this much (relative) below the recorded one: another order of summation."""
+
+FALSE_ALARM = 1e-6
+"""Votes of one distribution are called different with this probability, at most."""
+
+
+@dataclass(frozen=True)
+class Redraw:
+    """Up to `rows` rows of every evaluator are drawn anew under `seed`.
+
+    Whoever knows the seed beforehand knows which rows are drawn, and which votes come out: it is to be fresh.
+    """
+
+    run: str
+    rows: int
+    seed: int
+
+    def chosen(self, rows: Sequence[Row]) -> list[Row]:
+        """Return the rows to draw anew, of those of one evaluator: random ones, whatever their order."""
+
+        def place(row: Row) -> bytes:
+            return hashlib.blake2b(f"{self.seed}\0{self.run}\0{key(row)!r}".encode()).digest()
+
+        return heapq.nsmallest(self.rows, rows, key=place)
+
+    def stream(self, like: Row, samples: Sequence[int], device: torch.device) -> Stream:
+        """Return streams that no run had, for rows about `samples` with the evaluator, norm and ε of `like`."""
+        name = f"replay of {self.run}: {like['evaluator']} in {like['norm']} at {like['eps']!r}"
+        return Stream.for_samples(self.seed, name, samples, device)
+
+
+def key(row: Row) -> tuple[Any, ...]:
+    """Return what tells one row of a run from the others."""
+    return row["sample"], row["evaluator"], row["norm"], row["eps"]
+
+
+def unlike(recorded: Integers, drawn: Integers) -> int | None:
+    """Return a class whose shares of two independent sets of votes [K] cannot be of one p; None where they can.
+
+    Fisher's exact test, both sides of every class: given the votes of a class in both sets together, those in the first
+    are hypergeometric. Each tail is held against `FALSE_ALARM` / 2K, so equal distributions differ at that rate.
+    """
+    together = recorded + drawn
+    law = hypergeom(int(together.sum()), together, int(recorded.sum()))
+    below, above = law.cdf(recorded), law.sf(recorded - 1)
+    tails = [min(pair) for pair in zip(below.tolist(), above.tolist(), strict=True)]
+    least = min(range(len(tails)), key=tails.__getitem__)
+    return least if tails[least] < FALSE_ALARM / (2 * len(tails)) else None
