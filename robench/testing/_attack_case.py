@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -16,7 +17,8 @@ from robench.numerics import per_sample
 from robench.streams import Stream
 from robench.testing._findings import NotApplicable, Violation
 from robench.testing._guard import Traces, watch
-from robench.testing._subjects import Subject
+from robench.testing._subjects import Subject, linear
+from robench.testing._voters import Voter
 from robench.threat import NORMS, Norm, Threat
 
 __all__ = ["CLOSE", "AttackCase"]
@@ -37,13 +39,27 @@ class AttackCase:
         """Whether it works at one ε at a time."""
         return bool(getattr(self.attack, "per_eps", True))
 
+    @cached_property
+    def votes(self) -> bool:
+        """Whether it takes classifiers that vote over noise, and no other: it is then asked about such votes."""
+        if not getattr(self.attack, "randomized", False):
+            return False
+        network = linear().classifier
+        return not self._norms(network) and bool(self._norms(Voter(network)))
+
+    def handed(self, subject: Subject) -> Any:
+        """Return the classifier that the attack is asked about: the subject's own, or a vote over it."""
+        return Voter(subject.classifier) if self.votes else subject.classifier
+
+    def _norms(self, classifier: Any) -> list[Norm]:
+        applies = getattr(self.attack, "applies", None)
+        return [norm for norm in NORMS if applies is None or applies(classifier, norm) is None]
+
     def settings(self, subject: Subject) -> Iterator[tuple[Norm, float, str]]:
         """Yield the norms that the attack takes on `subject`, an ε that breaks about half, and where that is."""
-        applies = getattr(self.attack, "applies", None)
-        for norm in NORMS:
-            if applies is None or applies(subject.classifier, norm) is None:
-                finite = subject.radius(norm)[subject.radius(norm).isfinite()]
-                yield norm, float(finite.median()) * CLOSE if len(finite) else 0.25, f"{subject.name}, {norm}"
+        for norm in self._norms(self.handed(subject)):
+            finite = subject.radius(norm)[subject.radius(norm).isfinite()]
+            yield norm, float(finite.median()) * CLOSE if len(finite) else 0.25, f"{subject.name}, {norm}"
 
     def threat(self, subject: Subject, norm: Norm, eps: float) -> Threat:
         """Return the threat as the runner states it."""
@@ -54,13 +70,13 @@ class AttackCase:
     ) -> tuple[Tensor, Proposal]:
         """Return (x, proposal) for `rows` of the subject, each with the stream of its own sample."""
         rows = torch.arange(len(subject.x)) if rows is None else rows
-        network = subject.classifier
+        network, handed = subject.classifier, self.handed(subject)
         x, y = subject.x[rows].to(network.device), (subject.y if labels is None else labels)[rows].to(network.device)
         stream = Stream.for_samples(0, "conformance", rows.tolist(), network.device)
         with watch(self.traces, network.module, x=x, y=y):
             if hasattr(self.attack, "stages"):
-                return x, _follow(self.attack, network, x, y, threat, stream)
-            proposal = self.attack.perturb(network, x, y, threat, stream)
+                return x, _follow(self.attack, handed, x, y, threat, stream)
+            proposal = self.attack.perturb(handed, x, y, threat, stream)
         if not isinstance(proposal, Proposal):
             raise Violation(f"perturb returned {type(proposal).__name__}, not a Proposal")
         return x, proposal

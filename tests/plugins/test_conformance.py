@@ -50,13 +50,22 @@ SPECS = {
         # Its default of 5000 queries takes minutes here.
         "square:queries=400",
         "hopskipjump:queries=1500",
+        "smoothadv:draws=4,steps=8",
+        "smoothadv:draws=3,loss=ce,restarts=2,schedule=cosine,steps=8,trial=20",
     ],
     "wrappers": ["noise", "noise:sigma=0.5", "smooth:sigma=0.25", "smooth:noise=uniform,sigma=0.5"],
     "noises": ["gaussian", "gaussian:2", "uniform", "uniform:0.1"],
     "attack_modifiers": ["eot", "eot:draws=3", "fast", "fast:precision=bf16", "fast:precision=tf32"],
     "certifiers": ["ibp", "linear", "lipschitz"],
     "bounds": ["transport"],
-    "recipes": ["standard:epochs=5", "pgd-at:epochs=3", "ibp:epochs=6", "gaussian:epochs=5", "aol:epochs=10"],
+    "recipes": [
+        "standard:epochs=5",
+        "pgd-at:epochs=3",
+        "ibp:epochs=6",
+        "gaussian:epochs=5",
+        "aol:epochs=10",
+        "smoothadv:epochs=5,warmup=2",
+    ],
     "importers": ["cohen"],
 }
 # Adapters whose libraries are not installed here: tests/plugins/peers holds them to the kit.

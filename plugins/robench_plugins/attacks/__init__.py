@@ -34,6 +34,12 @@ def robench_register_attacks(register: Register) -> None:
         default=True,
     )
     register(
+        "smoothadv",
+        "robench_plugins.smoothing.adversarial:SmoothAdv",
+        summary="PGD on a smoothed classifier, by the log of its mean softmax (Salman et al. 2019)",
+        default=True,  # of classifiers that vote
+    )
+    register(
         "race",
         f"{__name__}.race:Race",
         summary="short targeted runs from many random starts, most towards the classes in which they get furthest",

@@ -11,9 +11,9 @@ from robench_plugins.attacks.pgd import PGD
 
 
 def test_the_default_attack_is_the_first_of_these_that_applies():
-    """A schedule; a single attack for classifiers that draw; one that needs logits alone; one that needs decisions."""
+    """A schedule; an attack on votes; one for others that draw; one that needs logits alone; one for decisions."""
     (group,) = [group for group in load_plugins().defaults("attacks") if group[0].distribution == "robench"]
-    assert [entry.name for entry in group] == ["portfolio", "apgd", "square", "hopskipjump"]
+    assert [entry.name for entry in group] == ["portfolio", "smoothadv", "apgd", "square", "hopskipjump"]
 
 
 @pytest.mark.parametrize(
