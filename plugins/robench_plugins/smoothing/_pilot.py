@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
-from scipy.special import betaincinv, ndtri
+from scipy.special import betaincinv
 
 from robench.binomial import Floats
 from robench_plugins.smoothing._sequence import schedule
@@ -14,7 +16,14 @@ _QUANTILES = 32
 
 
 def draws_for_radius(
-    hits: int, n: int, sigma: float, alpha: float, tolerance: float, *, n_max: int = 100_000, first: int = 100
+    hits: int,
+    n: int,
+    radius: Callable[[Floats], Floats],
+    alpha: float,
+    tolerance: float,
+    *,
+    n_max: int = 100_000,
+    first: int = 100,
 ) -> int:
     """Return the smallest number of draws whose expected loss of radius against `n_max` is at most `tolerance`.
 
@@ -26,9 +35,9 @@ def draws_for_radius(
     Args:
         hits: of the pilot's draws, from 0 to `n`.
         n: draws of the pilot, at least 1.
-        sigma: standard deviation of the noise, in the domain's units.
+        radius: what lower bounds of p prove, in the domain's units (`robench.contracts.Noise.radius`).
         alpha: failure rate of the certificate to come, in (0, 1).
-        tolerance: loss of l2 radius that is acceptable, in the domain's units, positive.
+        tolerance: loss of radius that is acceptable, in the domain's units, positive.
         n_max: the most draws.
         first: the fewest; then in steps of 5 %.
 
@@ -37,15 +46,13 @@ def draws_for_radius(
     """
     if not (n >= 1 and 0 <= hits <= n):
         raise ValueError(f"the pilot needs 0 <= hits <= n and n >= 1, not {hits} of {n}")
-    if not (sigma > 0 and tolerance > 0 and 0 < alpha < 1):
-        raise ValueError(
-            f"needs sigma and tolerance above 0 and alpha in (0, 1), not {sigma!r}, {tolerance!r}, {alpha!r}"
-        )
+    if not (tolerance > 0 and 0 < alpha < 1):
+        raise ValueError(f"needs a tolerance above 0 and alpha in (0, 1), not {tolerance!r}, {alpha!r}")
     candidates = schedule(n_max, min(first, n_max), 1.05, 1)
     levels = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
     p: Floats = np.asarray(betaincinv(hits + 0.5, n - hits + 0.5, levels))
     draws = candidates[:, None].astype(np.float64)
     count = draws * p
-    bound = betaincinv(count, draws - count + 1, alpha)
-    radius = sigma * np.maximum(ndtri(np.maximum(bound, 0.5)), 0.0).mean(axis=1)
-    return int(candidates[np.argmax(radius[-1] - radius <= tolerance)])
+    bound: Floats = np.asarray(betaincinv(count, draws - count + 1, alpha), dtype=np.float64)
+    found = radius(bound).mean(axis=1)
+    return int(candidates[np.argmax(found[-1] - found <= tolerance)])

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from robench import param
-from robench.binomial import LARGEST, Integers, lower_bound
-from robench.classifier import Classifier, Draws, SmoothedClassifier, is_smoothed
+from robench.binomial import LARGEST, Integers
+from robench.classifier import Classifier, SmoothedClassifier, is_random, is_smoothed
 from robench.contracts import Certificates
 from robench.errors import InputError
 from robench.streams import Stream
 from robench.threat import Norm, Threat
-from robench_plugins.smoothing._sequence import N_LARGEST, Plan, Verdict, decide, plan
+from robench_plugins.smoothing._counting import decided, measured
+from robench_plugins.smoothing._recount import FALSE_ALARM, differ, fewer, refuted
+from robench_plugins.smoothing._sequence import N_LARGEST
+from robench_plugins.smoothing._terms import Decision, Radius
+from robench_plugins.smoothing.smooth import noise_of, vote_spec
+
+if TYPE_CHECKING:
+    from robench.contracts import Noise
 
 __all__ = ["Smoothing"]
 
@@ -27,124 +35,200 @@ class Smoothing:
     """Certifies the vote of a smoothed classifier, with confidence 1 − α per sample.
 
     `n0` draws choose the class; where that is not the label nothing is certified, and no more is drawn. Independent
-    draws then bound its probability: exactly `n` for a radius, and as few as it takes to decide about an ε.
+    draws then bound its probability: exactly `n` for a radius, and as few as it takes to decide about an ε. With a
+    `tolerance` the first draws are also a pilot that says how many more a sample is worth (Chen et al. 2022).
+
+    Given `sigma`, it certifies the vote over a classifier that does not draw: `smooth` with this sigma and noise.
     """
 
     mode: Literal["radius", "decide"] = param(
         "radius", "`radius`: the largest that n draws prove; `decide`: whether it is ε, in a fraction of the draws"
     )
     n0: int = param(100, "draws that choose the class", minimum=1, maximum=LARGEST)
-    n: int = param(100_000, "draws of the certificate, the most of them where ε is decided", minimum=1, maximum=LARGEST)
+    n: int = param(
+        100_000,
+        "draws of the certificate; the most of them where ε is decided or a tolerance given",
+        minimum=1,
+        maximum=LARGEST,
+    )
     alpha: float = param(0.001, "failure rate of the certificate of each sample, below 1", above=0, maximum=0.5)
+    sides: Literal[1, 2] = param(
+        1, "1: bound the top class, the others share the rest; 2: bound the runner-up too, with half of alpha for each"
+    )
+    tolerance: float | None = param(
+        None, "radius that a sample may lose by fewer draws, on average, in the domain's units; none: n draws", above=0
+    )
+    sigma: float | None = param(
+        None, "standard deviation of the noise; none: that of a classifier that votes already", above=0
+    )
+    noise: str = param("gaussian", "distribution of the noise, where sigma is given", spec="noises", apart="sigma")
 
     deterministic: ClassVar[bool] = False
     complete: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for parameters that do not go together."""
+        if not 0 < self.alpha < 1:
+            raise ValueError(f"alpha must lie between 0 and 1, not {self.alpha!r}")
+        for name, value in (("sigma", self.sigma), ("tolerance", self.tolerance)):
+            if value is not None and not (value > 0 and math.isfinite(value)):
+                raise ValueError(f"{name} must be positive and finite, not {value!r}")
+        most = LARGEST if self.mode == "radius" else N_LARGEST
+        for name, draws, limit in (("n0", self.n0, LARGEST), ("n", self.n, most)):
+            if not 1 <= draws <= limit:
+                raise ValueError(f"{name} must be from 1 to {limit} in mode={self.mode}, not {draws!r}")
+        if self.mode == "decide" and (self.sides == 2 or self.tolerance is not None):
+            raise ValueError("sides=2 and tolerance are of mode=radius: mode=decide stops by itself")
 
     @property
     def per_eps(self) -> bool:
         """Whether it works at one ε at a time."""
         return self.mode == "decide"
 
+    def wraps(self, classifier: Classifier) -> str | None:
+        """Return the wrapper that makes the function certified, where `sigma` is given and nothing is drawn yet."""
+        return None if self.sigma is None or is_random(classifier) else vote_spec(self.noise, self.sigma)
+
     def applies(self, classifier: Classifier, norm: Norm) -> str | None:
-        """Return None, or what stands in the way: no vote, the norm, or more draws than can be reckoned with."""
-        if not is_smoothed(classifier):
-            return "smoothing certifies votes over noise, and this classifier is none: wrap it (' | smooth:sigma=…')"
-        noise = cast(SmoothedClassifier, classifier).noise
+        """Return None, or what stands in the way: no vote, another vote than the one asked for, or the norm."""
+        if is_smoothed(classifier):
+            noise = cast(SmoothedClassifier, classifier).noise
+            if self.sigma is not None or self.noise != "gaussian":
+                wanted = noise_of(self.noise, noise.sigma if self.sigma is None else self.sigma)
+                if wanted != noise:
+                    return f"this classifier votes over {noise!r}, not over {wanted!r}: leave out sigma and noise"
+        elif is_random(classifier):
+            return "it draws at inference without a vote: r* is not defined, so there is nothing to certify"
+        elif self.sigma is None:
+            return (
+                "smoothing certifies votes over noise, and this classifier is none: "
+                "wrap it (' | smooth:sigma=0.25') or give sigma ('smoothing:sigma=0.25')"
+            )
+        else:
+            noise = noise_of(self.noise, self.sigma)
         if norm not in noise.norms:
             return f"{type(noise).__name__.lower()} noise certifies in {' and '.join(noise.norms)}, not in {norm}"
-        if self.mode == "decide" and self.n > N_LARGEST:
-            return f"mode=decide takes at most n = {N_LARGEST}"
+        if self.sides == 2 and not hasattr(noise, "two_sided_radius"):
+            return f"{type(noise).__name__.lower()} noise has no radius from bounds on two sides: leave out sides=2"
         return None
+
+    def out_of_reach(self, classifier: Classifier, norm: Norm, eps: float) -> str | None:
+        """Return why ε cannot be certified whatever is drawn, and the draws that it takes; None where it can."""
+        vote = self._vote(classifier, norm)
+        if self.per_eps:
+            return self._decision(vote, norm, eps).out_of_reach()
+        return self._radius(vote, norm).out_of_reach(eps)
 
     def certify(self, classifier: Classifier, x: Tensor, y: Tensor, threat: Threat, stream: Stream) -> Certificates:
         """Certify `x` [B, ...] with labels `y` [B].
 
         The detail holds the class chosen and its votes among the n0 draws, the draws and hits of the certificate, the
-        looks at them, the seed of the noise, and the bound `p_low` or the threshold `p0` of ε with the verdict.
+        looks at them, the seed of the noise, and the bound `p_low` (on two sides with the most votes of another class,
+        `second`, and the bound `p_up`) or the threshold `p0` of ε with the verdict. Where ε is out of reach it holds
+        the reason, and nothing is drawn.
 
         Raises:
-            InputError: n draws can never prove ε: the message says how many can.
+            InputError: a classifier or norm that it does not apply to.
         """
-        if reason := self.applies(classifier, threat.norm):
-            raise InputError(reason)
-        smoothed = cast(SmoothedClassifier, classifier)
-        test = self._test(smoothed, threat)
+        vote = self._vote(classifier, threat.norm)
+        if self.per_eps and threat.eps is None:
+            raise ValueError("mode=decide needs a budget: it decides about one ε at a time")
         count, labels = len(x), y.tolist()
         lower = torch.zeros(count, dtype=torch.float64)
         confidence = torch.full((count,), 1 - self.alpha, dtype=torch.float64)
+        status = ["open"] * count
+        if self.per_eps and (reason := self.out_of_reach(classifier, threat.norm, cast(float, threat.eps))):
+            return Certificates(lower, status, confidence, detail=[{"reason": reason} for _ in labels])
         if not count:
-            return Certificates(lower, [], confidence, detail=[])
-        draws = smoothed.draws(x, stream)
+            return Certificates(lower, status, confidence, detail=[])
+        draws = vote.draws(x, stream)
         # The draws without a vote are a class of their own, which is nobody's label.
         first = draws.count(range(count), [self.n0] * count).cpu().numpy()
         chosen: Integers = first.argmax(axis=1)
-        status = ["open"] * count
+        votes0: Integers = first.max(axis=1)
         detail: list[dict[str, Any]] = [
-            {
-                "class": int(chosen[i]) if chosen[i] < smoothed.classes else -1,
-                "n0": self.n0,
-                "votes0": int(first[i, chosen[i]]),
-                "seed": draws.seeds[i],
-            }
-            for i in range(count)
+            {"class": place if place < vote.classes else -1, "n0": self.n0, "votes0": hits, "seed": seed}
+            for place, hits, seed in zip(chosen.tolist(), votes0.tolist(), draws.seeds, strict=True)
         ]
         rows = np.array([i for i in range(count) if chosen[i] == labels[i]], dtype=np.int64)
         made = (
-            self._decided(test, draws, rows, chosen, threat.eps)
-            if test is not None and threat.eps is not None
-            else self._radii(smoothed, draws, rows, chosen, threat)
+            decided(self._decision(vote, threat.norm, cast(float, threat.eps)), draws, rows, chosen[rows])
+            if self.per_eps
+            else measured(self._radius(vote, threat.norm), draws, rows, chosen[rows], votes0[rows])
         )
         for i, (radius, said, figures) in zip(rows.tolist(), made, strict=True):
             lower[i], status[i] = radius, said
             detail[i] |= figures
         return Certificates(lower, status, confidence, detail=detail)
 
-    def _test(self, classifier: SmoothedClassifier, threat: Threat) -> Plan | None:
-        if self.mode == "radius":
-            return None
-        if threat.eps is None:
-            raise ValueError("mode=decide needs a budget: it decides about one ε at a time")
-        try:
-            p0 = classifier.noise.threshold(threat.eps, threat.norm, math.prod(classifier.input_shape))
-            return plan(p0, self.alpha, n_max=self.n)
-        except ValueError as error:
-            reason = str(error).replace("n_max", "n")
-            raise InputError(f"smoothing cannot decide about eps = {threat.eps:g} in {threat.norm}: {reason}") from None
+    def rederive(self, classifier: Classifier, norm: Norm, eps: float | None, detail: Mapping[str, Any]) -> float:
+        """Return the lower bound that the counts in a row's detail prove. Raises ValueError for what cannot be."""
+        return self._terms(classifier, norm, eps).proven(_mapping(detail))
 
-    def _radii(
-        self, classifier: SmoothedClassifier, draws: Draws, rows: Integers, chosen: Integers, threat: Threat
-    ) -> list[tuple[float, str, dict[str, Any]]]:
-        """Return lower, status and figures of samples: CERTIFY."""
-        votes = draws.count(rows.tolist(), [self.n] * len(rows)).cpu().numpy()
-        hits = votes[np.arange(len(rows)), chosen[rows]]
-        bound = lower_bound(hits, self.n, self.alpha)
-        radii = classifier.noise.radius(bound, threat.norm, math.prod(classifier.input_shape))
-        return [
-            (radius, "certified" if radius > 0 else "abstain", {"n": self.n, "hits": hit, "p_low": low, "looks": 1})
-            for radius, hit, low in zip(radii.tolist(), hits.tolist(), bound.tolist(), strict=True)
-        ]
+    def recount(
+        self, classifier: Classifier, x: Tensor, details: Sequence[Mapping[str, Any]], threat: Threat, stream: Stream
+    ) -> list[str | None]:
+        """Draw again about `x` [B, ...]; return for each sample why its counts cannot be right, None where they can.
 
-    def _decided(
-        self, test: Plan, draws: Draws, rows: Integers, chosen: Integers, eps: float
-    ) -> list[tuple[float, str, dict[str, Any]]]:
-        """Return lower, status and figures of samples, each drawn for until it is told."""
+        As many draws as recorded, from 1000 to 10,000. The counts of fixed draws are held against them by Fisher's
+        exact test, those of a test that stopped by wealth (`_recount`). A true record is called wrong with probability
+        at most 1e-6.
+        """
+        terms = self._terms(classifier, threat.norm, threat.eps)
+        found: list[str | None] = [None] * len(x)
+        recorded: list[tuple[int, int, int]] = []
+        for i, detail in enumerate(details):
+            try:
+                if "hits" in _mapping(detail):
+                    recorded.append((i, *terms.counted(detail)))
+            except ValueError as error:
+                found[i] = str(error)
+        draws = [min(max(n, 1000), 10_000) for _, _, n in recorded]
+        source = self._vote(classifier, threat.norm).draws(x, stream.child("recount"))
+        votes = source.count([i for i, _, _ in recorded], draws).cpu().numpy()
+        for (i, hits, n), many, fresh in zip(recorded, draws, votes, strict=True):
+            found[i] = self._doubt(details[i], hits, n, many, fresh)
+        return found
 
-        def hits(active: Integers, count: int) -> Integers:
-            left = rows[active]
-            votes = draws.count(left.tolist(), [count] * len(left))
-            # Only these leave the device.
-            columns = torch.from_numpy(chosen[left]).to(votes.device)
-            found: Integers = votes.gather(1, columns[:, None])[:, 0].cpu().numpy()
-            return found
+    def _doubt(self, detail: Mapping[str, Any], hits: int, n: int, draws: int, fresh: Integers) -> str | None:
+        now = int(fresh[detail["class"]])
+        rate = FALSE_ALARM / self.sides
+        if (refuted if self.per_eps else differ)(hits, n, now, draws, rate):
+            return f"recorded {hits} of {n} votes for class {detail['class']}, and {now} of {draws} fresh ones"
+        if self.sides == 2:
+            # Any other class had `second` votes at most: each is tested as if it had as many.
+            others = np.delete(fresh, detail["class"]).tolist()
+            most = max(others)
+            if fewer(detail["second"], n, most, draws, rate / len(others)):
+                return f"recorded at most {detail['second']} of {n} votes for another class, and {most} of {draws} now"
+        return None
 
-        made = decide(test, hits, len(rows))
-        looks = np.searchsorted(test.looks, made.draws) + 1
-        results: list[tuple[float, str, dict[str, Any]]] = []
-        for verdict, n, hit, look in zip(
-            made.verdict.tolist(), made.draws.tolist(), made.hits.tolist(), looks.tolist(), strict=True
-        ):
-            ended = Verdict(verdict).name.lower()
-            figures = {"n": n, "hits": hit, "p0": test.threshold, "looks": look, "verdict": ended}
-            sure = verdict == Verdict.CERTIFIED
-            results.append((eps if sure else 0.0, "certified" if sure else "open", figures))
-        return results
+    def _vote(self, classifier: Classifier, norm: Norm) -> SmoothedClassifier:
+        if reason := self.applies(classifier, norm):
+            raise InputError(reason)
+        if not is_smoothed(classifier):
+            raise InputError(f"what is certified is the vote, not its base: wrap it (' | {self.wraps(classifier)}')")
+        return cast(SmoothedClassifier, classifier)
+
+    def _terms(self, classifier: Classifier, norm: Norm, eps: float | None) -> Radius | Decision:
+        vote = self._vote(classifier, norm)
+        if not self.per_eps:
+            return self._radius(vote, norm)
+        if eps is None:
+            raise ValueError("mode=decide is about one ε, and none is given")
+        return self._decision(vote, norm, eps)
+
+    def _radius(self, vote: SmoothedClassifier, norm: Norm) -> Radius:
+        return Radius(*self._common(vote, norm), sides=self.sides, tolerance=self.tolerance)
+
+    def _decision(self, vote: SmoothedClassifier, norm: Norm, eps: float) -> Decision:
+        return Decision(*self._common(vote, norm), eps=eps)
+
+    def _common(self, vote: SmoothedClassifier, norm: Norm) -> tuple[Noise, Norm, int, int, int, int, float]:
+        return vote.noise, norm, math.prod(vote.input_shape), vote.classes, self.n0, self.n, self.alpha
+
+
+def _mapping(detail: object) -> Mapping[str, Any]:
+    if not isinstance(detail, Mapping):
+        raise ValueError(f"the detail is {type(detail).__name__}, and must hold counts")
+    return detail

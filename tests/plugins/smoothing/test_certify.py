@@ -2,21 +2,24 @@
 
 import json
 import math
+import re
 
 import pytest
 import torch
 from scipy.stats import binomtest, norm
 
-from oracles.voters import Constant, half
+from oracles.voters import Base, Constant, half
 from robench.binomial import lower_bound
 from robench.contracts import Certifier
-from robench.errors import InputError
+from robench.errors import InputError, SpecError
 from robench.streams import Stream
 from robench.threat import Domain, Threat
-from robench_plugins.smoothing._radii import gaussian_radius, largest_radius
+from robench_plugins.smoothing._pilot import draws_for_radius
+from robench_plugins.smoothing._radii import gaussian_radius, gaussian_two_sided, largest_radius
 from robench_plugins.smoothing.certify import Smoothing
+from robench_plugins.smoothing.noise import NoisyClassifier
 from robench_plugins.smoothing.noises import Gaussian, Uniform
-from robench_plugins.smoothing.smooth import SmoothedClassifier
+from robench_plugins.smoothing.smooth import Smooth, SmoothedClassifier
 
 SIGMA = 0.5
 RARE = 1e-6
@@ -28,6 +31,19 @@ def streams(count, seed=0):
 
 def smoothed(base, noise=None):
     return SmoothedClassifier(base, noise or Gaussian(SIGMA), "smooth:sigma=0.5")
+
+
+class Wedge(Base):
+    """Class 1 right of a line through the plane, behind it two halves: shares .4, .3 and .3 at the origin."""
+
+    def __init__(self):
+        super().__init__((2,))
+        self.classes = 3
+
+    def scores(self, x):
+        edge = SIGMA * float(norm.ppf(0.6))
+        right, upper = x[:, 0] > edge, x[:, 1] > 0
+        return torch.stack([(~right & upper), right, (~right & ~upper)], 1).double()
 
 
 def ones(count):
@@ -153,13 +169,16 @@ def test_decisions_in_linf_take_the_ball_around():
     assert decisions(base, x, ones(1), 0.26, name="linf", n=10_000).status == ["open"]
 
 
-def test_too_few_draws_for_an_epsilon_are_refused_with_the_number_needed():
+def test_an_epsilon_out_of_reach_is_open_and_nothing_is_drawn():
     base = half()
-    with pytest.raises(InputError, match=r"eps = 1\.5 in l2.*n = \d+ needed"):
-        decisions(base, base.at(2.0), ones(1), 1.5, n=1000)
-    with pytest.raises(InputError, match="no number of draws"):
-        decisions(base, base.at(2.0), ones(1), 0.9, noise=Uniform(SIGMA), name="l1")
-    assert base.passes == []
+    made = decisions(base, base.at(2.0, 3.0), ones(2), 1.5, n=1000)
+    assert made.status == ["open", "open"]
+    assert not made.lower.any()
+    needed = re.search(r"n = (\d+) needed$", made.detail[0]["reason"])
+    assert decisions(base, base.at(9.0), ones(1), 1.5, n=int(needed[1])).status == ["certified"]
+    made = decisions(base, base.at(2.0), ones(1), 0.9, noise=Uniform(SIGMA), name="l1")
+    assert "no number of draws" in made.detail[0]["reason"]
+    assert sum(base.passes) == 100 + int(needed[1])
 
 
 @pytest.mark.parametrize("mode", ["radius", "decide"])
@@ -194,10 +213,164 @@ def test_other_classifiers_and_norms_are_refused():
     assert Smoothing().applies(smoothed(base), "l2") is None
     assert "not in l1" in Smoothing().applies(smoothed(base), "l1")
     assert "l1, not in l2" in Smoothing().applies(smoothed(base, Uniform(1.0)), "l2")
-    assert "n = 1000000" in Smoothing(mode="decide", n=10**7).applies(smoothed(base), "l2")
+    assert "two sides" in Smoothing(sides=2).applies(smoothed(base, Uniform(1.0)), "l1")
+    assert "without a vote" in Smoothing().applies(NoisyClassifier(base, 0.1), "l2")
     with pytest.raises(InputError, match="wrap it"):
         Smoothing().certify(base, base.at(0.1), ones(1), Threat("l2", None, Domain.unbounded()), streams(1))
     with pytest.raises(ValueError, match="needs a budget"):
         Smoothing(mode="decide").certify(
             smoothed(base), base.at(0.1), ones(1), Threat("l2", None, Domain.unbounded()), streams(1)
         )
+
+
+def test_another_vote_than_the_one_asked_for_is_refused_with_both():
+    vote = smoothed(half())
+    assert Smoothing(sigma=SIGMA).applies(vote, "l2") is None
+    assert Smoothing(sigma=SIGMA).wraps(vote) is None
+    for wanted, shown in (
+        (Smoothing(sigma=0.25), "Gaussian(sigma=0.25)"),
+        (Smoothing(sigma=SIGMA, noise="uniform"), "Uniform(sigma=0.5)"),
+        (Smoothing(noise="uniform"), "Uniform(sigma=0.5)"),
+    ):
+        why = wanted.applies(vote, "l2")
+        assert "Gaussian(sigma=0.5)" in why and shown in why and "\n" not in why
+
+
+@pytest.mark.parametrize("noise", ["gaussian", "uniform", "(laplace)", "(laplace:tail=3)"])
+@pytest.mark.parametrize("sigma", [0.25, 1.0, 3e-5, 1e20])
+def test_a_base_is_wrapped_by_the_canonical_spec(site, noise, sigma):
+    site.write("robench-t-noise", LAPLACE)
+    plugins = site.load()
+    base, text = half(), f"sigma={sigma!r}".replace("e+", "e")
+    certifier = plugins.resolve("certifiers", f"smoothing:noise={noise},{text}").value
+    wrapper = plugins.resolve("wrappers", f"smooth:noise={noise},{text}")
+    assert certifier.wraps(base) == wrapper.canonical
+    other = plugins.resolve("wrappers", certifier.wraps(base)).value.wrap(base)
+    assert other.fingerprint == wrapper.value.wrap(base).fingerprint
+    assert other.noise == wrapper.value.wrap(base).noise
+    assert other.noise.sigma == sigma
+    norm = other.noise.norms[0]
+    assert certifier.applies(base, norm) is None
+    assert certifier.applies(other, norm) is None
+    assert certifier.wraps(NoisyClassifier(base, 0.1)) is None
+    with pytest.raises(InputError, match=re.escape(wrapper.canonical)):
+        certifier.certify(base, base.at(0.1), ones(1), Threat(norm, None, Domain.unbounded()), streams(1))
+
+
+LAPLACE = """
+from dataclasses import dataclass
+from robench import hookimpl, param
+from robench_plugins.smoothing.noises import Uniform
+robench_api = 1
+
+@hookimpl
+def robench_register_noises(register):
+    register("laplace", f"{__name__}:Laplace")
+
+@dataclass(frozen=True)
+class Laplace(Uniform):
+    tail: int = param(2, "another parameter", minimum=1)
+"""
+
+
+def test_the_noise_with_its_parameters_is_part_of_the_function(site):
+    site.write("robench-t-noise", LAPLACE)
+    wrap = site.load().resolve
+    specs = ["laplace", "(laplace:tail=2)", "(robench-t-noise/laplace)", "(laplace:tail=3)", "uniform"]
+    made = [wrap("wrappers", f"smooth:noise={one},sigma=1").value.wrap(half()) for one in specs]
+    assert made[0].fingerprint == made[1].fingerprint == made[2].fingerprint
+    assert len({one.fingerprint for one in made}) == 3
+    assert made[3].noise.tail == 3
+    assert wrap("wrappers", "smooth:sigma=1,noise=(laplace:tail=3)").full.endswith("noise=(laplace:tail=3),sigma=1")
+    for wrong, why in (("(laplace:0.5)", "leave out sigma"), ("(laplace:sigma=1)", "leave out sigma")):
+        with pytest.raises(SpecError, match=why):
+            wrap("wrappers", f"smooth:noise={wrong},sigma=1")
+    with pytest.raises(SpecError, match="no noise is called 'laplac'; did you mean 'laplace'"):
+        wrap("wrappers", "smooth:noise=laplac,sigma=1")
+    with pytest.raises(SpecError, match="nothing can be chained to a noise"):
+        wrap("wrappers", "smooth:noise=(laplace | uniform),sigma=1")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ({"alpha": 0.0}, "alpha"),
+        ({"alpha": 1.0}, "alpha"),
+        ({"alpha": math.nan}, "alpha"),
+        ({"sigma": 0.0}, "sigma"),
+        ({"sigma": math.inf}, "sigma"),
+        ({"n": 0}, "n must"),
+        ({"n0": 0}, "n0 must"),
+        ({"tolerance": -1.0}, "tolerance"),
+        ({"mode": "decide", "n": 10**6 + 1}, "n must be from 1 to 1000000"),
+        ({"mode": "decide", "sides": 2}, "mode=radius"),
+        ({"mode": "decide", "tolerance": 0.1}, "mode=radius"),
+    ],
+)
+def test_bad_parameters_are_refused_in_one_line(wrong, why):
+    with pytest.raises(ValueError, match=why) as caught:
+        Smoothing(**wrong)
+    assert "\n" not in str(caught.value)
+    for name, value in wrong.items():
+        if name in ("alpha", "sigma"):
+            with pytest.raises(ValueError, match=name):
+                Smooth(**{"sigma": 1.0, name: value})
+
+
+@pytest.mark.parametrize("name", ["l2", "linf"])
+@pytest.mark.parametrize("settings", [{}, {"sides": 2}, {"alpha": 0.05}, {"tolerance": 0.01}])
+def test_the_draws_that_a_radius_takes(settings, name):
+    vote = smoothed(half())
+    for eps in (0.2, 0.9, 1.3) if name == "l2" else (0.06, 0.25, 0.37):
+        why = Smoothing(n=2, **settings).out_of_reach(vote, name, eps)
+        needed = int(re.search(r"n = (\d+) needed", why)[1])
+        assert Smoothing(n=needed, **settings).out_of_reach(vote, name, eps) is None
+        assert f"n = {needed} needed" in Smoothing(n=needed - 1, **settings).out_of_reach(vote, name, eps)
+    assert "no number of draws" in Smoothing().out_of_reach(vote, "l2", 100.0)
+    assert "10000000 are possible" in Smoothing().out_of_reach(vote, "l2", 2.7)
+
+
+def test_the_draws_that_a_decision_takes():
+    vote = smoothed(half())
+    for eps in (0.2, 0.9, 1.3):
+        why = Smoothing(mode="decide", n=2).out_of_reach(vote, "l2", eps)
+        needed = int(re.search(r"n = (\d+) needed", why)[1])
+        assert Smoothing(mode="decide", n=needed).out_of_reach(vote, "l2", eps) is None
+        assert "needed" in Smoothing(mode="decide", n=needed - 1).out_of_reach(vote, "l2", eps)
+    assert "1000000 are possible" in Smoothing(mode="decide").out_of_reach(vote, "l2", 2.5)
+    assert "no number of draws" in Smoothing(mode="decide").out_of_reach(vote, "l2", 100.0)
+
+
+def test_bounds_on_two_sides_are_those_of_the_counts():
+    base = half()
+    made = radii(base, base.at(0.1, 0.5), ones(2), n=5000, sides=2)
+    for lower, detail in zip(made.lower.tolist(), made.detail, strict=True):
+        assert detail["second"] == 5000 - detail["hits"]
+        assert lower == gaussian_two_sided(detail["hits"], detail["second"], 5000, 0.001, SIGMA)
+        assert 0 < detail["p_low"] < 1 - detail["p_up"] + 1e-12
+
+
+def test_bounds_on_two_sides_pay_where_three_classes_share_the_votes():
+    base = Wedge()
+    one, two = (radii(base, torch.zeros(1, 2).double(), ones(1), n=20_000, sides=sides) for sides in (1, 2))
+    assert one.status == ["abstain"]
+    assert two.status == ["certified"]
+    assert two.lower.item() > 0.02
+
+
+def test_an_independent_pilot_sets_the_draws():
+    base = half()
+    x, settings = base.at(0.02, 0.3, 2.0), {"n": 20_000, "n0": 500, "tolerance": 0.02}
+    made = radii(base, x, ones(3), **settings)
+    told = [detail["n"] for detail in made.detail]
+    expected = [
+        draws_for_radius(detail["votes0"], 500, lambda p: gaussian_radius(p, SIGMA), 0.001, 0.02, n_max=20_000)
+        for detail in made.detail
+    ]
+    assert told == expected
+    assert sum(told) < 30_000
+    assert sum(base.passes) == 1500 + sum(told)
+    for lower, detail in zip(made.lower.tolist(), made.detail, strict=True):
+        assert lower == gaussian_radius(lower_bound(detail["hits"], detail["n"], 0.001), SIGMA)
+    alone = radii(base, x[:1], ones(1), **settings)
+    assert alone.detail[0] == made.detail[0]

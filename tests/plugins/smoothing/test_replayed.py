@@ -1,0 +1,220 @@
+"""Certificates derived again from their counts, counts drawn again: honest ones pass, planted ones are caught."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import ndtr
+from scipy.stats import binom, hypergeom
+
+from oracles.voters import half
+from robench.binomial import lower_bound
+from robench.errors import RobenchError
+from robench.streams import Stream
+from robench.threat import Domain, Threat
+from robench_plugins.smoothing._recount import differ, fewer, refuted
+from robench_plugins.smoothing._sequence import plan
+from robench_plugins.smoothing.certify import Smoothing
+from robench_plugins.smoothing.noises import Gaussian
+from robench_plugins.smoothing.smooth import SmoothedClassifier
+
+SIGMA = 0.5
+EPS = 0.2
+MARGINS = (0.05, 0.19, 0.21, 0.3, 0.6, 1.5, -0.4)
+CERTIFIERS = [
+    Smoothing(n=5000),
+    Smoothing(n=5000, sides=2),
+    Smoothing(n=20_000, n0=500, tolerance=0.02),
+    Smoothing(mode="decide", n=5000),
+]
+certifiers = pytest.mark.parametrize("certifier", CERTIFIERS, ids=lambda one: f"{one.mode}-{one.sides}-{one.tolerance}")
+VOTE = SmoothedClassifier(half(), Gaussian(SIGMA), "smooth:sigma=0.5")
+
+
+def threat(certifier):
+    return Threat("l2", EPS if certifier.per_eps else None, Domain.unbounded())
+
+
+def rows(certifier, margins=MARGINS, seed=0):
+    """Inputs, lower bounds and details as a table of evidence keeps them."""
+    x = VOTE.base.at(*margins)
+    streams = Stream.for_samples(seed, "test", range(len(margins)))
+    made = certifier.certify(VOTE, x, torch.ones(len(x), dtype=torch.int64), threat(certifier), streams)
+    return x, made.lower.tolist(), json.loads(json.dumps(made.detail))
+
+
+def recount(certifier, x, details, seed=1):
+    return certifier.recount(VOTE, x, details, threat(certifier), Stream.for_samples(seed, "test", range(len(x))))
+
+
+@certifiers
+def test_honest_counts_prove_the_same_again_and_may_be_right(certifier):
+    x, lower, details = rows(certifier)
+    assert any(lower) and not all(lower)
+    assert [certifier.rederive(VOTE, "l2", threat(certifier).eps, one) for one in details] == lower
+    for seed in range(3):
+        assert recount(certifier, x, details, seed) == [None] * len(x)
+    assert recount(certifier, x[:0], []) == []
+
+
+@certifiers
+def test_the_recorded_bounds_are_not_believed(certifier):
+    _, lower, details = rows(certifier)
+    for one, proven in zip(details, lower, strict=True):
+        lie = {**one, "p_low": 1.0, "p_up": 0.0, "p0": 0.0, "verdict": "certified", "seed": -3}
+        assert certifier.rederive(VOTE, "l2", threat(certifier).eps, lie) == proven
+
+
+@certifiers
+def test_inflated_counts_are_caught_and_the_others_left_alone(certifier):
+    x, _, details = rows(certifier, (0.05, 0.6, 0.02, 0.3, -0.4))
+    planted = [dict(one) for one in details]
+    best = {**details[1], "votes0": details[0]["votes0"]}
+    if certifier.tolerance is not None:
+        best = {**details[0], "hits": details[0]["n"]}
+    planted[0], planted[2] = best, {**best, "votes0": details[2]["votes0"]}
+    if certifier.tolerance is not None:
+        planted[2] = {**details[2], "hits": details[2]["n"]}
+    assert certifier.rederive(VOTE, "l2", threat(certifier).eps, planted[0]) > 0.15
+    found = recount(certifier, x, planted)
+    assert [one is not None for one in found] == [True, False, True, False, False]
+    assert "fresh" in found[0] and "\n" not in found[0]
+
+
+def test_a_runner_up_with_too_few_votes_is_caught():
+    certifier = CERTIFIERS[1]
+    x, _, details = rows(certifier, (0.1,))
+    hits, n = details[0]["hits"], details[0]["n"]
+    lie = {**details[0], "second": (n - hits + 1) // 2}
+    assert certifier.rederive(VOTE, "l2", None, lie) > certifier.rederive(VOTE, "l2", None, details[0]) + 0.05
+    assert "another class" in recount(certifier, x, [lie])[0]
+
+
+def test_a_decision_stopped_where_no_test_stops_is_refused():
+    certifier = CERTIFIERS[3]
+    _, _, (one,) = rows(certifier, (0.3,))
+    test = plan(Gaussian(SIGMA).threshold(EPS, "l2", 12), 0.001, n_max=5000)
+    look = int(np.searchsorted(test.looks, one["n"]))
+    assert one["hits"] >= test.accept[look]
+    for change, why in (
+        ({"n": one["n"] + 1}, "does not look"),
+        ({"hits": int(test.accept[look]) - 1}, "goes on"),
+        ({"hits": one["n"]}, "had stopped"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            certifier.rederive(VOTE, "l2", EPS, {**one, **change})
+        assert why in recount(certifier, VOTE.base.at(0.3), [{**one, **change}])[0]
+
+
+HOSTILE = [
+    {"n": 0},
+    {"n": -1},
+    {"n": 10**40},
+    {"n": 5000.0},
+    {"n": True},
+    {"n": None},
+    {"n": "5000"},
+    {"hits": -1},
+    {"hits": 10**9},
+    {"hits": math.nan},
+    {"hits": [1]},
+    {"hits": None},
+    {"n0": 1},
+    {"votes0": 101},
+    {"votes0": 1},
+    {"class": 2},
+    {"class": -1},
+    {"class": "1"},
+]
+
+
+@certifiers
+@pytest.mark.parametrize("change", HOSTILE, ids=str)
+def test_counts_that_no_run_could_have_made_are_refused(certifier, change):
+    x, _, (one,) = rows(certifier, (0.6,))
+    if "votes0" in change and certifier.n0 != 100:
+        change = {"votes0": change["votes0"] * 6}
+        change = change if change["votes0"] > 500 else {"votes0": 1}
+    with pytest.raises(ValueError, match=r"must be|take") as caught:
+        certifier.rederive(VOTE, "l2", threat(certifier).eps, {**one, **change})
+    assert not isinstance(caught.value, RobenchError)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 150
+    assert recount(certifier, x, [{**one, **change}]) == [str(caught.value)]
+
+
+def test_more_draws_than_the_pilot_asked_for_are_refused():
+    certifier = CERTIFIERS[2]
+    _, _, (one,) = rows(certifier, (0.3,))
+    with pytest.raises(ValueError, match=r"first votes take \d+ draws"):
+        certifier.rederive(VOTE, "l2", None, {**one, "n": 2 * one["n"]})
+
+
+def test_rows_without_counts_prove_nothing():
+    for certifier in CERTIFIERS:
+        eps = threat(certifier).eps
+        for detail in ({}, {"reason": "out of reach"}, {"class": 0, "n0": 100, "votes0": 60, "seed": 3}):
+            assert certifier.rederive(VOTE, "l2", eps, detail) == 0
+            assert recount(certifier, VOTE.base.at(0.1), [detail]) == [None]
+        for detail in (None, "counts", [1]):
+            with pytest.raises(ValueError, match="must hold counts"):
+                certifier.rederive(VOTE, "l2", eps, detail)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 60), st.integers(1, 60), st.data())
+def test_fishers_tails_are_hypergeometric(n, draws, data):
+    hits, fresh = data.draw(st.integers(0, n)), data.draw(st.integers(0, draws))
+    law = hypergeom(n + draws, hits + fresh, draws)
+    below, above = law.cdf(fresh), law.sf(fresh - 1)
+    for rate in (2 * min(below, above), 2e-3):
+        assert differ(hits, n, fresh, draws, rate * (1 + 1e-9)) == (2 * min(below, above) <= rate * (1 + 1e-8))
+    assert fewer(hits, n, fresh, draws, above * (1 + 1e-9))
+    assert not fewer(hits, n, fresh, draws, above * (1 - 1e-6))
+
+
+@pytest.mark.parametrize("p", [0.5, 0.9, 0.999])
+def test_exact_false_alarms_of_fixed_draws(p):
+    """Summed over every pair of counts: at most the rate."""
+    n, draws, rate = 60, 80, 0.01
+    k, f = np.arange(n + 1), np.arange(draws + 1)
+    weight = np.outer(binom.pmf(k, n, p), binom.pmf(f, draws, p))
+    alarm = np.array([[differ(int(a), n, int(b), draws, rate) for b in f] for a in k])
+    assert weight[alarm].sum() <= rate
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.02, 0.2])
+def test_false_alarms_of_stopped_draws_are_rare(margin):
+    """An adversary stops at the most surplus ever seen; Fisher's test, made for fixed draws, is misled by it."""
+    rng, rate, trials, n = np.random.default_rng(0), 0.05, 2000, 1000
+    p = float(ndtr(margin / SIGMA))
+    hits = (rng.random((trials, n)) < p).cumsum(axis=1)
+    made = np.arange(1, n + 1)
+    at = ((hits - made * p) / np.sqrt(made)).argmax(axis=1)
+    k, fresh = hits[np.arange(trials), at].tolist(), rng.binomial(5000, p, trials).tolist()
+    alarms = sum(refuted(a, m + 1, f, 5000, rate) for a, m, f in zip(k, at.tolist(), fresh, strict=True))
+    misled = sum(differ(a, m + 1, f, 5000, rate) for a, m, f in zip(k[:500], at.tolist(), fresh, strict=False))
+    assert alarms <= rate * trials
+    assert misled > 2 * rate * 500
+
+
+def test_stopped_draws_of_another_probability_are_seen_from_both_sides():
+    assert refuted(95, 100, 600, 1000, 1e-6)
+    assert refuted(32, 100, 800, 1000, 1e-6)
+    assert not refuted(95, 100, 930, 1000, 1e-6)
+    assert not refuted(100, 100, 1000, 1000, 1e-6)
+    assert refuted(0, 100, 1000, 1000, 1e-6)
+
+
+def test_recorded_radii_follow_the_closed_form():
+    """p = Φ(margin/σ): the bound is that of a binomial count at this probability, whoever derives it."""
+    certifier = Smoothing(n=5000)
+    _, lower, details = rows(certifier, (0.3,) * 200)
+    hits = np.array([one["hits"] for one in details])
+    p = float(ndtr(0.3 / SIGMA))
+    assert abs(hits.mean() - 5000 * p) < 6 * math.sqrt(5000 * p * (1 - p) / 200)
+    expected = Gaussian(SIGMA).radius(lower_bound(hits, 5000, 0.001), "l2", 12)
+    assert lower == expected.tolist()
