@@ -8,10 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from robench.classifier import is_smoothed
 from robench.contracts import Attack, Proposal
 from robench.errors import SpecError
+from robench.streams import Stream
 from robench.testing import ConformanceError, check_attack, check_plugin
 from robench.testing._modifiers import OneStep
+from robench.testing._subjects import linear
+from robench.testing._voters import Voter
 
 
 class Lying(Attack):
@@ -177,3 +181,41 @@ def test_a_composite_is_driven_through_its_stages() -> None:
 def test_a_composite_that_forgets_its_survivors_is_caught() -> None:
     failed = [one.check for one in check_plugin("attacks", Composite(lost=True)) if not one.ok]
     assert failed == ["closeness"]
+
+
+class OnVotes(Attack):
+    """Along the gradient of one draw, on votes alone; `reach` times the budget."""
+
+    randomized = True
+
+    def __init__(self, reach: float = 1.0) -> None:
+        self.reach = reach
+
+    def applies(self, classifier, norm):  # type: ignore[no-untyped-def]
+        return None if is_smoothed(classifier) and norm == "linf" else "votes in linf only"
+
+    def perturb(self, classifier, x, y, threat, stream):  # type: ignore[no-untyped-def]
+        assert not hasattr(classifier, "logits")
+        point = x.clone().requires_grad_()
+        loss = torch.nn.functional.cross_entropy(classifier.sample(point, stream), y, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, point)
+        step = self.reach * threat.eps * gradient.nan_to_num(0).sign()
+        return Proposal((x + step).clamp(threat.domain.lower, threat.domain.upper))
+
+
+def test_attacks_on_votes_are_asked_about_votes() -> None:
+    findings = check_plugin("attacks", OnVotes())
+    assert {finding.outcome for finding in findings if finding.check != "device"} == {"passed"}
+    for reach, check in ((1.5, "budget"), (0.5, "closeness")):
+        (finding,) = [one for one in check_plugin("attacks", OnVotes(reach), only=[check]) if one.check == check]
+        assert finding.outcome == "failed"
+
+
+def test_the_vote_that_they_are_asked_about_is_the_bases_decision() -> None:
+    subject = linear()
+    voter, stream = Voter(subject.classifier), Stream.for_samples(0, "kit", range(len(subject.x)))
+    assert is_smoothed(voter)
+    assert torch.equal(voter.predict(subject.x, stream, 0.001), subject.y)
+    draws = voter.draws(subject.x, stream)
+    votes = torch.cat([draws.count(range(len(subject.x)), [10] * len(subject.x)) for _ in range(2)], 1)
+    assert votes.sum().item() == 20 * len(subject.x)
