@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,7 +16,7 @@ from robench._replay_draws import replay_draws
 from robench._replay_load import Imported, ObjectNeeded, OtherFound, load_recorded_data, load_recorded_subject
 from robench._replay_redraw import Redraw
 from robench._replay_votes import replay_votes
-from robench.classifier import is_random, is_smoothed
+from robench.classifier import SmoothedClassifier, is_random, is_smoothed
 from robench.errors import InputError
 from robench.graph import full_precision
 from robench.loading import Data, Subject, parse_device
@@ -68,7 +68,7 @@ def replay(
     result = Replay(manifest.run)
     result.problems += [Problem("part", None, "", text) for text in run.verify_parts()]
     evidence = run.evidence()
-    described = [*_another_kind(manifest, subject), *_misdescribed(manifest, subject, data, evidence)]
+    described = [*_another_kind(manifest, subject, model is None), *_misdescribed(manifest, subject, data, evidence)]
     result.problems += [Problem("manifest", None, "", text) for text in described]
     smoothed, drawn = is_smoothed(subject.classifier), is_random(subject.classifier)
     if (manifest.classifier.smoothed, manifest.classifier.randomized) != (smoothed, drawn and not smoothed):
@@ -97,16 +97,20 @@ def replay(
     return result
 
 
-def _another_kind(manifest: Manifest, subject: Subject) -> Iterator[str]:
-    """Yield what the manifest says about draws and votes that is not so."""
-    smoothed = is_smoothed(subject.classifier)
+def _another_kind(manifest: Manifest, subject: Subject, own: bool) -> Iterator[str]:
+    """Yield what the manifest says about draws and votes that is not so; `own`: the model is the manifest's."""
+    smoothed, request = is_smoothed(subject.classifier), manifest.request
     drawn = is_random(subject.classifier) and not smoothed
-    for what, recorded, found in (
-        ("votes", manifest.classifier.smoothed, smoothed),
-        ("draws at inference", manifest.classifier.randomized, drawn),
-    ):
+    told: list[tuple[str, Any, Any]] = [
+        ("that the classifier votes", manifest.classifier.smoothed, smoothed),
+        ("that the classifier draws at inference", manifest.classifier.randomized, drawn),
+    ]
+    if smoothed and own:
+        vote = cast(SmoothedClassifier, subject.classifier)
+        told += [("n of a prediction", request.draws, vote.n), ("alpha of a prediction", request.alpha, vote.alpha)]
+    for what, recorded, found in told:
         if recorded != found:
-            yield f"that the classifier {what} is recorded as {recorded}, but is {found}"
+            yield f"{what} is recorded as {recorded}, but is {found}"
 
 
 def _misdescribed(manifest: Manifest, subject: Subject, data: Data, evidence: pa.Table) -> Iterator[str]:

@@ -1,20 +1,19 @@
 """Replay reproduces every verdict, and finds what was edited on disk even where the hashes were edited along."""
 
-import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
 import robench
+from oracles.forging import edit_manifest, rewrite
 from oracles.nets import blobs, trained
 from robench.api import evaluate, replay
 from robench.cli import app
 from robench.errors import InputError
-from robench.evidence import from_parquet, to_parquet
 from robench.graph import from_torch, save
 from robench.runs import Run, find_runs
 
@@ -39,28 +38,8 @@ def original(tmp_path_factory):
 @pytest.fixture
 def copy(original, tmp_path):
     """A copy of the run's folder to spoil."""
-    import shutil
-
     (run,) = find_runs([original / "results"])
     return Path(shutil.copytree(run.location, tmp_path / "results" / "run"))
-
-
-def rewrite(folder, kind, change, hashes=True):
-    """Pass a run's part through `change` (frame to frame), and make the manifest's hash agree."""
-    (part,) = (folder / kind).glob("*.parquet")
-    table = from_parquet(part.read_bytes(), kind, str(part))
-    frame = change(table.to_pandas())
-    data = to_parquet(pa.Table.from_pandas(frame, schema=table.schema, preserve_index=False))
-    part.write_bytes(data)
-    if hashes:
-        edit_manifest(folder, lambda m: m["parts"].update({f"{kind}/{part.name}": hashlib.sha256(data).hexdigest()}))
-
-
-def edit_manifest(folder, change):
-    path = folder / "manifest.json"
-    manifest = json.loads(path.read_text())
-    change(manifest)
-    path.write_text(json.dumps(manifest))
 
 
 def problems(folder, original):
@@ -223,6 +202,20 @@ def test_the_command_says_what_it_found(copy, original):
     bad = CliRunner().invoke(app, ["replay", str(copy), "--files", str(original)])
     assert bad.exit_code == 1
     assert "recorded lower 0.05, now open" in bad.stdout
+
+
+def test_imported_runs_are_left_out_beside_others(copy, original, tmp_path):
+    other = Path(shutil.copytree(copy, tmp_path / "results" / "published"))
+    published = {"origin": "imported", "trust": "imported", "source": "a paper"}
+    edit_manifest(other, lambda m: m.update(run=f"{m['run'][:-6]}abcdef", **published))
+    beside = CliRunner().invoke(app, ["replay", str(tmp_path / "results"), "--files", str(original)])
+    assert beside.exit_code == 0, beside.output
+    assert "no differences" in beside.stdout
+    (line,) = beside.stderr.splitlines()[-1:]
+    assert line.startswith("robench: not replayed: run ") and "was imported from a paper" in line
+    alone = CliRunner().invoke(app, ["replay", str(other), "--files", str(original)])
+    assert alone.exit_code == 2
+    assert "not replayed" not in alone.stderr
 
 
 def test_it_is_public():
