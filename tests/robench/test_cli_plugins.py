@@ -38,7 +38,7 @@ def test_the_list_marks_defaults_and_small_costs():
     defaults = [entry.name for entry in load_plugins().entries("attacks") if entry.default]
     assert defaults
     assert all(any(line.split()[:2] == [name, "[default]"] for line in lines) for name in defaults)
-    assert "  portfolio, then apgd, then square, then hopskipjump" in lines
+    assert "  portfolio, then smoothadv, then apgd, then square, then hopskipjump" in lines
     assert any("[small]" in line for line in lines[lines.index("certifiers") :])
 
 
