@@ -37,7 +37,7 @@ def first_manifest(
     chosen: Sequence[Chosen],
     batch_size: int,
 ) -> Manifest:
-    classifier = plan.classifier
+    classifier, graph = plan.classifier, _voter(plan.classifier).graph
     eps = tuple(epsilon.text for epsilon in plan.epsilons)
     versions = {"robench": robench.__version__, "torch": torch.__version__}
     for part in (part for one in chosen for part in one.parts):
@@ -68,12 +68,12 @@ def first_manifest(
             full=subject.full,
             plugins=plugin_infos(subject.parts),
             fingerprint=classifier.fingerprint,
-            opaque=_voter(classifier).graph is None,
+            opaque=graph is None,
             randomized=is_random(classifier) and not is_smoothed(classifier),
             smoothed=is_smoothed(classifier),
             classes=classifier.classes,
             input_shape=tuple(classifier.input_shape),
-            parameters=None if classifier.graph is None else classifier.graph.parameters,
+            parameters=None if graph is None else graph.parameters,
         ),
         dataset=data.info,
         evaluators=tuple(
