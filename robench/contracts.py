@@ -263,6 +263,9 @@ class Certifier(Protocol):
     * `recount(classifier, x, details, threat, stream) -> list of str | None`: fresh draws about `x` [B, ...], and for
       each sample why its recorded counts cannot be right; None where they can. A true record is called wrong with
       probability at most 1e-6 per sample.
+
+    `replay` then also holds a row's confidence against 1 − `alpha`, where the certifier has such a field, and `class`
+    in its detail, the class that was counted, against the label.
     """
 
     per_eps: ClassVar[bool] = True
