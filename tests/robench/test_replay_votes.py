@@ -21,6 +21,7 @@ from robench import _replay_redraw, _replay_votes, registry
 from robench._replay_redraw import unlike
 from robench._replay_votes import told_votes
 from robench.api import evaluate, replay
+from robench.binomial import lower_bound
 from robench.check import check
 from robench.cli import app
 from robench.errors import InputError
@@ -396,6 +397,34 @@ def test_unlike_names_the_class_and_has_power():
     assert unlike(np.array([540, 450, 10]), np.array([500, 490, 10])) is None
     assert unlike(np.array([640, 350, 10]), np.array([500, 490, 10])) in (0, 1)
     assert unlike(np.array([500, 500, 0]), np.array([495, 465, 40])) == 2
+
+
+def test_certificates_of_smoothing_about_the_vote_that_it_makes(original, tmp_path):
+    """A run about `M | smooth`, which `-c smoothing:sigma=…` on M made: radii, and decisions that stopped early."""
+    certifiers = ["smoothing:n=300,sigma=0.1", "smoothing:mode=decide,n=2000,sigma=0.1"]
+    model, data = f"checkpoint:{original / 'net'}", f"npz:{original / 'data.npz'}"
+    made = evaluate(model, data, eps="0.05", norm="l2", attacks=(), certifiers=certifiers, out=tmp_path / "r")
+    assert made.run.manifest.classifier.smoothed
+    honest = replay(made.run, search=[original], redraw=ALL, seed=1)
+    assert (honest.problems, honest.not_replayed) == ([], {})
+    assert honest.rederived == (made.evidence["lower"] > 0).sum() > 60
+    assert honest.redrawn == honest.rederived + 60
+
+    def all_hits(row):
+        row["detail"].update(hits=300, p_low=float(lower_bound(300, 300, 0.001)))
+        row["lower"] = 0.1 * float(norm.ppf(row["detail"]["p_low"]))
+
+    def few(frame):
+        hits = frame["detail"].map(lambda text: json.loads(text or "{}").get("hits", 300))
+        return (frame["evaluator"] == certifiers[0]) & (frame["lower"] > 0) & (hits < 250)
+
+    folder = Path(made.run.location)
+    rewrite(folder, "evidence", edit(few, all_hits))
+    assert problems(folder, original) == []
+    (found,) = problems(folder, original, redraw=ALL)
+    assert found.text.startswith("recorded 300 of 300 votes for class ")
+    rewrite(folder, "evidence", edit(few, recorded(lower=0.2)))
+    assert "recorded lower 0.2, its counts prove 0.0" in problems(folder, original)[0].text
 
 
 def test_the_command_says_what_was_derived_and_drawn(original, copy):
