@@ -16,6 +16,7 @@ from robench.streams import Stream
 from robench.testing._findings import ALL, Check, Choice, Finding, NotApplicable, Violation, run_checks
 from robench.testing._guard import Traces, watch
 from robench.testing._subjects import Subject, linear, overflowing, relu_net, tie
+from robench.testing._votes import VOTE_CHECKS, VoteCase, certifies_votes
 from robench.threat import NORMS, Domain, Norm, Threat
 
 __all__ = ["certifier_findings"]
@@ -42,9 +43,11 @@ class CertifierCase:
 
     def each(self, *subjects: Subject) -> Iterator[tuple[Subject, Norm, str]]:
         """Yield every (subject, norm) that the certifier takes; NotApplicable where there is none."""
-        applies = getattr(self.certifier, "applies", None)
+        applies, wraps = (getattr(self.certifier, name, None) for name in ("applies", "wraps"))
         seen = False
         for subject in subjects:
+            if wraps is not None and wraps(subject.classifier) is not None:
+                continue  # what it certifies is another function
             for norm in NORMS:
                 if applies is None or applies(subject.classifier, norm) is None:
                     seen = True
@@ -336,5 +339,7 @@ CHECKS: list[Check[CertifierCase]] = [
 
 
 def certifier_findings(certifier: Certifier, choice: Choice = ALL) -> list[Finding]:
-    """Run every check of certifiers."""
+    """Run every check of certifiers, or of certifiers of votes."""
+    if certifies_votes(certifier):
+        return run_checks(VOTE_CHECKS, VoteCase(certifier), choice)
     return run_checks(CHECKS, CertifierCase(certifier), choice)

@@ -114,6 +114,9 @@ def _streams(case: NoiseCase) -> str:
         alone = torch.cat([case.drawn((3, 2), range(i, i + 1), dtype) for i in range(5)])
         if not torch.equal(whole, alone):
             raise Violation("a sample alone has another draw than in a batch")
+    single, double = (case.drawn((3, 2), range(5), dtype) for dtype in (torch.float32, torch.float64))
+    if not torch.allclose(single.double(), double, rtol=1e-4, atol=1e-4 * case.sigma):
+        raise Violation("float32 and float64 are different draws")
     if torch.equal(case.drawn((8,), seed=1), case.drawn((8,), seed=2)):
         raise Violation("different streams, equal draws")
     return "by their streams alone"
@@ -227,7 +230,9 @@ CHECKS: list[Check[NoiseCase]] = [
         "boards compare noises by sigma",
         _spread,
     ),
-    Check("streams", "equal streams give equal draws, in any batch", "a run must be repeatable", _streams),
+    Check(
+        "streams", "equal streams give equal draws, in any batch and precision", "a run must be repeatable", _streams
+    ),
     Check("generators", "equal generators give equal draws", "counts are drawn again by replay", _generators),
     Check(
         "random state",

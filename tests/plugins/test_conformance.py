@@ -56,7 +56,16 @@ SPECS = {
     "wrappers": ["noise", "noise:sigma=0.5", "smooth:sigma=0.25", "smooth:noise=uniform,sigma=0.5"],
     "noises": ["gaussian", "gaussian:2", "uniform", "uniform:0.1"],
     "attack_modifiers": ["eot", "eot:draws=3", "fast", "fast:precision=bf16", "fast:precision=tf32"],
-    "certifiers": ["ibp", "linear", "lipschitz"],
+    "certifiers": [
+        "ibp",
+        "linear",
+        "lipschitz",
+        "smoothing",
+        "smoothing:alpha=0.05,n=2000,sides=2",
+        "smoothing:n=10000,n0=500,tolerance=0.02",
+        "smoothing:mode=decide",
+        "smoothing:alpha=0.05,mode=decide,n=2000",
+    ],
     "bounds": ["transport"],
     "recipes": [
         "standard:epochs=5",

@@ -87,7 +87,8 @@ class Uniform(Noise):
 
     def draw(self, stream: Stream, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """Return one draw [B, *shape] per row of `stream`."""
-        return stream.uniform(shape, -self.half_width, self.half_width, dtype)
+        # As double: float32 has another number of random bits, and would be another draw.
+        return stream.uniform(shape, -self.half_width, self.half_width, torch.float64).to(dtype)
 
     def radius(self, p_low: npt.ArrayLike, norm: Norm, dimension: int) -> Floats:
         """Return 2λ (p_low − 1/2), rounded down."""

@@ -116,6 +116,11 @@ class Batchwise(Normal):
         return super().draw(stream, shape, dtype).roll(1, 0)
 
 
+class Precise(Normal):
+    def draw(self, stream, shape, dtype):
+        return super().draw(stream.child(str(dtype)), shape, dtype)
+
+
 class Rounded(Normal):
     def draw(self, stream, shape, dtype):
         return super().draw(stream, shape, torch.float32)
@@ -140,6 +145,7 @@ LIES = {
     Stuck: "generators",
     Global: "random state",
     Batchwise: "streams",
+    Precise: "streams",
     Rounded: "spread",
     Keyword: "parameters",
 }
