@@ -74,7 +74,6 @@ SPECS = {
         "gaussian:epochs=5",
         "aol:epochs=10",
         "smoothadv:epochs=5,warmup=2",
-        "consistency:epochs=5",
     ],
     "importers": ["cohen"],
 }

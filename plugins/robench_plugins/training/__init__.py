@@ -20,9 +20,4 @@ def robench_register_recipes(register: Register) -> None:
         f"{__name__}.smoothadv:SmoothAdv",
         summary="adversarial training of the vote over Gaussian noise (Salman et al. 2019)",
     )
-    register(
-        "consistency",
-        f"{__name__}.consistency:Consistency",
-        summary="training on Gaussian noise, with predictions that agree across it (Jeong & Shin 2020)",
-    )
     register("aol", f"{__name__}.aol:Aol", summary="1-Lipschitz MLP of almost-orthogonal layers (Prach & Lampert 2022)")
