@@ -244,6 +244,53 @@ def test_nested_specs_are_resolved_by_kind():
         made("e:source=onnx", Transfer)
 
 
+@dataclass(frozen=True)
+class Named:
+    noise: str = param("gaussian", "", spec="noises", apart="sigma")
+
+
+def test_a_named_spec_is_its_canonical_text_without_what_is_given_outside():
+    def resolve(kind, chain):
+        assert kind == "noises"
+        name = str(chain).partition(":")[0]
+        return Written(object(), f"{name}:0.5,b=2", f"{name}:sigma=0.5,a=1,b=2")
+
+    def read(text):
+        return build(Named, parse(text).specs[0], "n", Context(resolve=resolve))
+
+    for text in ("n:noise=other", "n:noise=(other:b=2)"):
+        assert read(text) == (Named(noise="other:b=2"), "n:noise=(other:b=2)", "n:noise=(other:a=1,b=2)")
+    assert build(Named, parse("n").specs[0], "n") == (Named(), "n", "n:noise=gaussian")
+    for text, why in (
+        ("n:noise=(other:0.5)", "must leave out sigma, which is given outside"),
+        ("n:noise=(other:sigma=1)", "must leave out sigma"),
+        ("n:noise=other:b=2", "must stand in parentheses"),
+        ("n:noise=a+b", "unexpected"),
+        ("n:noise=()", "takes one value"),
+        ('n:noise="other"', "without quotes"),
+    ):
+        with pytest.raises(SpecError, match=why):
+            read(text)
+
+
+def test_a_named_spec_must_be_a_text_of_a_known_kind():
+    @dataclass(frozen=True)
+    class Wrong:
+        noise: int = param(1, "", spec="noises")
+
+    @dataclass(frozen=True)
+    class Unknown:
+        noise: str = param("a", "", spec="voices")
+
+    @dataclass(frozen=True)
+    class Odd:
+        noise: str = param("a | ", "", spec="noises")
+
+    for cls, why in ((Wrong, "annotate it str"), (Unknown, "annotate it str"), (Odd, "default")):
+        with pytest.raises(PluginError, match=why):
+            check_factory(cls)
+
+
 # ------------------------------------------------------------------------ files
 
 

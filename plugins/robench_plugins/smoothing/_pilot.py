@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import betaincinv
 
 from robench.binomial import Floats
-from robench_plugins.smoothing._sequence import schedule
+from robench_plugins.smoothing._looks import schedule
 
 __all__ = ["draws_for_radius"]
 

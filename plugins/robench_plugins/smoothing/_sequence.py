@@ -46,10 +46,11 @@ import numpy as np
 import numpy.typing as npt
 
 from robench.binomial import Floats, Integers
+from robench_plugins.smoothing._looks import schedule
 from robench_plugins.smoothing._radii import draws_needed
 from robench_plugins.smoothing._wealth import PRIOR, log_evidence, log_tail, log_wealth
 
-__all__ = ["N_LARGEST", "Decisions", "Draw", "Plan", "Verdict", "decide", "draws_to_decide", "plan", "schedule"]
+__all__ = ["N_LARGEST", "Decisions", "Draw", "Plan", "Verdict", "decide", "draws_to_decide", "plan"]
 
 N_LARGEST = 10**6
 """The largest n_max: up to there the logarithms were held against 40 digits (error below 1e-8)."""
@@ -67,21 +68,6 @@ class Verdict(IntEnum):
     CERTIFIED = 1
     FUTILE = 0
     EXHAUSTED = -1
-
-
-def schedule(n_max: int, first: int = 32, ratio: float = 1.2, batch: int = 32) -> Integers:
-    """Return the looks [L]: `first`, then `ratio` times the last, up to whole batches, and at the end `n_max`.
-
-    Against 1.2, a ratio of 1.1 saved 4 % of the draws for twice as many looks, and doubling cost 19 %.
-    """
-    if not (1 <= first <= n_max and batch >= 1 and ratio >= 1):
-        raise ValueError(
-            f"looks need 1 <= first <= n_max, batch >= 1 and ratio >= 1: {first}, {n_max}, {batch}, {ratio}"
-        )
-    looks = [first]
-    while looks[-1] < n_max:
-        looks.append(min(max(math.ceil(looks[-1] * ratio / batch) * batch, looks[-1] + 1), n_max))
-    return np.array(looks, dtype=np.int64)
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,8 +15,9 @@ from scipy.stats import binom
 
 from oracles.binomial import at_most_by_chance, precise_tail
 from robench.binomial import lower_bound
+from robench_plugins.smoothing._looks import schedule
 from robench_plugins.smoothing._radii import draws_needed, gaussian_threshold
-from robench_plugins.smoothing._sequence import Verdict, decide, plan, schedule
+from robench_plugins.smoothing._sequence import Verdict, decide, plan
 from robench_plugins.smoothing._wealth import PRIOR, log_wealth
 
 thresholds = st.floats(0.5, 0.999)
@@ -302,6 +303,8 @@ def test_judge_wants_every_look():
 
 
 def test_needs_no_torch():
-    modules = ", ".join(f"robench_plugins.smoothing._{name}" for name in ("pilot", "radii", "sequence", "wealth"))
+    modules = ", ".join(
+        f"robench_plugins.smoothing._{name}" for name in ("looks", "pilot", "radii", "sequence", "wealth")
+    )
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
