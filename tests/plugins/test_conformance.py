@@ -166,7 +166,9 @@ def test_built_in_plugins_conform(kind: str, spec: str, files: dict[str, str]) -
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize(("kind", "spec"), [(k, s) for k in ("attacks", "certifiers", "models") for s in SPECS[k]])
+@pytest.mark.parametrize(
+    ("kind", "spec"), [(k, s) for k in ("attacks", "certifiers", "models", "noises") for s in SPECS[k]]
+)
 def test_built_in_plugins_run_on_a_gpu(kind: str, spec: str, files: dict[str, str]) -> None:
     (finding,) = [one for one in check_plugin(kind, spec.format(**files), only=["device"]) if one.check == "device"]
     assert finding.outcome == "passed", str(finding)
