@@ -92,6 +92,8 @@ def _prepared(settings: Settings, data: Data, choice: Choice, norm: Norm, epsilo
     batch_size = settings.batch_size or automatic_batch_size(data.samples)
     settings, notes = _with_card(settings, subject)
     notes += _out_of_reach(plan)
+    if is_smoothed(subject.classifier) and settings.draws != Settings.draws:
+        notes.append(f"--draws is not for votes: {subject.canonical} draws as often as its own parameter n says")
     try:
         manifest = first_manifest(settings, plan, subject, data, chosen, batch_size)
     except ValidationError as error:

@@ -93,6 +93,12 @@ def test_attack_and_certificates_run_by_default(tmp_path):
     assert second["request"]["evaluators"] == ["smoothadv", "smoothing:sigma=0.25"]
 
 
+def test_draws_are_asked_of_the_vote_itself():
+    words = ["eval", "-m", "digits-gaussian | smooth:n=50,sigma=0.25", *DATA, "-c", "smoothing", "--dry-run"]
+    assert "--draws is not for votes" in robench(*words, "--draws", "7").stdout
+    assert "--draws" not in robench(*words).stdout
+
+
 def test_from_python_and_resumed(tmp_path):
     ask = {"dataset": "digits | subset:n=6", "eps": "0.25", "norm": "l2", "attacks": "none", "out": tmp_path}
     votes = ["smoothing:n=500,sigma=0.25", "smoothing:mode=decide,n=2000,sigma=0.25", "smoothing:n=500,sigma=0.5"]
