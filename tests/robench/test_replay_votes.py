@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 import oracles.counting
 from oracles.forging import edit_manifest, rewrite
 from oracles.nets import blobs, trained
-from robench import _replay_redraw, _replay_votes, registry
-from robench._replay_redraw import unlike
+from robench import _replay, _replay_redraw, _replay_votes, registry
+from robench._replay_redraw import Redraw, unlike
 from robench._replay_votes import told_votes
 from robench.api import evaluate, replay
 from robench.binomial import lower_bound
@@ -42,6 +42,12 @@ def counting():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(registry, "load_plugins", lambda: plugins)
         yield
+
+
+@pytest.fixture(autouse=True)
+def same_rows(monkeypatch):
+    """Fresh draws that depend on the seed alone, and not on the name of a run of today."""
+    monkeypatch.setattr(_replay, "Redraw", lambda run, rows, seed: Redraw("run", rows, seed))
 
 
 @pytest.fixture(scope="module")
@@ -125,11 +131,36 @@ def test_a_seed_repeats_a_replay_and_is_fresh_otherwise(original, monkeypatch):
     assert once == again
     assert once != other
     assert fresh[0] != fresh[1]
-    recorded = [
-        json.loads(text)["votes"] for text in run.evidence().to_pandas().query("kind != 'certificate'")["detail"]
-    ]
-    redrawn = [{str(c): n for c, n in enumerate(now) if n} for _, now in itertools.chain(once, other)]
-    assert not any(now in recorded for now in redrawn if len(now) == 3)  # from streams that the run had not
+    assert any(votes != now for votes, now in itertools.chain(once, other))  # from streams that the run had not
+
+
+def test_rows_are_chosen_by_the_seed_alone_and_evenly():
+    rows = [{"sample": i, "evaluator": "e", "norm": "l2", "eps": None} for i in range(20)]
+
+    def chosen(seed, of=rows, many=5, run="r"):
+        return [row["sample"] for row in Redraw(run, many, seed).chosen(of)]
+
+    assert chosen(1) == chosen(1, rows[::-1])
+    assert chosen(1, many=0) == []
+    assert sorted(chosen(1, many=ALL)) == list(range(20))
+    assert sorted(chosen(1)) != sorted(chosen(1, run="s"))
+    times = np.bincount([one for seed in range(400) for one in chosen(seed)], minlength=20)
+    assert (abs(times - 100) < 5 * (400 * 0.25 * 0.75) ** 0.5).all()
+
+
+def test_the_certificates_drawn_anew_are_random_ones(original, monkeypatch):
+    (run,) = find_runs([original / "results"])
+    asked = []
+
+    def recount(self, classifier, x, details, threat, stream):
+        asked.append(x.sum().item())
+        return [None] * len(x)
+
+    monkeypatch.setattr(oracles.counting.Counts, "recount", recount)
+    for seed in (1, 2, 1):
+        replay(run, search=[original], redraw=1, seed=seed)
+    by_seed = [asked[i : i + 2] for i in (0, 2, 4)]
+    assert by_seed[0] == by_seed[2] != by_seed[1]
 
 
 def edit(where, change):
@@ -210,6 +241,7 @@ def certified(frame):
         (correct, recorded(prediction=-1), "recorded prediction -1"),
         (correct, both(told(alpha=0.01), recorded(confidence=0.99)), "spends alpha = 0.01, and 0.001 were"),
         (falsified, both(told(alpha=0.001), recorded(confidence=0.999)), "spends alpha = 0.001, and 0.0005 were"),
+        (falsified, told(alpha=1e-300), "its votes do not tell that another class than the label wins"),
         (falsified, swapped, "were for other classes than now"),
         (falsified, recorded(upper=0.01), "the evidence says 0.01"),
         (falsified, told(votes={"none": N}), "were for other classes than now"),
