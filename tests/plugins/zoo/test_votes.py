@@ -37,7 +37,8 @@ def test_contradictions_are_explained_by_chance(tmp_path):
     runs = evaluated(tmp_path, NETS, Smoothing(n=1000, alpha=ALPHA))
     found = [contradictions_by_chance(subject.radii("l2")) for subject in subjects(runs)]
     assert len(found) == len(NETS)
-    assert all(2 * ALPHA < one.alpha <= 3 * ALPHA + 1e-9 and one.n == 30 for one in found)  # certificate, prediction and attempts
+    # A certificate, a prediction and the attempts together.
+    assert all(2 * ALPHA < one.alpha <= 3 * ALPHA + 1e-9 and one.n == 30 for one in found)
     assert sum(one.observed for one in found) <= sum(one.expected for one in found)
     checked = check(runs)
     assert checked.findings == ()
