@@ -12,7 +12,7 @@ from robench import Passes, Proposal, param
 from robench.classifier import RandomizedClassifier, is_smoothed
 from robench.numerics import per_sample
 from robench.streams import Stream
-from robench_plugins.attacks import gradients
+from robench_plugins.attacks.gradients import applies, ascent
 from robench_plugins.attacks.losses import Loss
 from robench_plugins.attacks.regions import Region
 from robench_plugins.attacks.steps import Schedule, move, step_sizes
@@ -57,7 +57,7 @@ class SmoothAdv:
         if not is_smoothed(classifier):
             return "smoothadv attacks votes over noise, and this classifier is none: use another attack"
         seen, device = cast("RandomizedClassifier", classifier), classifier.device
-        return gradients.applies(SoftVote(seen, Stream.for_samples(0, "smoothadv", [0], device), 1))
+        return applies(SoftVote(seen, Stream.for_samples(0, "smoothadv", [0], device), 1))
 
     def perturb(self, classifier: Classifier, x: Tensor, y: Tensor, threat: Threat, stream: Stream) -> Proposal:
         """Propose points for `x` [B, ...] with labels `y` [B]; the detail says which run each is from."""
@@ -97,7 +97,7 @@ class SmoothAdv:
         point = region.start(stream.child("start")) if random_start else region.x
         first = 2 / self.steps if self.step is None and self.schedule == "fixed" else self.step
         for step, size in enumerate(step_sizes(self.schedule, self.steps, first)):
-            now = gradients.ascent(vote, point, y, self.loss)
+            now = ascent(vote, point, y, self.loss)
             way = now.direction
             if bool(now.flat.any()):
                 # Nowhere to go by the gradient: anywhere, and from x where logits are not finite.
