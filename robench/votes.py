@@ -12,7 +12,22 @@ from robench.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["winner"]
+    from robench.classifier import SmoothedClassifier
+    from robench.streams import Stream
+
+__all__ = ["predict", "winner"]
+
+
+def predict(vote: SmoothedClassifier, x: Tensor, stream: Stream, alpha: float) -> Tensor:
+    """Return the class [B] of the vote at `x` [B, ...], int64, or −1 where `vote.n` draws do not tell.
+
+    PREDICT of Cohen et al. 2019: a class that is not the most likely one is returned with probability at most `alpha`
+    per sample. −1 as well where ties and logits that are not finite, together, are too many to tell.
+
+    Raises:
+        InputError: another shape or dtype than the classifier's, or an α outside (0, 1).
+    """
+    return winner(vote.draws(x, stream).count(range(len(x)), [vote.n] * len(x)), alpha)
 
 
 def winner(votes: Tensor, alpha: float) -> Tensor:

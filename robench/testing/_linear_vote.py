@@ -17,7 +17,6 @@ from robench.contracts import Noise
 from robench.graph import Graph
 from robench.streams import Stream
 from robench.threat import Norm
-from robench.votes import winner
 
 __all__ = ["SIGMA", "LinearVote", "exact_radius"]
 
@@ -63,8 +62,30 @@ class Gaussian(Noise):
         return min(float(ndtr(wide / self.sigma)) * (1 + _MARGIN), 1.0)
 
 
+class Linear:
+    """Class 1 where w·x > 0 and class 0 where it is below, for the mean w of all coordinates."""
+
+    classes = 2
+    dtype = torch.float64
+    graph: Graph | None = None
+    fingerprint = "d" * 64
+
+    def __init__(self, size: int, device: torch.device) -> None:
+        """Take inputs of `size` numbers."""
+        self.input_shape, self.device = (size,), device
+
+    def margin(self, x: Tensor) -> Tensor:
+        """Return the signed l2 distance [B] from the boundary."""
+        return x.sum(1) / math.sqrt(self.input_shape[0])
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Return the logits [B, 2]."""
+        margin = self.margin(x)
+        return torch.stack([-margin, margin], 1)
+
+
 class LinearVote:
-    """Class 1 where w·x > 0 and class 0 where it is below, for the mean w of all coordinates, behind Gaussian noise.
+    """The vote of `Linear` behind Gaussian noise.
 
     By symmetry the vote has the same boundary, and class 1 wins Φ(m/σ) of the draws at distance m in front of it. Votes
     are binomial counts with this probability; only `sample` passes anything through a network.
@@ -80,6 +101,7 @@ class LinearVote:
         """Take inputs of `size` numbers."""
         self.input_shape = (size,)
         self.device = device or torch.device("cpu")
+        self.base = Linear(size, self.device)
         self.noise = Gaussian()
 
     def at(self, margins: Sequence[float]) -> Tensor:
@@ -90,20 +112,15 @@ class LinearVote:
 
     def margin(self, x: Tensor) -> Tensor:
         """Return the signed l2 distance [B] from the boundary."""
-        return x.sum(1) / math.sqrt(self.input_shape[0])
+        return self.base.margin(x)
 
     def sample(self, x: Tensor, stream: Stream) -> Tensor:
         """Return the logits [B, 2] of one draw."""
-        margin = self.margin(x + self.noise.draw(stream, self.input_shape, self.dtype))
-        return torch.stack([-margin, margin], 1)
+        return self.base.logits(x + self.noise.draw(stream, self.input_shape, self.dtype))
 
     def draws(self, x: Tensor, stream: Stream) -> _Draws:
         """Return the draws around `x`."""
         return _Draws(ndtr(self.margin(x).cpu().numpy() / SIGMA), stream, self.device)
-
-    def predict(self, x: Tensor, stream: Stream, alpha: float) -> Tensor:
-        """Return the class of the vote, or −1."""
-        return winner(self.draws(x, stream).count(range(len(x)), [self.n] * len(x)), alpha)
 
 
 class _Draws:
@@ -111,9 +128,8 @@ class _Draws:
 
     def __init__(self, p: npt.NDArray[np.float64], stream: Stream, device: torch.device) -> None:
         words = stream.child("votes").integers((2,), 2**31).tolist()
-        self.seeds = [low | high << 31 for low, high in words]
         self._p, self._device = p, device
-        self._generators = [np.random.default_rng(seed) for seed in self.seeds]
+        self._generators = [np.random.default_rng(seed) for seed in (low | high << 31 for low, high in words)]
 
     def count(self, samples: Sequence[int], draws: Sequence[int]) -> Tensor:
         """Return the votes [A, 3] of fresh draws."""

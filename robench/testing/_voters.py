@@ -16,7 +16,6 @@ from torch import Tensor
 from robench.streams import Stream
 from robench.testing._subjects import Network
 from robench.threat import Norm
-from robench.votes import winner
 
 __all__ = ["Voter"]
 
@@ -62,10 +61,6 @@ class Voter:
         """Return the draws around `x` [B, ...]."""
         return _Draws(self, x, stream.child("votes"))
 
-    def predict(self, x: Tensor, stream: Stream, alpha: float) -> Tensor:
-        """Return the class [B] of the vote, or −1 where it does not tell."""
-        return winner(self.draws(x, stream).count(range(len(x)), [self.n] * len(x)), alpha)
-
 
 class _Draws:
     """Votes, one sample at a time."""
@@ -73,7 +68,6 @@ class _Draws:
     def __init__(self, voter: Voter, x: Tensor, stream: Stream) -> None:
         self._voter, self._x, self._stream = voter, x, stream
         self._made = [0] * len(x)
-        self.seeds = stream.child("seed").integers((), 2**31).tolist()
 
     @torch.no_grad()
     def count(self, samples: Sequence[int], draws: Sequence[int]) -> Tensor:

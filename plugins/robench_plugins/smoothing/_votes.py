@@ -82,8 +82,8 @@ class Draws:
         self._x = laid.reshape(len(x), self._size)
         # A generator of the CPU takes 32 bits of its seed, one of CUDA all of them.
         words = stream.child("votes").integers((2,), 2**31).tolist()
-        self.seeds: list[int] = [low | high << 31 for low, high in words]
-        self._generators = [torch.Generator(base.device).manual_seed(seed) for seed in self.seeds]
+        seeds = [low | high << 31 for low, high in words]
+        self._generators = [torch.Generator(base.device).manual_seed(seed) for seed in seeds]
         self._block: Tensor | None = None
         self._ballots: Tensor | None = None
 

@@ -123,9 +123,9 @@ class Smoothing:
         """Certify `x` [B, ...] with labels `y` [B].
 
         The detail holds the class chosen and its votes among the n0 draws, the draws and hits of the certificate, the
-        looks at them, the seed of the noise, and the bound `p_low` (on two sides with the most votes of another class,
-        `second`, and the bound `p_up`) or the threshold `p0` of ε with the verdict. Where ε is out of reach it holds
-        the reason, and nothing is drawn.
+        looks at them, and the bound `p_low` (on two sides with the most votes of another class, `second`, and the bound
+        `p_up`) or the threshold `p0` of ε with the verdict. Where ε is out of reach it holds the reason, and nothing is
+        drawn.
 
         Raises:
             InputError: a classifier or norm that it does not apply to.
@@ -147,8 +147,8 @@ class Smoothing:
         chosen: Integers = first.argmax(axis=1)
         votes0: Integers = first.max(axis=1)
         detail: list[dict[str, Any]] = [
-            {"class": place if place < vote.classes else -1, "n0": self.n0, "votes0": hits, "seed": seed}
-            for place, hits, seed in zip(chosen.tolist(), votes0.tolist(), draws.seeds, strict=True)
+            {"class": place if place < vote.classes else -1, "n0": self.n0, "votes0": hits}
+            for place, hits in zip(chosen.tolist(), votes0.tolist(), strict=True)
         ]
         rows = np.array([i for i in range(count) if chosen[i] == labels[i]], dtype=np.int64)
         made = (

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, cast
 
 from torch import Tensor
 
-from robench import binomial, param, wrapped_fingerprint
+from robench import binomial, param, votes, wrapped_fingerprint
 from robench.classifier import Classifier, is_random
 from robench.errors import InputError
 from robench.registry import load_plugins
 from robench.spec import parse
 from robench.streams import Stream
-from robench.votes import winner
 from robench_plugins.smoothing._votes import Draws
 
 if TYPE_CHECKING:
@@ -55,15 +54,8 @@ class SmoothedClassifier:
         return Draws(self.base, self.noise, x, stream, rows)
 
     def predict(self, x: Tensor, stream: Stream, alpha: float) -> Tensor:
-        """Return the class [B] of the vote at `x` [B, ...], int64, or −1 where `n` draws do not tell (PREDICT).
-
-        A class that is not the most likely one is returned with probability at most `alpha` per sample. −1 as well
-        where ties and logits that are not finite, together, are too many to tell.
-
-        Raises:
-            InputError: another shape or dtype than the classifier's, or an α outside (0, 1).
-        """
-        return winner(self.draws(x, stream).count(range(len(x)), [self.n] * len(x)), alpha)
+        """Return the class [B] of the vote at `x` [B, ...], or −1 where `n` draws do not tell (`votes.predict`)."""
+        return votes.predict(self, x, stream, alpha)
 
     def __repr__(self) -> str:
         """Noise and identity."""

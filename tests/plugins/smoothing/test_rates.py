@@ -37,7 +37,7 @@ class Vote:
     noise: object = field(default_factory=lambda: Gaussian(SIGMA))
     seed: int = 0
 
-    graph = None
+    graph = base = None
     input_shape = (1,)
     dtype, device, fingerprint, n, alpha = torch.float64, torch.device("cpu"), "0" * 64, 1000, 0.001
 
@@ -48,16 +48,13 @@ class Vote:
     def sample(self, x, stream):
         raise NotImplementedError
 
-    def predict(self, x, stream, alpha):
-        raise NotImplementedError
-
     def draws(self, x, stream):
-        return Counts(self.shares, len(x), np.random.default_rng(self.seed))
+        return Counts(self.shares, np.random.default_rng(self.seed))
 
 
 class Counts:
-    def __init__(self, shares, size, rng):
-        self.shares, self.rng, self.seeds = shares, rng, [0] * size
+    def __init__(self, shares, rng):
+        self.shares, self.rng = shares, rng
 
     def count(self, samples, draws):
         return torch.from_numpy(self.rng.multinomial(np.asarray(draws, dtype=np.int64), self.shares)).long()

@@ -65,7 +65,7 @@ def test_honest_counts_prove_the_same_again_and_may_be_right(certifier):
 def test_the_recorded_bounds_are_not_believed(certifier):
     _, lower, details = rows(certifier)
     for one, proven in zip(details, lower, strict=True):
-        lie = {**one, "p_low": 1.0, "p_up": 0.0, "p0": 0.0, "verdict": "certified", "seed": -3}
+        lie = {**one, "p_low": 1.0, "p_up": 0.0, "p0": 0.0, "verdict": "certified"}
         assert certifier.rederive(VOTE, "l2", threat(certifier).eps, lie) == proven
 
 
@@ -156,7 +156,7 @@ def test_more_draws_than_the_pilot_asked_for_are_refused():
 def test_rows_without_counts_prove_nothing():
     for certifier in CERTIFIERS:
         eps = threat(certifier).eps
-        for detail in ({}, {"reason": "out of reach"}, {"class": 0, "n0": 100, "votes0": 60, "seed": 3}):
+        for detail in ({}, {"reason": "out of reach"}, {"class": 0, "n0": 100, "votes0": 60}):
             assert certifier.rederive(VOTE, "l2", eps, detail) == 0
             assert recount(certifier, VOTE.base.at(0.1), [detail]) == [None]
         for detail in (None, "counts", [1]):

@@ -10,8 +10,9 @@ from scipy.stats import norm
 
 from oracles.binomial import at_most_by_chance
 from oracles.voters import half
-from robench import Certificates, Domain, InputError, Proposal, Samples, Stream
+from robench import Certificates, Domain, InputError, Proposal, Samples, SmoothedClassifier, Stream
 from robench.api import evaluate
+from robench.classifier import Counted
 from robench.runner import Evaluator, Plan, evaluate_chunk
 from robench.threat import Epsilon
 from robench_plugins.smoothing.smooth import Smooth
@@ -48,7 +49,7 @@ class Coins:
     """A vote whose draws are coins: class 0 with probability `p`, else class 1; nothing is passed through a network."""
 
     input_shape, classes, dtype, device = (1,), 2, torch.float64, torch.device("cpu")
-    fingerprint, graph, noise = "c" * 64, None, None
+    fingerprint, graph, noise, base = "c" * 64, None, None, half()
 
     def __init__(self, p, n, alpha):
         self.p, self.n, self.alpha = p, n, alpha
@@ -56,15 +57,12 @@ class Coins:
     def sample(self, x, stream):
         return torch.cat([x * 0 + 1, x * 0], 1)
 
-    def predict(self, x, stream, alpha):
-        raise NotImplementedError
-
     def draws(self, x, stream):
-        class Thrown:
-            seeds = stream.integers((), 2**31).tolist()
+        seeds = stream.integers((), 2**31).tolist()
 
+        class Thrown:
             def count(this, samples, draws):
-                made = np.random.default_rng(this.seeds[0]).binomial(draws, self.p)
+                made = np.random.default_rng(seeds[0]).binomial(draws, self.p)
                 votes = np.stack([made, np.array(draws) - made, np.zeros(len(made), int)], 1)
                 return torch.from_numpy(votes.astype(np.int64))
 
@@ -87,6 +85,18 @@ def rows(result, kind):
 
 def vote(n=1000, alpha=0.001):
     return Smooth(sigma=SIGMA, n=n, alpha=alpha).wrap(half())
+
+
+def test_what_plugins_are_handed_is_a_vote_that_counts():
+    counted = Counted(vote(n=10))
+    assert isinstance(counted, SmoothedClassifier)
+    assert not isinstance(Counted(half()), SmoothedClassifier)
+    assert (counted.n, counted.alpha, counted.noise) == (10, 0.001, vote().noise)
+    x = half().at(1.0, -1.0)
+    counted.draws(x, Stream.for_samples(0, "a", [0, 1])).count([1, 0], [3, 4])
+    assert counted.take() == (7, 0)
+    counted.base.logits(x)
+    assert counted.take() == (2, 0)
 
 
 def test_clean_samples_are_correct_incorrect_or_left_alone():

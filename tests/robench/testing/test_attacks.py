@@ -16,6 +16,7 @@ from robench.testing import ConformanceError, check_attack, check_plugin
 from robench.testing._modifiers import OneStep
 from robench.testing._subjects import linear
 from robench.testing._voters import Voter
+from robench.votes import predict
 
 
 class Lying(Attack):
@@ -215,7 +216,7 @@ def test_the_vote_that_they_are_asked_about_is_the_bases_decision() -> None:
     subject = linear()
     voter, stream = Voter(subject.classifier), Stream.for_samples(0, "kit", range(len(subject.x)))
     assert is_smoothed(voter)
-    assert torch.equal(voter.predict(subject.x, stream, 0.001), subject.y)
+    assert torch.equal(predict(voter, subject.x, stream, 0.001), subject.y)
     draws = voter.draws(subject.x, stream)
     votes = torch.cat([draws.count(range(len(subject.x)), [10] * len(subject.x)) for _ in range(2)], 1)
     assert votes.sum().item() == 20 * len(subject.x)
