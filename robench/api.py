@@ -31,21 +31,24 @@ class Evaluation:
     """What was evaluated; printed, it shows what `robench eval` does.
 
     Attributes:
-        run: manifest, evidence and witnesses on disk.
+        runs: manifest, evidence and witnesses on disk, of the model first, if anything ran about it, then of each
+            function that a certifier made of it (`smoothing:sigma=0.25`).
         summary: the document of `robench eval --json`.
-        others: the runs about functions that certifiers made of the model (`smoothing:sigma=0.25`).
     """
 
-    run: Run
+    runs: tuple[Run, ...]
     summary: dict[str, Any]
-    others: tuple[Run, ...] = ()
     _ceilings: Ceilings = field(default_factory=Ceilings, compare=False, kw_only=True)
 
     def __str__(self) -> str:
         """Return the figures in a few lines."""
-        runs = [self.run, *self.others]
-        lines = [*result_lines(results(runs, self._ceilings)), *draws_lines(random_results(runs))]
-        return "\n".join([*lines, *(f"evidence: {run.location}" for run in runs)])
+        lines = [*result_lines(results(self.runs, self._ceilings)), *draws_lines(random_results(self.runs))]
+        return "\n".join([*lines, *(f"evidence: {run.location}" for run in self.runs)])
+
+    @property
+    def run(self) -> Run:
+        """The first run: the only one unless a certifier made functions of the model."""
+        return self.runs[0]
 
     def __repr__(self) -> str:
         """Return which run it is."""
@@ -54,7 +57,7 @@ class Evaluation:
     @property
     def evidence(self) -> pd.DataFrame:
         """One row per (sample, evaluator, norm, ε)."""
-        return load([Path(run.location) for run in (self.run, *self.others)])
+        return load([Path(run.location) for run in self.runs])
 
 
 def evaluate(
@@ -126,13 +129,15 @@ def evaluate(
     )
     root = LocalStorage(out)  # a plugin may change the working folder
     warn = warn or (lambda line: None)
+    everything = prepare(settings)
+    unidentified = [name for prepared in everything for name in prepared.unidentified]
+    if resume and unidentified:
+        raise InputError(
+            f"no run can be resumed with {unidentified[0]}: its parameters cannot be told; make it a frozen dataclass "
+            "with plain fields, or name it by a spec"
+        )
     runs = []
-    for prepared in prepare(settings):
-        if resume and prepared.unidentified:
-            raise InputError(
-                f"no run can be resumed with {prepared.unidentified[0]}: its parameters cannot be told; make it a "
-                "frozen dataclass with plain fields, or name it by a spec"
-            )
+    for prepared in everything:
         run = Run.find_resumable(out, prepared.manifest.request) if resume else None
         if run is None or not run.manifest.complete:
             with run or Run.create(out, prepared.manifest) as run:
@@ -141,7 +146,7 @@ def evaluate(
                 execute(prepared, run, progress or (lambda done, total, counts: None), warn)
         runs.append(run)
     ceilings = Ceilings(find_bounds(root, warn))
-    return Evaluation(runs[0], summarise(runs, ceilings), tuple(runs[1:]), _ceilings=ceilings)
+    return Evaluation(tuple(runs), summarise(runs, ceilings), _ceilings=ceilings)
 
 
 def _side(given: Any) -> Any:

@@ -33,6 +33,7 @@ __all__ = [
     "is_random",
     "is_smoothed",
     "margins",
+    "merely_draws",
     "outputs_of",
     "wrapped_fingerprint",
 ]
@@ -92,10 +93,6 @@ class RandomizedClassifier(_Described, Protocol):
 class Draws(Protocol):
     """Draws around the samples of one batch; each call goes on where the last ended."""
 
-    @property
-    def seeds(self) -> Sequence[int]:
-        """The seed of each sample's noise."""
-
     def count(self, samples: Sequence[int], draws: Sequence[int]) -> Tensor:
         """Return the votes of fresh draws, int64 [A, classes + 1], on the classifier's device.
 
@@ -108,9 +105,13 @@ class Draws(Protocol):
 class SmoothedClassifier(RandomizedClassifier, Protocol):
     """A vote: the class that most draws give, of infinitely many. r* is about that class.
 
-    Nobody can evaluate it, only test what it gives: `n` and `alpha` are those of such a test, and no part of the
-    function or its fingerprint.
+    Nobody can evaluate it, only test what it gives (`robench.votes`): `n` and `alpha` are those of such a test, and no
+    part of the function or its fingerprint.
     """
+
+    @property
+    def base(self) -> Classifier:
+        """What is drawn: the classifier that votes."""
 
     @property
     def noise(self) -> Noise:
@@ -127,9 +128,6 @@ class SmoothedClassifier(RandomizedClassifier, Protocol):
     def draws(self, x: Tensor, stream: Stream) -> Draws:
         """Return the draws around `x` [B, ...], to count votes in bulk; `stream` is not advanced."""
 
-    def predict(self, x: Tensor, stream: Stream, alpha: float) -> Tensor:
-        """Return the class [B] of the vote at `x` [B, ...], int64, or −1 where `n` draws do not tell."""
-
 
 def deterministic(classifier: object, name: str) -> Classifier:
     """Return `classifier` if it maps inputs to logits; raises InputError for one that draws at inference."""
@@ -145,13 +143,15 @@ def evaluable(classifier: object, name: str) -> Classifier | RandomizedClassifie
         return cast(Classifier, classifier)
     if not hasattr(classifier, "sample"):
         raise PluginError(name, f"{type(classifier).__name__} has neither logits nor sample")
-    if hasattr(classifier, "predict") and not hasattr(classifier, "draws"):
-        raise PluginError(name, f"{type(classifier).__name__} has predict, but no draws to count votes in")
+    told = [one for one in ("draws", "base", "noise", "n", "alpha", "predict") if hasattr(classifier, one)]
+    missing = [one for one in ("draws", "base", "noise", "n", "alpha") if one not in told]
+    if {"draws", "predict"} & set(told) and missing:
+        raise PluginError(name, f"{type(classifier).__name__} votes over its draws, but has no {', '.join(missing)}")
     return cast(RandomizedClassifier, classifier)
 
 
 def is_random(classifier: object) -> bool:
-    """Whether a classifier draws at inference: it has `sample` and no `logits`."""
+    """Whether a classifier draws at inference: it has `sample` and no `logits`. One that votes does, too."""
     return classifier.random if isinstance(classifier, Counted) else not hasattr(classifier, "logits")
 
 
@@ -162,6 +162,11 @@ def is_smoothed(classifier: object) -> bool:
         if isinstance(classifier, Counted)
         else is_random(classifier) and hasattr(classifier, "draws")
     )
+
+
+def merely_draws(classifier: object) -> bool:
+    """Whether a classifier draws at inference without a vote: r* is not defined for it."""
+    return is_random(classifier) and not is_smoothed(classifier)
 
 
 def margins(logits: Tensor, y: Tensor) -> Tensor:
@@ -215,6 +220,11 @@ class Counted:
         self.graph: Graph | None = classifier.graph
         self.random = is_random(classifier)
         self.smoothed = is_smoothed(classifier)
+        if self.smoothed:
+            self.n: int = classifier.n
+            self.alpha: float = classifier.alpha
+            self.noise: Noise = classifier.noise
+            self.base = Counted(classifier.base, self._tally)
         self.outputs: Outputs = outputs_of(classifier)
 
     def logits(self, x: Tensor) -> Tensor:
@@ -225,14 +235,9 @@ class Counted:
         """Return the logits of one draw of a randomized classifier, counted likewise."""
         return self._counted(self._inner.sample(x if self._known else x.clone(), stream), len(x))
 
-    @property
-    def noise(self) -> Noise:
-        """The noise of a smoothed classifier."""
-        return cast("Noise", self._inner.noise)
-
     def draws(self, x: Tensor, stream: Stream) -> Draws:
         """Return the draws of a smoothed classifier, counted likewise."""
-        return _CountedDraws(self._inner.draws(x.clone(), stream), self._tally, len(x), self.classes)
+        return _CountedDraws(self._inner.draws(x.clone(), stream), self._tally, self.classes)
 
     def _counted(self, out: Any, count: int) -> Tensor:
         if not isinstance(out, Tensor) or out.shape != (count, self.classes) or not out.is_floating_point():
@@ -262,9 +267,8 @@ class Counted:
 class _CountedDraws:
     """Draws that count their passes."""
 
-    def __init__(self, inner: Draws, tally: Tally, size: int, classes: int) -> None:
-        self._inner, self._tally, self._size, self._classes = inner, tally, size, classes
-        self.seeds: list[int] = [int(seed) for seed in inner.seeds]
+    def __init__(self, inner: Draws, tally: Tally, classes: int) -> None:
+        self._inner, self._tally, self._classes = inner, tally, classes
 
     def count(self, samples: Sequence[int], draws: Sequence[int]) -> Tensor:
         votes: Any = self._inner.count(samples, draws)

@@ -211,7 +211,7 @@ def _select(
 
 
 def load_subject(resolved: Resolved, device: torch.device, precision: str) -> Subject:
-    """Load a model chain on `device`; raises InputError for a smoothed classifier."""
+    """Load a model chain on `device`. Raises PluginError for what is no classifier."""
     with _contained(f"model {resolved.canonical}"):
         classifier = cast(Model, resolved.value).load(device, PRECISIONS[precision])
     return Subject(evaluable(classifier, resolved.canonical), resolved.canonical, resolved.full, resolved.parts)

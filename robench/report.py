@@ -76,8 +76,8 @@ def health(result: Result) -> str:
     found = result.health
     if found is None:
         return ""
-    looked = found.grade != "unprobed" or not found.unbroken or found.probed or result.subject.smoothed
-    missing = not looked and _has_gradients(result)
+    missing = found.grade == "unprobed" and found.unbroken and not found.probed and _has_gradients(result)
+    missing = missing and not result.subject.smoothed  # `probe` asks for one function
     return f"health {found.grade}" + (" (add -a probe)" if missing else "")
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from robench.check._findings import Finding
-from robench.metrics import Subject, certified_at, contradictions_by_chance, expected_failures, falsified_at
+from robench.metrics import Subject, certified_at, contradictions_by_chance, falsified_at, most_by_chance
 from robench.threat import NORMS, Norm
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def _predictions(subject: Subject) -> tuple[list[Finding], list[str]]:
     spread = clean.groupby("sample")["prediction"].agg(["min", "max"])
     apart = spread.index[spread["min"] != spread["max"]].to_numpy()
     spent = (1.0 - clean["confidence"]).groupby(clean["sample"]).sum()
-    expected = expected_failures(len(spent), min(1.0, float(spent.max()))) if len(spent) else 0
+    expected = most_by_chance(len(spent), min(1.0, float(spent.max()))) if len(spent) else 0
     if not len(apart):
         return [], []
     samples = ", ".join(map(str, apart[:20])) + (", …" if len(apart) > 20 else "")

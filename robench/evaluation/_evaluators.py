@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
-from robench.classifier import Counted, deterministic, is_random, is_smoothed
+from robench.classifier import Counted, deterministic, is_random, is_smoothed, merely_draws
 from robench.contracts import Attack, AttackModifier, Certifier, Wrapper
 from robench.errors import InputError
 from robench.evaluation._settings import Settings
@@ -51,16 +51,18 @@ def choose(plugins: Plugins, settings: Settings, subject: Subject, norm: Norm) -
         groups.setdefault(_wrapper(one.evaluator, subject), []).append(one)
     about = {spec: _wrapped(plugins, subject, spec) if spec else subject for spec in groups}
     attacks = {spec: _attacks(plugins, settings, one, norm) for spec, one in about.items()}
+    why = {
+        spec: [_inapplicable(one.evaluator, about[spec], norm) for one in found] for spec, (found, _) in attacks.items()
+    }
     choices = []
     for spec, mine in groups.items():
         asked, left_out = attacks[spec]
         if len(groups) > 1 and settings.attacks is not None:
-            elsewhere = [_applies_somewhere(i, attacks, about, norm) for i in range(len(asked))]
-            reasons = {one.evaluator.spec: why for one in asked if (why := _reason(one, about[spec], norm))}
-            asked = [
-                one for one, used in zip(asked, elsewhere, strict=True) if not (used and one.evaluator.spec in reasons)
-            ]
-            left_out = {**left_out, **reasons}
+            # What applies to none of the functions stays, and is complained about.
+            somewhere = [None in reasons for reasons in zip(*why.values(), strict=True)]
+            rows = list(zip(asked, why[spec], somewhere, strict=True))
+            asked = [one for one, reason, used in rows if reason is None or not used]
+            left_out = {**left_out, **{one.evaluator.spec: reason for one, reason, used in rows if reason and used}}
         chosen = [*asked, *mine]
         if chosen or len(groups) == 1:
             _check(plugins, about[spec], chosen, norm)
@@ -68,17 +70,10 @@ def choose(plugins: Plugins, settings: Settings, subject: Subject, norm: Norm) -
     return choices
 
 
-def _applies_somewhere(
-    position: int, attacks: Mapping[str, tuple[list[Chosen], dict[str, str]]], about: Mapping[str, Subject], norm: Norm
-) -> bool:
-    """Whether the attack that was asked for at `position` applies to one of the functions."""
-    return any(_reason(found[position], about[spec], norm) is None for spec, (found, _) in attacks.items())
-
-
 def _check(plugins: Plugins, subject: Subject, chosen: Sequence[Chosen], norm: Norm) -> None:
     """Raise InputError unless these evaluators can make a run about `subject`."""
     if not chosen:
-        if is_random(subject.classifier) and not is_smoothed(subject.classifier):
+        if merely_draws(subject.classifier):
             raise InputError("there is nothing to run, as no certifier applies: leave out -a none")
         raise InputError("both sides are switched off: leave out one of -a none and -c none")
     names = [one.evaluator.spec for one in chosen]
@@ -86,7 +81,7 @@ def _check(plugins: Plugins, subject: Subject, chosen: Sequence[Chosen], norm: N
         twice = next(name for name in names if names.count(name) > 1)
         raise InputError(f"{twice!r} is asked for twice: each evaluator runs once")
     for one in chosen:
-        why = _reason(one, subject, norm)
+        why = _inapplicable(one.evaluator, subject, norm)
         if why:
             opaque = one.evaluator.side == "attack" and subject.classifier.graph is None
             others = _others(plugins, subject, norm) if opaque else ""
@@ -218,15 +213,11 @@ def _certifiers(
     return chosen, skipped
 
 
-def _reason(one: Chosen, subject: Subject, norm: Norm) -> str | None:
-    return _inapplicable(one.evaluator, subject, norm)
-
-
 def _inapplicable(evaluator: Evaluator, subject: Subject, norm: Norm) -> str | None:
     if is_smoothed(subject.classifier):
         if hasattr(evaluator.value, "stages"):
             return "it votes, and a test of votes spends its share of α: stages cannot be counted beforehand"
-    elif is_random(subject.classifier) and evaluator.side == "certificate":
+    elif merely_draws(subject.classifier) and evaluator.side == "certificate":
         return "it draws at inference: r* is not defined, so there is nothing to certify"
     applies = getattr(evaluator.value, "applies", None)
     # Counted, as the runner hands it out: its answers are checked.

@@ -10,7 +10,7 @@ from typing import Any, cast, get_args
 import torch
 
 import robench
-from robench.classifier import Classifier, RandomizedClassifier, SmoothedClassifier, is_random, is_smoothed
+from robench.classifier import Classifier, RandomizedClassifier, SmoothedClassifier, is_smoothed, merely_draws
 from robench.contracts import Access, Attack
 from robench.evaluation._evaluators import Chosen
 from robench.evaluation._settings import Settings
@@ -69,7 +69,7 @@ def first_manifest(
             plugins=plugin_infos(subject.parts),
             fingerprint=classifier.fingerprint,
             opaque=graph is None,
-            randomized=is_random(classifier) and not is_smoothed(classifier),
+            randomized=merely_draws(classifier),
             smoothed=is_smoothed(classifier),
             classes=classifier.classes,
             input_shape=tuple(classifier.input_shape),
@@ -105,7 +105,7 @@ def first_manifest(
 
 def _voter(classifier: Classifier | RandomizedClassifier) -> Classifier | RandomizedClassifier:
     """Return whose graph a classifier rests on: a vote, which is no network, on that of its base."""
-    return getattr(classifier, "base", classifier) if is_smoothed(classifier) else classifier
+    return cast(SmoothedClassifier, classifier).base if is_smoothed(classifier) else classifier
 
 
 def _draws(plan: Plan) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def _draws(plan: Plan) -> dict[str, Any]:
     if is_smoothed(plan.classifier):
         vote = cast(SmoothedClassifier, plan.classifier)
         return {"draws": vote.n, "alpha": vote.alpha}
-    return {"draws": plan.draws} if is_random(plan.classifier) else {}
+    return {"draws": plan.draws} if merely_draws(plan.classifier) else {}
 
 
 def with_stages(

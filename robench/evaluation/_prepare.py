@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 
 from robench import registry
-from robench.classifier import Counted, is_random, is_smoothed
+from robench.classifier import Counted, is_smoothed, merely_draws
 from robench.errors import InputError
 from robench.evaluation._display import beneath, read_card
 from robench.evaluation._evaluators import Choice, choose
@@ -81,7 +81,7 @@ def prepare(settings: Settings) -> list[Prepared]:
     votes = sum(is_smoothed(choice.subject.classifier) for choice in choices)
     if votes > 1:
         note = f"who picks one of these {votes} votes by its figures spends α {votes} times: ask for α/{votes} in each"
-        prepared[-1] = replace(prepared[-1], notes=(*prepared[-1].notes, note))
+        prepared[0] = replace(prepared[0], notes=(note, *prepared[0].notes))
     return prepared
 
 
@@ -98,7 +98,7 @@ def _prepared(settings: Settings, data: Data, choice: Choice, norm: Norm, epsilo
         manifest = first_manifest(settings, plan, subject, data, chosen, batch_size)
     except ValidationError as error:
         raise InputError(f"the run cannot be described: {first_problem(error)}") from None
-    if is_random(subject.classifier) and not is_smoothed(subject.classifier):
+    if merely_draws(subject.classifier):
         notes.append(
             f"{subject.canonical} draws at inference: expected accuracies over {plan.draws} draws a point, by "
             + ", ".join(evaluator.spec for evaluator in evaluators)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from robench.metrics._beyond import Beyond, beyond
-from robench.metrics._chance import LEAST_CONFIDENCE, ByChance, claims, contradictions_by_chance, expected_failures
+from robench.metrics._chance import LEAST_CONFIDENCE, ByChance, claims, contradictions_by_chance
 from robench.metrics._compare import above, certified_at, contradicts, falsified_at, searched_at, within
 from robench.metrics._curves import Curve, curve
 from robench.metrics._evaluators import EvaluatorCounts, attribution, evaluator_table
@@ -14,9 +14,9 @@ from robench.metrics._norms import carried_lower
 from robench.metrics._paired import Comparison, holm, mcnemar, rank_ranges
 from robench.metrics._radii import Radii
 from robench.metrics._random import Expected, RandomResult, counted_draws, random_results
-from robench.metrics._statement import DatasetStatement, dataset_statement
+from robench.metrics._statement import RHO, DatasetStatement, dataset_statement, most_by_chance
 from robench.metrics._subject import RunLike, Subject, subjects
-from robench.metrics._summary import LEVEL, RHO, Result, Share, result_at, results, summarise
+from robench.metrics._summary import LEVEL, Result, Share, result_at, results, summarise
 
 __all__ = [
     "BLOCKING",
@@ -53,11 +53,11 @@ __all__ = [
     "curve",
     "dataset_statement",
     "evaluator_table",
-    "expected_failures",
     "falsified_at",
     "health",
     "holm",
     "mcnemar",
+    "most_by_chance",
     "random_results",
     "rank_ranges",
     "result_at",

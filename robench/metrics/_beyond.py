@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from robench.metrics._chance import expected_failures
 from robench.metrics._compare import above, certified_at
 from robench.metrics._radii import Radii
+from robench.metrics._statement import most_by_chance
 
 __all__ = ["Beyond", "beyond"]
 
@@ -50,5 +50,5 @@ def beyond(radii: Radii, eps: float, ceiling: float) -> Beyond:
     claims = 0 if proofs else above(int(claimed.sum()), n, ceiling)
     alpha = 1.0 - radii.lower_confidence[claimed & ~proven]
     told = not np.isnan(alpha).any()
-    expected = expected_failures(len(alpha), float(alpha.max(initial=0.0))) if told else None
+    expected = most_by_chance(len(alpha), float(alpha.max(initial=0.0))) if told else None
     return Beyond(proven, claimed, proofs, claims, len(alpha), expected)

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from robench.metrics._statement import most_by_chance
+
 if TYPE_CHECKING:
     from robench.metrics._radii import Radii
 
-__all__ = ["LEAST_CONFIDENCE", "ByChance", "Claims", "claims", "contradictions_by_chance", "expected_failures"]
+__all__ = ["LEAST_CONFIDENCE", "ByChance", "Claims", "claims", "contradictions_by_chance"]
 
 LEAST_CONFIDENCE = 0.95
 
@@ -60,16 +62,6 @@ def claims(slot: Ints, radius: Floats, confidence: Floats, size: int, *, lower: 
     return Claims(result, trust)
 
 
-def expected_failures(n: int, alpha: float, rho: float = 1e-3) -> int:
-    """Return how many of `n` independent statements, each wrong with probability α, may be wrong.
-
-    The binomial quantile at 1 − ρ: more than that happens with probability below ρ.
-    """
-    from scipy.stats import binom
-
-    return int(binom.ppf(1 - rho, n, alpha)) if n and alpha > 0 else 0
-
-
 class ByChance(NamedTuple):
     """Samples whose bounds contradict each other although one is only probable, beside the number chance explains.
 
@@ -107,7 +99,7 @@ def contradictions_by_chance(radii: Radii, ignored: Collection[int] = ()) -> ByC
     hit = radii.chance_contradictions() & ~np.isin(radii.sample, np.fromiter(ignored, np.int64, len(ignored)))
     told, made = ~np.isnan(alpha), ~(alpha == 0)
     n, largest = int((told & made).sum()), min(1.0, float(alpha[told].max(initial=0.0)))
-    known = ByChance(radii.sample[hit & told], n, largest, expected_failures(n, largest))
+    known = ByChance(radii.sample[hit & told], n, largest, most_by_chance(n, largest))
     if known.too_many or not (hit & ~told).any():
         return known
     return ByChance(radii.sample[hit], int(made.sum()), None, None)

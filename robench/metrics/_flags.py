@@ -125,7 +125,7 @@ def _chance_flags(subject: Subject, norm: Norm, eps: float, statement: DatasetSt
         yield Flag("confidence-unknown", "rests on statistical evidence whose confidence the source does not tell")
     elif confidence < 1:
         together = (
-            f"; at most {statement.false_at_most} of the {statement.false_at_most + statement.robust_at_least} "
+            f"; at most {statement.false_at_most} of the {statement.certified} "
             f"certificates are false, with confidence {1 - statement.rho:g}"
             if statement
             else ""

@@ -8,7 +8,10 @@ from scipy.special import betainc
 
 from robench.binomial import LARGEST, lower_bound
 
-__all__ = ["DatasetStatement", "dataset_statement"]
+__all__ = ["RHO", "DatasetStatement", "dataset_statement", "most_by_chance"]
+
+RHO = 0.001
+"""Failure rate of what is said about many statements together."""
 
 # As in `lower_bound`: what the computed tail must be below its limit.
 _MARGIN = 1e-9
@@ -21,6 +24,7 @@ class DatasetStatement:
     Attributes:
         alpha: failure rate of each certificate, at most.
         rho: failure rate of each statement.
+        certified: certificates among the samples.
         false_at_most: false certificates among these samples.
         robust_at_least: of these samples, how many are truly certified: `certified` less the false ones.
         population_at_least: lower bound of the share of the population that is correct and robust.
@@ -28,6 +32,7 @@ class DatasetStatement:
 
     alpha: float
     rho: float
+    certified: int
     false_at_most: int
     robust_at_least: int
     population_at_least: float
@@ -57,13 +62,17 @@ def dataset_statement(m: int, alpha: float, rho: float, certified: int | None = 
         raise ValueError(f"needs 1 <= m <= {LARGEST} samples and 0 <= certified <= m, not {m} and {found}")
     if not (0 < alpha < 1 and 0 < rho < 1):
         raise ValueError(f"alpha and rho must lie between 0 and 1, not {alpha!r} and {rho!r}")
-    false = min(_quantile(m, alpha, rho), found)
+    false = min(most_by_chance(m, alpha, rho), found)
     share = float(lower_bound(found, m, rho))
-    return DatasetStatement(alpha, rho, false, found - false, max(share - alpha, 0.0))
+    return DatasetStatement(alpha, rho, found, false, found - false, max(share - alpha, 0.0))
 
 
-def _quantile(m: int, alpha: float, rho: float) -> int:
-    """Return the smallest q with P(X > q; m, alpha) ≤ ρ, as computed with a margin."""
+def most_by_chance(m: int, alpha: float, rho: float = RHO) -> int:
+    """Return how many of `m` independent statements may be wrong, each with probability at most `alpha`, in [0, 1].
+
+    The quantile at 1 − ρ of the binomial distribution (m, α): more are wrong with probability at most ρ, as computed
+    with a margin.
+    """
     below, above = -1, m
     while above - below > 1:
         middle = (below + above) // 2

@@ -14,7 +14,7 @@ from robench.metrics._flags import BLOCKING, Flag, flags_at
 from robench.metrics._health import Health, health
 from robench.metrics._intervals import Interval, clopper_pearson
 from robench.metrics._random import random_results
-from robench.metrics._statement import DatasetStatement, dataset_statement
+from robench.metrics._statement import RHO, DatasetStatement, dataset_statement
 from robench.metrics._subject import RunLike, Subject, subjects
 from robench.threat import Epsilon, Norm
 
@@ -22,11 +22,9 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["LEVEL", "RHO", "Result", "Share", "result_at", "results", "summarise"]
+__all__ = ["LEVEL", "Result", "Share", "result_at", "results", "summarise"]
 
 LEVEL = 0.95
-RHO = 0.001
-"""Failure rate of what is said about all certificates of a classifier together."""
 
 
 @dataclass(frozen=True)
@@ -228,9 +226,10 @@ def summarise(runs: Sequence[RunLike], ceilings: Ceilings = _NONE) -> dict[str, 
 
 def _average_radius(subject: Subject, norm: Norm) -> float | None:
     rows = subject.rows
-    radius = rows["kind"].isin(("certificate", "verifier")) & (rows["norm"] == norm) & rows["eps"].isna()
+    if not (rows["kind"].isin(("certificate", "verifier")) & (rows["norm"] == norm) & rows["eps"].isna()).any():
+        return None
     radii = subject.radii(norm)
-    mean = float((radii.best_lower * radii.correct).mean()) if radius.any() else math.inf
+    mean = float(radii.best_lower[radii.correct].sum() / len(radii.sample))
     return mean if math.isfinite(mean) else None
 
 
@@ -238,11 +237,11 @@ def _statement(subject: Subject, norm: Norm, eps: float) -> DatasetStatement | N
     """Return what all certificates at ε say together where some are only claimed; None where no α is told."""
     radii = subject.radii(norm)
     used = radii.certified(eps)
-    claimed = used & ~certified_at(radii.lower, eps)
-    alpha = 1.0 - radii.lower_confidence[claimed]
-    if not claimed.any() or not (alpha > 0).all():  # NaN: a source that does not tell
+    # Of all samples that a claim was tried for, whatever came out: α must not depend on that.
+    alpha = float((1.0 - radii.lower_confidence).max(initial=0.0))
+    if not (used & ~certified_at(radii.lower, eps)).any() or math.isnan(alpha):
         return None
-    return dataset_statement(len(used), float(alpha.max()), RHO, int(used.sum()))
+    return dataset_statement(len(used), alpha, RHO, int(used.sum()))
 
 
 def _share(hits: npt.NDArray[np.bool_]) -> Share:

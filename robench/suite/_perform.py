@@ -37,7 +37,7 @@ class Outcome:
         state: `done`, `resumed` (an interrupted run went on to its end), `complete` (it was before), `failed`.
         reason: why it failed, on one line.
         run: the run or the bound; None where it failed.
-        others: the runs about functions that certifiers made of the cell's model.
+        others: the runs after the first, about functions that certifiers made of the cell's model.
         errors: samples that ended in error.
         seconds: time it took now.
         trace: the traceback of a failure.

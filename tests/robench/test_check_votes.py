@@ -123,6 +123,7 @@ def test_what_all_certificates_say_together():
     assert said == {
         "alpha": pytest.approx(ALPHA),
         "rho": RHO,
+        "certified": N - 2,
         "false_at_most": most,
         "robust_at_least": N - 2 - most,
         "population_at_least": pytest.approx(float(lower_bound(N - 2, N, RHO)) - ALPHA),
@@ -130,6 +131,19 @@ def test_what_all_certificates_say_together():
     assert f"at most {most} of the {N - 2} certificates are false" in " ".join(flag.text for flag in result.flags)
     (untold,) = results([vote_run(confidence=None)])
     assert untold.statement is None
+
+
+def test_the_failure_rate_is_not_that_of_what_came_out():
+    """Samples that were tried twice and certified neither time count with both tries."""
+    first = vote_run(attacks=False, radii=dict.fromkeys(range(100), 0.0))
+    again = vote_run(1, attacks=False, radii=dict.fromkeys(range(N), 0.0))
+    again.manifest = again.manifest.replace(evaluators=())
+    again.builder._clear()
+    again.add("clean", "clean", None, None, dict.fromkeys(range(N), ("correct", 0.0, INF)), confidence=1 - ALPHA)
+    again.add("other", "certificate", "l2", None, dict.fromkeys(range(100), ("abstain", 0.0, INF)), confidence=0.97)
+    (result,) = results([first, again])
+    assert result.certified.count == N - 100
+    assert result.statement.alpha == pytest.approx(ALPHA + 0.03)
 
 
 def test_other_seeds_buy_no_radius():

@@ -143,8 +143,15 @@ def test_what_votes_over_its_draws_is_not_taken_for_what_merely_draws(tmp_path):
         def predict(self, x, stream, alpha):
             raise NotImplementedError
 
-    with pytest.raises(PluginError, match="has predict, but no draws to count votes in"):
-        evaluate(Voting(), RandomLinear().samples(4), eps="0.1", out=tmp_path)
+    class Counting(RandomLinear):
+        n, alpha = 10, 0.1
+
+        def draws(self, x, stream):
+            raise NotImplementedError
+
+    for kind, missing in ((Voting, "draws, base, noise, n, alpha"), (Counting, "base, noise")):
+        with pytest.raises(PluginError, match=f"votes over its draws, but has no {missing}"):
+            evaluate(kind(), RandomLinear().samples(4), eps="0.1", out=tmp_path)
 
 
 def test_an_interrupted_run_goes_on_to_the_same_rows(tmp_path):

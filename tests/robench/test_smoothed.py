@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from oracles.pages import pages_of
 from robench import InputError
-from robench.api import evaluate, load, replay
+from robench.api import evaluate, load
 from robench.check import check
 from robench.cli import app
 from robench.metrics import results
@@ -103,17 +103,31 @@ def test_from_python_and_resumed(tmp_path):
     ask = {"dataset": "digits | subset:n=6", "eps": "0.25", "norm": "l2", "attacks": "none", "out": tmp_path}
     votes = ["smoothing:n=500,sigma=0.25", "smoothing:mode=decide,n=2000,sigma=0.25", "smoothing:n=500,sigma=0.5"]
     made = evaluate("digits-gaussian", **ask, certifiers=votes)
-    assert [run.manifest.classifier.canonical for run in (made.run, *made.others)] == [
+    assert [run.manifest.classifier.canonical for run in made.runs] == [
         "digits-gaussian | smooth:sigma=0.25",
         "digits-gaussian | smooth:sigma=0.5",
     ]
     assert len(made.summary["results"]) == 2
-    assert set(made.evidence["run"]) == {run.manifest.run for run in (made.run, *made.others)}
+    assert set(made.evidence["run"]) == {run.manifest.run for run in made.runs}
     assert "smooth:sigma=0.5" in str(made)
     again = evaluate("digits-gaussian", **ask, certifiers=votes, resume=True)
-    assert [run.manifest.run for run in (again.run, *again.others)] == [made.run.manifest.run,
-                                                                        made.others[0].manifest.run]  # fmt: skip
-    assert replay(made.run).problems == []
+    assert [run.manifest.run for run in again.runs] == [run.manifest.run for run in made.runs]
+
+
+def test_what_cannot_be_resumed_is_refused_before_anything_runs(tmp_path):
+    class Unnamed:
+        per_eps, deterministic = False, False
+
+        def wraps(self, classifier):
+            return "smooth:sigma=0.25"
+
+        def certify(self, classifier, x, y, threat, stream):
+            raise NotImplementedError
+
+    with pytest.raises(InputError, match="no run can be resumed with python:Unnamed"):
+        evaluate("digits-gaussian", "digits | subset:n=4", eps="0.1", norm="l2", attacks="fgsm",
+                 certifiers=[Unnamed()], out=tmp_path, resume=True)  # fmt: skip
+    assert not list(tmp_path.iterdir())
 
 
 def test_other_seeds_stand_beside_each_other(tmp_path):

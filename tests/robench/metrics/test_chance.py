@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from robench.metrics import LEAST_CONFIDENCE, Radii, claims, contradictions_by_chance, expected_failures
+from robench.metrics import LEAST_CONFIDENCE, Radii, claims, contradictions_by_chance, most_by_chance
 
 INF = np.inf
 
@@ -54,14 +54,14 @@ def test_seeds_cannot_buy_radius():
     assert combined.radius[0] == 0.0
 
 
-def test_expected_failures_is_the_binomial_quantile():
+def test_most_by_chance_is_the_binomial_quantile():
     # SOURCES 5.1: .008 of 500 at alpha = rho = .001
-    assert expected_failures(500, 0.001) == 4
+    assert most_by_chance(500, 0.001) == 4
     for n, alpha in [(1, 0.5), (100, 0.01), (500, 0.001), (10_000, 0.001)]:
-        k = expected_failures(n, alpha)
+        k = most_by_chance(n, alpha)
         assert binom.sf(k, n, alpha) <= 1e-3
         assert k == 0 or binom.sf(k - 1, n, alpha) > 1e-3
-    assert expected_failures(0, 0.1) == expected_failures(10, 0.0) == 0
+    assert most_by_chance(0, 0.1) == most_by_chance(10, 0.0) == 0
 
 
 def claimed(n, broken, *, below=0.999, above=1.0, unknown=()):

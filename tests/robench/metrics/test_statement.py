@@ -23,13 +23,13 @@ def test_false_certificates_are_the_exact_quantile(m, alpha, rho):
 def test_the_known_figure():
     """SOURCES 5.1: .008 of 500 at α = ρ = .001."""
     found = dataset_statement(500, 0.001, 0.001, 300)
-    assert found == DatasetStatement(0.001, 0.001, 4, 296, float(lower_bound(300, 500, 0.001)) - 0.001)
+    assert found == DatasetStatement(0.001, 0.001, 300, 4, 296, float(lower_bound(300, 500, 0.001)) - 0.001)
     assert dataset_statement(10_000, 0.001, 0.001).false_at_most == binom.ppf(0.999, 10_000, 0.001)
 
 
 def test_no_more_is_false_than_was_certified():
-    assert dataset_statement(500, 0.01, 0.001, 2) == DatasetStatement(0.01, 0.001, 2, 0, 0.0)
-    assert dataset_statement(500, 0.01, 0.001, 0) == DatasetStatement(0.01, 0.001, 0, 0, 0.0)
+    assert dataset_statement(500, 0.01, 0.001, 2) == DatasetStatement(0.01, 0.001, 2, 2, 0, 0.0)
+    assert dataset_statement(500, 0.01, 0.001, 0) == DatasetStatement(0.01, 0.001, 0, 0, 0, 0.0)
 
 
 def test_both_statements_hold_as_often_as_they_say():
