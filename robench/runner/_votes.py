@@ -12,9 +12,8 @@ contradict each other would never be made, and their number could not be held ag
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -30,7 +29,7 @@ from robench.runner._judge import Verdict
 from robench.runner._plan import Side
 from robench.runner._rows import Block, encode_detail
 from robench.threat import Norm, Threat
-from robench.votes import winner
+from robench.votes import note, share, status, winner
 
 __all__ = ["SmoothedChunk"]
 
@@ -44,8 +43,8 @@ class SmoothedChunk(Chunk):
 
     @cached_property
     def _share(self) -> float:
-        """What one point's test may spend of α: every evaluator may propose one point per sample at each of its ε."""
-        return self._vote.alpha / max(1, sum(evaluator.points for evaluator, _ in self.plan.passes()))
+        """What one point's test may spend of α."""
+        return share(self._vote.alpha, self.plan.evaluators, len(self.plan.epsilons))
 
     def _clean(self) -> list[int | None]:
         start, size, alpha = time.perf_counter(), len(self.x), self._vote.alpha
@@ -53,12 +52,8 @@ class SmoothedChunk(Chunk):
         parts = self.batches.run(rows, lambda part: self._votes(part, self.x[part], "clean", None, None))
         votes = torch.cat([one for _, one in parts])
         prediction = winner(votes, alpha)
-        error = votes[:, -1] == votes.sum(1)
-        self.correct = (prediction == self.y) & ~error
-        status = [
-            "error" if bad else "abstain" if one < 0 else "correct" if good else "incorrect"
-            for bad, one, good in zip(error.tolist(), prediction.tolist(), self.correct.tolist(), strict=True)
-        ]
+        found = status(votes, self.y, alpha)
+        self.correct = prediction == self.y
         forwards, backwards = spread(self.judge.classifier.take(), None, size)
         self.blocks.append(
             Block(
@@ -68,16 +63,16 @@ class SmoothedChunk(Chunk):
                 eps=None,
                 rows=np.arange(size),
                 lower=np.zeros(size),
-                upper=np.array([0.0 if one == "incorrect" else np.inf for one in status]),
+                upper=np.array([0.0 if one == "incorrect" else np.inf for one in found]),
                 confidence=np.full(size, 1 - alpha),
-                status=status,
+                status=list(found),
                 forwards=forwards,
                 backwards=backwards,
                 seconds=time.perf_counter() - start,
-                detail=[encode_detail(note) for note in _notes(votes, alpha)],
+                detail=[encode_detail(one) for one in note(votes, alpha)],
             )
         )
-        return [None if one == "error" else int(found) for one, found in zip(status, prediction.tolist(), strict=True)]
+        return [None if one == "error" else int(place) for one, place in zip(found, prediction.tolist(), strict=True)]
 
     def _active(self, threat: Threat, side: Side) -> Tensor:
         return self.correct if side == "certificate" else super()._active(threat, side)
@@ -92,7 +87,7 @@ class SmoothedChunk(Chunk):
         self.judge.classifier.take()
         prediction = winner(votes, self._share)
         error = ~finite | (votes[:, -1] == votes.sum(1))
-        broken = (prediction >= 0) & (prediction != y) & ~error
+        broken = finite & (prediction >= 0) & (prediction != y)
         label = votes.gather(1, y[:, None])[:, 0]
         best = votes[:, :-1].scatter(1, y[:, None], -1).amax(1)
         return Verdict(
@@ -106,7 +101,7 @@ class SmoothedChunk(Chunk):
             method=["votes" if bad else None for bad in broken.tolist()],
             forwards=torch.full_like(y, self._vote.n),
             confidence=1 - self._share,
-            notes=_notes(votes, self._share),
+            notes=note(votes, self._share),
         )
 
     def _votes(self, rows: Tensor, points: Tensor, spec: str, norm: Norm | None, eps: float | None) -> Tensor:
@@ -114,12 +109,3 @@ class SmoothedChunk(Chunk):
         indices = [self.indices[row] for row in rows.tolist()]
         stream = draws_stream(self.plan.seed, spec, norm, eps, indices, self.x.device)
         return self.judge.classifier.draws(points, stream).count(range(len(rows)), [self._vote.n] * len(rows))
-
-
-def _notes(votes: Tensor, alpha: float) -> list[Mapping[str, Any]]:
-    """Return what a test rests on: its α and the votes, by class; `none` counts the draws without one."""
-    last = votes.shape[1] - 1
-    return [
-        {"alpha": alpha, "votes": {"none" if c == last else str(c): n for c, n in enumerate(row) if n}}
-        for row in votes.tolist()
-    ]

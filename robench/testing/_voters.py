@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -16,6 +15,7 @@ from torch import Tensor
 from robench.streams import Stream
 from robench.testing._subjects import Network
 from robench.threat import Norm
+from robench.votes import votes_of
 
 __all__ = ["Voter"]
 
@@ -78,7 +78,5 @@ class _Draws:
             streams = self._stream.select(row).repeat(times, first=self._made[sample])
             self._made[sample] += times
             logits = self._voter.sample(self._x[row].repeat(times, *[1] * (self._x.dim() - 1)), streams)
-            top = logits.amax(1)
-            clear = ((logits == top[:, None]).sum(1) == 1) & (logits.abs().amax(1) < math.inf)
-            votes[place] = torch.bincount(torch.where(clear, logits.argmax(1), classes), minlength=classes + 1)
+            votes[place] = torch.bincount(votes_of(logits), minlength=classes + 1)
         return votes

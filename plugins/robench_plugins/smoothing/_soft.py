@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from robench.classifier import RandomizedClassifier, outputs_of
+from robench.votes import votes_of
 from robench_plugins.attacks.apgd_losses import temperature
 
 if TYPE_CHECKING:
@@ -58,16 +59,14 @@ def trial_margins(
 ) -> Tensor:
     """Return the label's share of `draws` votes less the largest other class's, float64 [B]; negative: it loses.
 
-    A draw whose logits are not finite is no vote. At most `copies` draws of each row are in a pass.
+    Ties and logits that are not finite are no vote. At most `copies` draws of each row are in a pass.
     """
-    counts = torch.zeros(len(x), classifier.classes, dtype=torch.float64, device=x.device)
+    counts = torch.zeros(len(x), classifier.classes + 1, dtype=torch.float64, device=x.device)
     for first in range(0, draws, copies):
         times = min(copies, draws - first)
         streams = stream.repeat(times, "trial", first=first)
-        logits = classifier.sample(x.repeat(times, *[1] * (x.dim() - 1)), streams)
-        finite = (logits.abs().amax(1) < torch.inf).double()[:, None]
-        votes = torch.zeros_like(logits, dtype=torch.float64).scatter_(1, logits.argmax(1)[:, None], finite)
-        counts += votes.reshape(times, len(x), -1).sum(0)
+        found = votes_of(classifier.sample(x.repeat(times, *[1] * (x.dim() - 1)), streams)).reshape(times, len(x)).T
+        counts.scatter_add_(1, found, torch.ones_like(found, dtype=counts.dtype))
     label = counts.gather(1, y[:, None])[:, 0]
-    rival = counts.scatter(1, y[:, None], -1.0).amax(1)
+    rival = counts[:, :-1].scatter(1, y[:, None], -1.0).amax(1)
     return (label - rival) / draws

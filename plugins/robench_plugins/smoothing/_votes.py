@@ -21,23 +21,13 @@ from robench.contracts import Noise
 from robench.errors import InputError
 from robench.graph import check_input, full_precision
 from robench.streams import Stream
+from robench.votes import votes_of
 
-__all__ = ["Draws", "rows_per_pass", "votes_of"]
+__all__ = ["Draws", "rows_per_pass"]
 
 
 _COUNTED = 4096
 """Rows whose votes are counted together: on a small network counting each pass would take a tenth of its time."""
-
-
-def votes_of(logits: Tensor) -> Tensor:
-    """Return the class that each row of `logits` [B, classes] votes for, int64 [B]; `classes` for no vote.
-
-    A tie and a logit that is not finite are no vote: what is counted for a class are draws at which it is strictly
-    ahead, so ties count against every certificate.
-    """
-    best, place = logits.max(1)
-    clear = ((logits == best[:, None]).sum(1) == 1) & (logits.abs().amax(1) < torch.inf)
-    return torch.where(clear, place, logits.shape[1])
 
 
 def rows_per_pass(size: int, device: torch.device) -> int:

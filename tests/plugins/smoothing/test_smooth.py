@@ -10,7 +10,7 @@ from scipy.stats import binomtest, kstest, norm
 from oracles.voters import Constant, half
 from robench.errors import InputError
 from robench.streams import Stream
-from robench_plugins.smoothing._votes import rows_per_pass, votes_of
+from robench_plugins.smoothing._votes import rows_per_pass
 from robench_plugins.smoothing.noises import Gaussian, Uniform
 from robench_plugins.smoothing.smooth import Smooth, SmoothedClassifier
 
@@ -109,12 +109,6 @@ def test_rows_of_a_pass_are_bounded():
     for device in (torch.device("cpu"), torch.device("cuda")):
         for size in (1, 784, 3072, 150_528, 10**8):
             assert 32 <= rows_per_pass(size, device) <= 4096
-
-
-def test_ties_and_logits_that_are_not_finite_are_no_votes():
-    nan, inf = math.nan, math.inf
-    logits = [[0, 1, 0], [1, 1, 0], [nan, 1, 0], [inf, 1, 0], [-inf, 1, 0], [2, 2, 2], [3, 1, 2]]
-    assert votes_of(torch.tensor(logits)).tolist() == [1, 3, 3, 3, 3, 3, 0]
 
 
 def test_predict_gives_the_vote_or_abstains():

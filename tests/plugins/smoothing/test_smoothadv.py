@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm as normal
 from torch import Tensor
 
-from oracles.voters import Base, half
+from oracles.voters import Base, Constant, half
 from robench.classifier import Counted
 from robench.errors import SpecError
 from robench.registry import load_plugins
@@ -172,6 +172,8 @@ def test_a_trial_counts_votes():
     )
     broken = trouble(lambda x: x[:, 0] == x[:, 0])
     assert trial_margins(smooth(broken), torch.zeros(1, 6, dtype=torch.float64), y[:1], streams(1), 9, 4) == 0
+    tie, origin = Constant(1.0, 1.0), torch.zeros(2, 3, dtype=torch.float64)
+    assert trial_margins(smooth(tie), origin, torch.tensor([0, 1]), streams(2), 9, 4).tolist() == [0, 0]
 
 
 def test_of_several_runs_the_worst_point_is_proposed_and_the_lost_leave():
