@@ -9,20 +9,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from scipy.stats import hypergeom
 
-from robench.binomial import Integers
+from robench.binomial import FALSE_ALARM, Integers, fisher_tails
 from robench.streams import Stream
 
-__all__ = ["FALSE_ALARM", "ROUNDING", "Redraw", "key", "unlike"]
+__all__ = ["ROUNDING", "Redraw", "key", "unlike"]
 
 Row = dict[str, Any]
 
 ROUNDING = 1e-9
 """A certificate derived again may fall this much (relative) below the recorded one: another order of summation."""
-
-FALSE_ALARM = 1e-6
-"""Votes of one distribution are called different with this probability, at most."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +54,13 @@ def key(row: Row) -> tuple[Any, ...]:
 def unlike(recorded: Integers, drawn: Integers) -> int | None:
     """Return a class whose shares of two independent sets of votes [K] cannot be of one p; None where they can.
 
-    Fisher's exact test, both sides of every class: given the votes of a class in both sets together, those in the first
-    are hypergeometric. Each tail is held against `FALSE_ALARM` / 2K, so equal distributions differ at that rate.
+    Fisher's exact test, both sides of every class. Each tail is held against `FALSE_ALARM` / 2K, so that votes of one
+    distribution differ at that rate, at most.
     """
-    together = recorded + drawn
-    law = hypergeom(int(together.sum()), together, int(recorded.sum()))
-    below, above = law.cdf(recorded), law.sf(recorded - 1)
-    tails = [min(pair) for pair in zip(below.tolist(), above.tolist(), strict=True)]
+    n, other = int(recorded.sum()), int(drawn.sum())
+    tails = [
+        min(fisher_tails(hits, n, hits_now, other))
+        for hits, hits_now in zip(recorded.tolist(), drawn.tolist(), strict=True)
+    ]
     least = min(range(len(tails)), key=tails.__getitem__)
     return least if tails[least] < FALSE_ALARM / (2 * len(tails)) else None

@@ -23,8 +23,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from robench._replay_redraw import FALSE_ALARM, Redraw, key, unlike
-from robench.binomial import ABSTAIN, LARGEST
+from robench._replay_redraw import Redraw, key, unlike
+from robench.binomial import ABSTAIN, FALSE_ALARM, LARGEST
 from robench.errors import DataError
 from robench.evidence import decode_points
 from robench.runner import draws_stream

@@ -1,4 +1,4 @@
-"""Exact bounds of a binomial probability, rounded to the safe side, and PREDICT's test of the top two counts.
+"""Exact bounds of a binomial probability, rounded to the safe side; tests of two counts, of one sample or of two.
 
 Clopper & Pearson 1934. Of n draws k are hits. The lower bound p* at confidence 1 − α solves
 
@@ -20,9 +20,11 @@ from scipy.special import betainc, betaincinv
 
 __all__ = [
     "ABSTAIN",
+    "FALSE_ALARM",
     "LARGEST",
     "Floats",
     "Integers",
+    "fisher_tails",
     "lower_bound",
     "predict",
     "top_two_pvalue",
@@ -35,6 +37,9 @@ Integers = npt.NDArray[np.int64]
 
 ABSTAIN = -1
 """What `predict` returns instead of a class."""
+
+FALSE_ALARM = 1e-6
+"""Who draws anew to hold counts against may call a true record wrong with this probability, at most."""
 
 LARGEST = 10**7
 """The largest number of draws for which the incomplete beta function's error was measured."""
@@ -118,6 +123,31 @@ def predict(counts: npt.ArrayLike, alpha: float) -> Integers:
     top = np.partition(votes, votes.shape[-1] - 2, axis=-1)[..., -2:]
     clear = top_two_pvalue(top[..., 1], top[..., 0]) <= alpha
     return np.where(clear, votes.argmax(axis=-1), ABSTAIN)
+
+
+def fisher_tails(hits: int, n: int, other_hits: int, other_n: int) -> tuple[float, float]:
+    """Return P(X ≤ hits) and P(X ≥ hits) for the hits X of n draws, given those of n + other_n draws together.
+
+    With one probability of a hit in both sets X is hypergeometric, whatever the probability (Fisher's exact test):
+
+        P(X = k) ∝ C(n, k) C(other_n, hits + other_hits − k)
+
+    Sums of these terms, outward from the largest one by their ratios; rounded up.
+
+    Raises:
+        ValueError: counts that are not whole or out of range.
+    """
+    _counts(np.array([hits, other_hits]), np.array([n, other_n]))
+    total = hits + other_hits
+    k = np.arange(max(0, total - other_n), min(n, total) + 1, dtype=np.float64)
+    # Falling: of each term to the one before it. Products of counts are exact below 2**53.
+    ratios = np.log((n - k[:-1]) * (total - k[:-1])) - np.log(k[1:] * (other_n - total + k[1:]))
+    mode = int((ratios > 0).sum())
+    logs = np.concatenate([-np.cumsum(ratios[:mode][::-1])[::-1], [0.0], np.cumsum(ratios[mode:])])
+    terms = np.exp(logs) / np.exp(logs).sum()
+    place = hits - int(k[0])
+    below, above = terms[: place + 1].sum(), terms[place:].sum()
+    return min(float(below) * (1 + _MARGIN), 1.0), min(float(above) * (1 + _MARGIN), 1.0)
 
 
 def _whole(counts: npt.ArrayLike) -> Integers:

@@ -1,6 +1,7 @@
 """Bounds never cross the exact ones, and fail as often as they may."""
 
 from fractions import Fraction
+from math import comb
 
 import mpmath as mp
 import numpy as np
@@ -8,13 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import betainc, betaincinv
-from scipy.stats import binomtest
+from scipy.stats import binomtest, fisher_exact
 
-from oracles.binomial import at_most_by_chance, exact_tail, precise_tail
+from oracles.binomial import DIGITS, at_most_by_chance, exact_tail, precise_tail
 from robench import binomial
 from robench.binomial import (
     ABSTAIN,
     LARGEST,
+    fisher_tails,
     lower_bound,
     predict,
     top_two_pvalue,
@@ -167,3 +169,51 @@ def test_predict_fails_at_most_at_its_rate():
     first = np.random.default_rng(0).binomial(1000, 0.5, trials)
     answers = predict(np.stack([first, 1000 - first], axis=-1), 0.001) != ABSTAIN
     assert 0 < answers.sum() <= at_most_by_chance(trials, 0.001)
+
+
+def exact_share(k, n, total, other):
+    """P(X = k) of the hypergeometric law, as a fraction."""
+    return Fraction(comb(n, k) * comb(other, total - k), comb(n + other, total))
+
+
+@given(counts, counts)
+def test_fishers_tails_against_exact_fractions(first, second):
+    (hits, n), (others, m) = first, second
+    total = hits + others
+    shares = [exact_share(k, n, total, m) if k <= total else Fraction(0) for k in range(n + 1)]
+    below, above = fisher_tails(hits, n, others, m)
+    for found, exact in ((below, sum(shares[: hits + 1])), (above, sum(shares[hits:]))):
+        assert exact <= Fraction(found) or found == 1
+        assert Fraction(found) <= exact * (1 + Fraction(1, 10**8))
+    assert fisher_tails(others, m, hits, n) == pytest.approx((above, below), rel=1e-8)
+
+
+def test_fishers_tails_of_many_draws_against_forty_digits():
+    """From the terms by log Γ at 40 digits, outward from the count while they matter."""
+    for hits, n, others, m in ((5_002_000, LARGEST, 4_997_000, LARGEST), (99_500, 100_000, 9_990, 10_000)):
+        total, k, exact = hits + others, hits, mp.mpf(0)
+        upward = hits * (n + m) > total * n
+        with mp.workdps(DIGITS):
+            term = mp.exp(log_choose(n, hits) + log_choose(m, others) - log_choose(n + m, total))
+            while term > exact * mp.mpf(10) ** -15:
+                exact += term
+                if upward:
+                    term *= mp.mpf((n - k) * (total - k)) / ((k + 1) * (m - total + k + 1))
+                else:
+                    term *= mp.mpf(k * (m - total + k)) / ((n - k + 1) * (total - k + 1))
+                k += 1 if upward else -1
+        assert abs(fisher_tails(hits, n, others, m)[upward] / exact - 1) < 2e-9
+
+
+def log_choose(n, k):
+    return mp.loggamma(n + 1) - mp.loggamma(k + 1) - mp.loggamma(n - k + 1)
+
+
+def test_fishers_test_is_scipys_and_refuses_what_are_no_counts():
+    for hits, n, others, m in ((7, 10, 1, 9), (0, 5, 5, 5), (3, 3, 4, 4), (0, 4, 0, 9)):
+        table = [[hits, n - hits], [others, m - others]]
+        below, above = (fisher_exact(table, side).pvalue for side in ("less", "greater"))
+        assert fisher_tails(hits, n, others, m) == pytest.approx((below, above), rel=1e-8)
+    for wrong in ((-1, 5, 0, 5), (6, 5, 0, 5), (1, 5, 1, LARGEST + 1)):
+        with pytest.raises(ValueError, match="must be from"):
+            fisher_tails(*wrong)

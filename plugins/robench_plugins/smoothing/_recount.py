@@ -4,41 +4,23 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-from scipy.special import gammaln
-
-from robench.binomial import lower_bound, upper_bound
+from robench.binomial import fisher_tails, lower_bound, upper_bound
 from robench_plugins.smoothing._wealth import PRIOR, log_wealth
 
-__all__ = ["FALSE_ALARM", "differ", "fewer", "refuted"]
-
-FALSE_ALARM = 1e-6
-"""The rate at which a true record is called wrong, per sample, at most."""
+__all__ = ["differ", "fewer", "refuted"]
 
 # Beyond this, the prior of the wealth has too little left; nothing is refuted there.
 _NEARLY_ALL = 1 - 1e-9
 
 
-def _shares(hits: int, n: int, fresh: int, draws: int) -> tuple[float, float]:
-    """Return P(F ≤ fresh) and P(F ≥ fresh) given hits + fresh in all n + draws draws of one probability.
-
-    F is hypergeometric then, whatever the probability (Fisher's exact test).
-    """
-    total = hits + fresh
-    f = np.arange(max(0, total - n), min(draws, total) + 1)
-    logs = -(gammaln(f + 1) + gammaln(draws - f + 1) + gammaln(total - f + 1) + gammaln(n - total + f + 1))
-    weights = np.exp(logs - logs.max())
-    return float(weights[f <= fresh].sum() / weights.sum()), float(weights[f >= fresh].sum() / weights.sum())
-
-
 def differ(hits: int, n: int, fresh: int, draws: int, rate: float) -> bool:
     """Return whether two independent counts, each of a number of draws fixed beforehand, are of two probabilities."""
-    return min(_shares(hits, n, fresh, draws)) <= rate / 2
+    return min(fisher_tails(fresh, draws, hits, n)) <= rate / 2
 
 
 def fewer(hits: int, n: int, fresh: int, draws: int, rate: float) -> bool:
     """Return whether a count of `hits` or less has a smaller probability than the fresh one."""
-    return _shares(hits, n, fresh, draws)[1] <= rate
+    return fisher_tails(fresh, draws, hits, n)[1] <= rate
 
 
 def refuted(hits: int, n: int, fresh: int, draws: int, rate: float) -> bool:

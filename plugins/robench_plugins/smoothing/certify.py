@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from robench import param
-from robench.binomial import LARGEST, Integers
+from robench.binomial import FALSE_ALARM, LARGEST, Integers
 from robench.classifier import Classifier, SmoothedClassifier, is_random, is_smoothed
 from robench.contracts import Certificates
 from robench.errors import InputError
 from robench.streams import Stream
 from robench.threat import Norm, Threat
 from robench_plugins.smoothing._counting import decided, measured
-from robench_plugins.smoothing._recount import FALSE_ALARM, differ, fewer, refuted
+from robench_plugins.smoothing._recount import differ, fewer, refuted
 from robench_plugins.smoothing._sequence import N_LARGEST
 from robench_plugins.smoothing._terms import Decision, Radius
 from robench_plugins.smoothing.smooth import noise_of, vote_spec

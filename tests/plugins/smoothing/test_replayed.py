@@ -6,17 +6,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.special import ndtr
-from scipy.stats import binom, hypergeom
+from scipy.stats import binom
 
 from oracles.voters import half
-from robench.binomial import lower_bound
 from robench.errors import RobenchError
 from robench.streams import Stream
 from robench.threat import Domain, Threat
-from robench_plugins.smoothing._recount import differ, fewer, refuted
+from robench_plugins.smoothing._recount import differ, refuted
 from robench_plugins.smoothing._sequence import plan
 from robench_plugins.smoothing.certify import Smoothing
 from robench_plugins.smoothing.noises import Gaussian
@@ -164,18 +161,6 @@ def test_rows_without_counts_prove_nothing():
                 certifier.rederive(VOTE, "l2", eps, detail)
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.integers(1, 60), st.integers(1, 60), st.data())
-def test_fishers_tails_are_hypergeometric(n, draws, data):
-    hits, fresh = data.draw(st.integers(0, n)), data.draw(st.integers(0, draws))
-    law = hypergeom(n + draws, hits + fresh, draws)
-    below, above = law.cdf(fresh), law.sf(fresh - 1)
-    for rate in (2 * min(below, above), 2e-3):
-        assert differ(hits, n, fresh, draws, rate * (1 + 1e-9)) == (2 * min(below, above) <= rate * (1 + 1e-8))
-    assert fewer(hits, n, fresh, draws, above * (1 + 1e-9))
-    assert not fewer(hits, n, fresh, draws, above * (1 - 1e-6))
-
-
 @pytest.mark.parametrize("p", [0.5, 0.9, 0.999])
 def test_exact_false_alarms_of_fixed_draws(p):
     """Summed over every pair of counts: at most the rate."""
@@ -207,14 +192,3 @@ def test_stopped_draws_of_another_probability_are_seen_from_both_sides():
     assert not refuted(95, 100, 930, 1000, 1e-6)
     assert not refuted(100, 100, 1000, 1000, 1e-6)
     assert refuted(0, 100, 1000, 1000, 1e-6)
-
-
-def test_recorded_radii_follow_the_closed_form():
-    """p = Φ(margin/σ): the bound is that of a binomial count at this probability, whoever derives it."""
-    certifier = Smoothing(n=5000)
-    _, lower, details = rows(certifier, (0.3,) * 200)
-    hits = np.array([one["hits"] for one in details])
-    p = float(ndtr(0.3 / SIGMA))
-    assert abs(hits.mean() - 5000 * p) < 6 * math.sqrt(5000 * p * (1 - p) / 200)
-    expected = Gaussian(SIGMA).radius(lower_bound(hits, 5000, 0.001), "l2", 12)
-    assert lower == expected.tolist()
