@@ -13,7 +13,7 @@ from robench.bounds import compute as bound
 from robench.contracts import Attack, Certifier, CompositeAttack
 from robench.errors import InputError
 from robench.evaluation import Settings, display, execute, prepare
-from robench.metrics import random_results, results, summarise
+from robench.metrics import in_order, random_results, results, summarise
 from robench.report import result_lines
 from robench.report_draws import draws_lines
 from robench.runs import Run, load
@@ -42,7 +42,8 @@ class Evaluation:
 
     def __str__(self) -> str:
         """Return the figures in a few lines."""
-        lines = [*result_lines(results(self.runs, self._ceilings)), *draws_lines(random_results(self.runs))]
+        found = in_order(results(self.runs, self._ceilings), self.runs)
+        lines = [*result_lines(found), *draws_lines(random_results(self.runs))]
         return "\n".join([*lines, *(f"evidence: {run.location}" for run in self.runs)])
 
     @property
@@ -146,7 +147,7 @@ def evaluate(
                 execute(prepared, run, progress or (lambda done, total, counts: None), warn)
         runs.append(run)
     ceilings = Ceilings(find_bounds(root, warn))
-    return Evaluation(tuple(runs), summarise(runs, ceilings), _ceilings=ceilings)
+    return Evaluation(tuple(runs), summarise(runs, ceilings, ordered=True), _ceilings=ceilings)
 
 
 def _side(given: Any) -> Any:

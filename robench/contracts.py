@@ -342,7 +342,11 @@ class Trained:
 
 @runtime_checkable
 class Recipe(Protocol):
-    """Trains a classifier on a dataset."""
+    """Trains a classifier on a dataset.
+
+    It may have `evaluate`, the options of `robench eval` that its classifiers are for, word by word: what is proposed
+    next after `robench train`.
+    """
 
     def train(self, train: Samples, context: TrainContext) -> Trained:
         """Train on `train`; deterministic on the CPU for equal seeds."""

@@ -101,8 +101,12 @@ class Subject:
 
 
 def plugin_infos(parts: Sequence[Part]) -> tuple[PluginInfo, ...]:
-    """Return what manifests say about the plugins behind a spec."""
-    return tuple(PluginInfo(name=part.name, distribution=part.distribution, version=part.version) for part in parts)
+    """Return what manifests say about the plugins behind a spec, those in its parameters among them."""
+    found = []
+    for part in parts:
+        found.append(PluginInfo(name=part.name, distribution=part.distribution, version=part.version))
+        found += plugin_infos(part.nested)
+    return tuple(found)
 
 
 def parse_device(text: str) -> torch.device:

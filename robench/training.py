@@ -32,7 +32,7 @@ _BATCH = 256
 
 @dataclass(frozen=True)
 class Training:
-    """What `train` did; `metadata` is what it wrote into the checkpoint."""
+    """What `train` did; `metadata` is what it wrote into the checkpoint, `evaluate` options that fit the recipe."""
 
     folder: Path
     metadata: Mapping[str, Any]
@@ -40,6 +40,7 @@ class Training:
     seconds: float
     thresholds: Mapping[Norm, tuple[str, ...]]
     notes: tuple[str, ...]
+    evaluate: tuple[str, ...] = ()
 
 
 def train(
@@ -86,7 +87,8 @@ def train(
         "history": [{name: _json(value) for name, value in figures.items()} for figures in trained.history],
     }
     save(graph, out.absolute(), metadata)
-    return Training(out, metadata, classifier.fingerprint, seconds, data.samples.thresholds or {}, notes)
+    evaluate = tuple(getattr(chosen.parts[0].value, "evaluate", ()))
+    return Training(out, metadata, classifier.fingerprint, seconds, data.samples.thresholds or {}, notes, evaluate)
 
 
 def accuracy(classifier: Classifier, samples: Samples) -> float:

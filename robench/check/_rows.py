@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from robench.check._findings import Finding
@@ -26,6 +27,7 @@ def rows_of_run(manifest: Manifest, rows: pd.DataFrame) -> Iterator[Finding]:
     clean = (kind == "clean").to_numpy()
     correct = (rows["prediction"] == rows["label"]).to_numpy(dtype=bool, na_value=False)
     budget, radius = ~np.isnan(eps), np.isnan(eps)
+    sure = _sure(manifest, rows)
     failed = ~clean & status.isin(("abstain", "error")).to_numpy()
     certified, falsified = (status == "certified").to_numpy(), (status == "falsified").to_numpy()
 
@@ -43,6 +45,7 @@ def rows_of_run(manifest: Manifest, rows: pd.DataFrame) -> Iterator[Finding]:
         "is a clean row with a norm or an ε": clean & (rows["norm"].notna().to_numpy() | budget),
         "has no norm": ~clean & rows["norm"].isna().to_numpy(),
         "is a clean status": ~clean & status.isin(("correct", "incorrect")).to_numpy(),
+        "is a test's, and claims to be sure": sure & (status != "error").to_numpy(),
         "is no clean status": clean & ~status.isin(("correct", "incorrect", "error", "abstain")).to_numpy(),
     }
     for what, hit in wrong.items():
@@ -64,6 +67,18 @@ def rows_of_run(manifest: Manifest, rows: pd.DataFrame) -> Iterator[Finding]:
                 values={"lower": float(row["lower"]), "upper": _finite(row["upper"])},
             )
     yield from samples_of_run(manifest, rows)
+
+
+def _sure(manifest: Manifest, rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """Rows of a measured run that say they cannot be wrong, or not how surely they hold, and are the outcome of a test.
+
+    Those without a verdict too: they spend their α, or whoever erases his failures would buy radius.
+    """
+    if manifest.origin != "measured":
+        return np.zeros(len(rows), dtype=bool)
+    tests = [info.canonical for info in manifest.evaluators if not info.deterministic]
+    tested = rows["evaluator"].isin(tests).to_numpy() | manifest.classifier.smoothed
+    return np.asarray(tested & ~(rows["confidence"] < 1).to_numpy(dtype=bool, na_value=False))
 
 
 def samples_of_run(manifest: Manifest, rows: pd.DataFrame) -> Iterator[Finding]:

@@ -214,16 +214,16 @@ def _show_plan(prepared: Prepared, run: Run | None) -> None:
 
 def _finish(runs: Sequence[Run], out: LocalStorage, as_json: bool) -> None:
     from robench.bounds import Ceilings, find_bounds
-    from robench.metrics import random_results, results, summarise
+    from robench.metrics import in_order, random_results, results, summarise
     from robench.report import print_results, safe
     from robench.report_draws import draws_lines
 
     # A damaged bound costs its ceiling, never the figures that were just measured.
     ceilings = Ceilings(find_bounds(out, lambda problem: print(f"robench: {safe(problem)}", file=sys.stderr)))
     if as_json:
-        print(json.dumps(summarise(runs, ceilings), ensure_ascii=False, indent=1))
+        print(json.dumps(summarise(runs, ceilings, ordered=True), ensure_ascii=False, indent=1))
     else:
-        print_results(results(runs, ceilings), draws_lines(random_results(runs)))
+        print_results(in_order(results(runs, ceilings), runs), draws_lines(random_results(runs)))
         for run in runs:
             print(f"evidence: {run.location}")
         print(f"next: robench check {out.root}  |  robench replay {out.root}")

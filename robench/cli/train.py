@@ -67,7 +67,8 @@ def _show(training: Training, dataset: str) -> None:
     test = metadata["test_accuracy"]
     budget = next(((norm, texts[len(texts) // 2]) for norm, texts in training.thresholds.items() if texts), None)
     norm, eps = budget or ("linf", "EPS")
-    command = ["robench", "eval", "-m", f"checkpoint:{training.folder}", "-d", dataset, "--norm", norm, "--eps", eps]
+    asked = training.evaluate or ("--norm", norm, "--eps", eps)
+    command = ["robench", "eval", "-m", f"checkpoint:{training.folder}", "-d", dataset, *asked]
     print(
         f"recipe      {metadata['recipe']}, seed {metadata['seed']}: {training.seconds:.1f} s on {metadata['device']}"
     )

@@ -31,11 +31,16 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Choice:
-    """The evaluators of one run, attacks first, and why default attacks and cheap certifiers were left out."""
+    """The evaluators of one run, attacks first, and why default attacks and cheap certifiers were left out.
+
+    `wrapper` is what a certifier put behind the model that was asked for; `notes` are lines that the user should see.
+    """
 
     subject: Subject
     evaluators: tuple[Chosen, ...]
     skipped: dict[str, str]
+    wrapper: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def choose(plugins: Plugins, settings: Settings, subject: Subject, norm: Norm) -> list[Choice]:
@@ -66,7 +71,9 @@ def choose(plugins: Plugins, settings: Settings, subject: Subject, norm: Norm) -
         chosen = [*asked, *mine]
         if chosen or len(groups) == 1:
             _check(plugins, about[spec], chosen, norm)
-            choices.append(Choice(about[spec], tuple(chosen), {**left_out, **({} if spec else skipped)}))
+            off = settings.certifiers is not None and not settings.certifiers
+            notes = () if mine or off else _costly(plugins, about[spec], norm)
+            choices.append(Choice(about[spec], tuple(chosen), {**left_out, **({} if spec else skipped)}, spec, notes))
     return choices
 
 
@@ -181,6 +188,19 @@ def _others(plugins: Plugins, subject: Subject, norm: Norm) -> str:
         if fits:
             found.append(entry.name + "".join(f":{one.name}=…" for one in required[:1]))
     return f"; these apply: {', '.join(found)}" if found else ""
+
+
+def _costly(plugins: Plugins, subject: Subject, norm: Norm) -> tuple[str, ...]:
+    """Return a line that names the certifiers that apply where none was chosen: those that are not cheap."""
+    found = []
+    for entry in plugins.entries("certifiers"):
+        try:
+            certifier = plugins.resolve("certifiers", entry.name).value
+            if _inapplicable(Evaluator(entry.name, "certificate", cast(Certifier, certifier)), subject, norm) is None:
+                found.append(entry.name)
+        except Exception:  # whatever a plugin does: this is a hint
+            continue
+    return (f"nothing certifies {subject.canonical} at small cost: add -c {' or -c '.join(found)}",) if found else ()
 
 
 def _certifiers(

@@ -44,8 +44,10 @@ def first_manifest(
         # An attack that runs somebody else's library says which.
         versions.update(getattr(part.value, "versions", {}))
     majors = {name: version.split(".")[0] for name, version in versions.items()}
-    for one in chosen:
-        majors.update({part.distribution: part.version.split(".")[0] for part in one.parts})
+    # What a wrapper is made of decides what is evaluated, as evaluators do; a model is known by its fingerprint.
+    inside = [nested for part in subject.parts for nested in part.nested]
+    for part in (*inside, *(part for one in chosen for part in one.parts)):
+        majors[part.distribution] = part.version.split(".")[0]
     request = Request(
         fingerprint=classifier.fingerprint,
         dataset_hash=data.hash,

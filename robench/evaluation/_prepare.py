@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from pydantic import ValidationError
 
 from robench import registry
-from robench.classifier import Counted, is_smoothed, merely_draws
+from robench.binomial import top_two_pvalue
+from robench.classifier import Counted, SmoothedClassifier, is_smoothed, merely_draws
 from robench.errors import InputError
 from robench.evaluation._display import beneath, read_card
 from robench.evaluation._evaluators import Choice, choose
@@ -36,6 +39,8 @@ from robench.threat import Epsilon, Norm, parse_norm
 __all__ = ["Prepared", "prepare"]
 
 MOST_DRAWS = 1_000_000
+LEAST_NOISE = 1024
+"""Standard deviation of a vote's noise, in units of the rounding of the inputs, from which on rounding is no matter."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,8 @@ def prepare(settings: Settings) -> list[Prepared]:
     _check_fit(subject, data)
     refuse_undeclared_randomness(subject.classifier, data.samples)
     choices = choose(plugins, settings, subject, norm)
+    for choice in choices:
+        _check_noise(choice.subject, data)
     prepared = [_prepared(settings, data, choice, norm, epsilons) for choice in choices]
     votes = sum(is_smoothed(choice.subject.classifier) for choice in choices)
     if votes > 1:
@@ -89,9 +96,11 @@ def _prepared(settings: Settings, data: Data, choice: Choice, norm: Norm, epsilo
     subject, chosen = choice.subject, choice.evaluators
     evaluators = [one.evaluator for one in chosen]
     plan = Plan(subject.classifier, data.samples, norm, epsilons, evaluators, settings.seed, settings.draws)
-    batch_size = settings.batch_size or automatic_batch_size(data.samples)
-    settings, notes = _with_card(settings, subject)
+    batch_size = settings.batch_size or automatic_batch_size(data.samples, subject.classifier)
+    settings, notes = _with_card(_named(settings, choice), subject)
     notes += _out_of_reach(plan)
+    notes += choice.notes
+    notes += _too_few(plan)
     if is_smoothed(subject.classifier) and settings.draws != Settings.draws:
         notes.append(f"--draws is not for votes: {subject.canonical} draws as often as its own parameter n says")
     try:
@@ -114,6 +123,34 @@ def _prepared(settings: Settings, data: Data, choice: Choice, norm: Norm, epsilo
     unidentified = [] if getattr(subject.classifier, "identified", True) else [subject.canonical]
     unidentified += [one.evaluator.spec for one in chosen if not (one.parts or identified(one.evaluator.value))]
     return Prepared(plan, manifest, batch_size, choice.skipped, tuple(notes), tuple(unidentified))
+
+
+def _check_noise(subject: Subject, data: Data) -> None:
+    """Raise InputError where a vote's noise drowns in the rounding of the inputs: no theorem is about what is left."""
+    if not is_smoothed(subject.classifier):
+        return
+    domain, precision = data.samples.domain, torch.finfo(subject.classifier.dtype)
+    largest = max([abs(end) for end in (domain.lower, domain.upper) if math.isfinite(end)] or [1.0])
+    least, sigma = LEAST_NOISE * precision.eps * largest, cast(SmoothedClassifier, subject.classifier).noise.sigma
+    if not sigma >= least:
+        raise InputError(
+            f"{subject.canonical}: noise of sigma = {sigma:g} drowns in the rounding of {precision.dtype} inputs up to "
+            f"{largest:g}: take {least:.2g} at least, or --precision fp64"
+        )
+
+
+def _too_few(plan: Plan) -> list[str]:
+    """Return a line where no count of a vote's draws can show that a sample is misclassified, however clear."""
+    if not is_smoothed(plan.classifier):
+        return []
+    vote, tests = cast(SmoothedClassifier, plan.classifier), sum(one.points for one, _ in plan.passes())
+    if not tests or float(top_two_pvalue(vote.n, 0)) <= vote.alpha / tests:
+        return []
+    needed = math.ceil(math.log2(2 * tests / vote.alpha))
+    return [
+        f"{vote.n} draws can falsify no sample at alpha = {vote.alpha:g} over {tests} attempts: take smooth:n={needed} "
+        "at least"
+    ]
 
 
 def _out_of_reach(plan: Plan) -> list[str]:
@@ -150,6 +187,15 @@ def _subject(plugins: Plugins, settings: Settings, device: torch.device, data: D
     if not isinstance(model, str):
         return given_subject(model, data.samples.shape, device, settings.precision)
     return load_subject(plugins.resolve("models", model, search=settings.search), device, settings.precision)
+
+
+def _named(settings: Settings, choice: Choice) -> Settings:
+    """Put what a certifier makes of the model behind the name that the user gave the model."""
+    name = settings.display.name
+    if name is None or not choice.wrapper:
+        return settings
+    display = settings.display.model_copy(update={"name": f"{name} | {choice.wrapper}"})
+    return replace(settings, display=display)
 
 
 def _with_card(settings: Settings, subject: Subject) -> tuple[Settings, list[str]]:

@@ -16,7 +16,7 @@ from robench.metrics._radii import Radii
 from robench.metrics._random import Expected, RandomResult, counted_draws, random_results
 from robench.metrics._statement import RHO, DatasetStatement, dataset_statement, most_by_chance
 from robench.metrics._subject import RunLike, Subject, subjects
-from robench.metrics._summary import LEVEL, Result, Share, result_at, results, summarise
+from robench.metrics._summary import LEVEL, Result, Share, in_order, result_at, results, summarise
 
 __all__ = [
     "BLOCKING",
@@ -56,6 +56,7 @@ __all__ = [
     "falsified_at",
     "health",
     "holm",
+    "in_order",
     "mcnemar",
     "most_by_chance",
     "random_results",

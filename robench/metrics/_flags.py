@@ -125,8 +125,8 @@ def _chance_flags(subject: Subject, norm: Norm, eps: float, statement: DatasetSt
         yield Flag("confidence-unknown", "rests on statistical evidence whose confidence the source does not tell")
     elif confidence < 1:
         together = (
-            f"; at most {statement.false_at_most} of the {statement.certified} "
-            f"certificates are false, with confidence {1 - statement.rho:g}"
+            f"; no more than {statement.false_at_most} of the {statement.certified} "
+            f"certificates fail, with confidence {1 - statement.rho:g}"
             if statement
             else ""
         )

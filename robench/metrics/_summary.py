@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["LEVEL", "Result", "Share", "result_at", "results", "summarise"]
+__all__ = ["LEVEL", "Result", "Share", "in_order", "result_at", "results", "summarise"]
 
 LEVEL = 0.95
 
@@ -95,9 +95,10 @@ class Result:
 
         Half of the error on each side: the lower end of the certified accuracy's interval, less the rate at which
         statistical certificates may be wrong, and the upper end of the empirical one's. An open side is 0 or the
-        clean accuracy's upper end. The ceiling does not enter: it is about these samples, not about the population.
+        clean accuracy's upper end; a side is open where a source does not tell how often it is wrong. The ceiling does
+        not enter: it is about these samples, not about the population.
         """
-        slack = 0.0 if self.confidence is None else 1.0 - self.confidence
+        slack = 1.0 if self.confidence is None else 1.0 - self.confidence
         lower = self.certified.interval.lower - slack if self.certified else 0.0
         upper = (self.empirical or self.clean).interval.upper
         upper = min(1.0, upper + slack) if self.empirical else upper
@@ -211,14 +212,26 @@ def results(runs: Sequence[RunLike], ceilings: Ceilings = _NONE) -> list[Result]
     ]
 
 
-def summarise(runs: Sequence[RunLike], ceilings: Ceilings = _NONE) -> dict[str, Any]:
-    """Return the document of `eval --json` about `runs`: `run` is the run's id, or a list of ids for several."""
+def in_order(found: Iterable[Result], runs: Sequence[RunLike]) -> list[Result]:
+    """Return the results in the order in which `runs` speak about their classifiers."""
+    order: dict[str, int] = {}
+    for run in runs:
+        order.setdefault(run.manifest.classifier.fingerprint, len(order))
+    return sorted(found, key=lambda result: order.get(result.subject.fingerprint, len(order)))
+
+
+def summarise(runs: Sequence[RunLike], ceilings: Ceilings = _NONE, *, ordered: bool = False) -> dict[str, Any]:
+    """Return the document of `eval --json` about `runs`; `ordered`: classifiers in the order of the runs.
+
+    `run` is the run's id, or a list of ids for several.
+    """
     names = sorted({run.manifest.run for run in runs})
+    found = results(runs, ceilings)
     return {
         "schema": 1,
         "run": names[0] if len(names) == 1 else names,
         "results": [
-            *(result.document() for result in results(runs, ceilings)),
+            *(result.document() for result in (in_order(found, runs) if ordered else found)),
             *(result.document() for result in random_results(runs)),
         ],
     }

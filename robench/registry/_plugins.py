@@ -29,7 +29,7 @@ __all__ = ["Part", "Plugins", "Resolved", "load_plugins"]
 class Part:
     """One plugin of a chain: the built factory and how it is written.
 
-    `entry` is None for an object given from Python.
+    `entry` is None for an object given from Python; `nested` are the plugins that its parameters name.
     """
 
     kind: str
@@ -40,6 +40,7 @@ class Part:
     distribution: str
     version: str
     entry: Entry | None
+    nested: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -135,8 +136,11 @@ class Plugins:
         factory = self.factory(entry)
         who = f"{kind.noun} {entry.short!r} of {entry.distribution} {entry.version}"
 
+        parts: list[Part] = []
+
         def nested(inner: str, chain: Chain) -> Written:
             resolved = self.resolve(inner, chain, search)
+            parts.extend(resolved.parts)
             return Written(resolved.value, resolved.canonical, resolved.full)
 
         try:
@@ -148,7 +152,8 @@ class Plugins:
         # By shape: flags with a default may be left out, and a newer flag must not disown older plugins.
         if not any(callable(getattr(value, method, None)) for method in kind.methods):
             raise PluginError(who, _misfit(kind, value))
-        return Part(kind.name, entry.name, value, canonical, full, entry.distribution, entry.version, entry)
+        known = entry.distribution, entry.version, entry
+        return Part(kind.name, entry.name, value, canonical, full, *known, tuple(parts))
 
     def _unknown(self, kind: Kind, name: str) -> str:
         known = [entry.name for entry in self.entries(kind.name)]

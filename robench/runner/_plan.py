@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from robench.classifier import Classifier, RandomizedClassifier
+from robench.classifier import Classifier, RandomizedClassifier, is_smoothed
 from robench.contracts import Attack, Certifier, CompositeAttack
 from robench.samples import Samples
 from robench.threat import Epsilon, Norm
@@ -17,6 +17,8 @@ __all__ = ["Evaluator", "Plan", "Side", "automatic_batch_size"]
 Side = Literal["attack", "certificate"]
 
 LARGEST_BATCH = 256
+LARGEST_BATCH_OF_VOTES = 8
+"""On a CPU a sample may take minutes of draws: a batch is what progress shows, and what an interruption loses."""
 BATCH_NUMBERS = 2**23
 """An automatic batch holds at most this many input numbers; memory running out halves it."""
 
@@ -83,10 +85,11 @@ class Plan:
         return order
 
 
-def automatic_batch_size(samples: Samples) -> int:
-    """Return a power of two that keeps the device busy without filling its memory."""
+def automatic_batch_size(samples: Samples, classifier: Classifier | RandomizedClassifier | None = None) -> int:
+    """Return a power of two that keeps the device busy without filling its memory; small where `classifier` votes."""
     numbers = math.prod(samples.shape)
-    size = LARGEST_BATCH
+    slow = is_smoothed(classifier) and classifier is not None and classifier.device.type == "cpu"
+    size = LARGEST_BATCH_OF_VOTES if slow else LARGEST_BATCH
     while size > 1 and size * numbers > BATCH_NUMBERS:
         size //= 2
     return size

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from robench.bounds import BoundRun, Ceilings
 from robench.errors import InputError
-from robench.metrics import RandomResult, Result, random_results, results
+from robench.metrics import RandomResult, Result, in_order, random_results, results
 from robench.runs import Run, open_results
 from robench.suite._cells import BoundCell, Cell, Suite
 from robench.suite._perform import Outcome, Shelf, perform
@@ -46,11 +46,7 @@ class SuiteOutcome:
 
     def results(self) -> list[Result]:
         """Return the figures of what was evaluated, under the suite's ceilings, classifiers in the file's order."""
-        order: dict[str, int] = {}
-        for run in self.runs:
-            order.setdefault(run.manifest.classifier.fingerprint, len(order))
-        found = results(self.runs, Ceilings(self.bounds))
-        return sorted(found, key=lambda result: order[result.subject.fingerprint])
+        return in_order(results(self.runs, Ceilings(self.bounds)), self.runs)
 
 
 def run_suite(

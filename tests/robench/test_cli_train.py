@@ -217,3 +217,12 @@ def test_a_history_with_nan_is_kept_as_null(tmp_path, monkeypatch):
 def test_the_command_itself_imports_nothing_heavy():
     code = "import sys, robench.cli.train; print({'torch', 'pandas', 'pyarrow', 'numpy'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_what_comes_next_fits_the_recipe(tmp_path):
+    out = tmp_path / "net"
+    shown = CliRunner().invoke(app, ["train", "gaussian:epochs=1,sigma=0.5", "-d", "digits", "--out", str(out), "-q"])
+    assert shown.exit_code == 0, shown.output
+    words = shlex.split(shown.stdout.splitlines()[-1].removeprefix("next").strip())
+    assert words[-6:] == ["-c", "smoothing:sigma=0.5", "--norm", "l2", "--eps", "0.5"]
+    assert CliRunner().invoke(app, [*words[1:], "-a", "none", "--dry-run"]).exit_code == 0

@@ -99,6 +99,25 @@ def test_draws_are_asked_of_the_vote_itself():
     assert "--draws" not in robench(*words).stdout
 
 
+def test_what_is_missing_is_told():
+    vote = ["eval", "-m", "digits-gaussian | smooth:n=9,sigma=0.25", *DATA, "-a", FAST, "--dry-run"]
+    shown = robench(*vote).stdout
+    assert "nothing certifies digits-gaussian | smooth:n=9,sigma=0.25 at small cost: add -c smoothing" in shown
+    assert "9 draws can falsify no sample at alpha = 0.001 over 2 attempts: take smooth:n=12 at least" in shown
+    enough = robench(
+        "eval", "-m", "digits-gaussian | smooth:n=12,sigma=0.25", *DATA, "-a", FAST, "--dry-run", "-c", "none"
+    )
+    assert "note" not in enough.stdout
+
+
+def test_several_votes_over_a_named_model_have_names_of_their_own(tmp_path):
+    made = evaluate("digits-gaussian", "digits | subset:n=4", eps="0.1", norm="l2", attacks="none", name="mine",
+                    certifiers=["smoothing:n=300,sigma=0.5", "smoothing:n=300,sigma=0.25"], out=tmp_path)  # fmt: skip
+    assert [run.manifest.display.name for run in made.runs] == ["mine | smooth:sigma=0.5", "mine | smooth:sigma=0.25"]
+    assert [one["classifier"].partition(":")[2] for one in made.summary["results"]] == ["sigma=0.5", "sigma=0.25"]
+    assert str(made).index("sigma=0.5") < str(made).index("sigma=0.25")
+
+
 def test_from_python_and_resumed(tmp_path):
     ask = {"dataset": "digits | subset:n=6", "eps": "0.25", "norm": "l2", "attacks": "none", "out": tmp_path}
     votes = ["smoothing:n=500,sigma=0.25", "smoothing:mode=decide,n=2000,sigma=0.25", "smoothing:n=500,sigma=0.5"]
@@ -163,6 +182,14 @@ def test_bad_input_is_one_line(model, certifier, message, tmp_path):
         evaluate(model, "digits | subset:n=4", eps="0.5", norm="l2", attacks="none", certifiers=certifier, out=tmp_path)
     assert "\n" not in str(error.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_noise_that_drowns_in_rounding_is_refused(tmp_path):
+    ask = {"dataset": "digits | subset:n=4", "eps": "1e-7", "norm": "l2", "attacks": "none", "out": tmp_path}
+    with pytest.raises(InputError, match=r"drowns in the rounding of float32 inputs up to 1: take 0\.00012"):
+        evaluate("digits-gaussian", **ask, certifiers="smoothing:n=300,sigma=1e-6")
+    assert not list(tmp_path.iterdir())
+    evaluate("digits-gaussian", **ask, certifiers="smoothing:n=300,sigma=1e-6", precision="fp64")
 
 
 def test_noise_certifies_its_own_norms_alone(tmp_path):

@@ -29,6 +29,11 @@ class Gaussian(Settings):
 
     sigma: float = param(0.25, "standard deviation of the noise, in the units of the domain", above=0)
 
+    @property
+    def evaluate(self) -> tuple[str, ...]:
+        """Certificates of the vote over the noise of the training."""
+        return "-c", f"smoothing:sigma={self.sigma:g}", "--norm", "l2", "--eps", f"{self.sigma:g}"
+
     def train(self, train: Samples, context: TrainContext) -> Trained:
         """Train on `train`."""
         streams = Stream.for_samples(context.seed, "gaussian", train.index, context.device)
