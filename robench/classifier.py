@@ -132,6 +132,8 @@ class SmoothedClassifier(RandomizedClassifier, Protocol):
 def deterministic(classifier: object, name: str) -> Classifier:
     """Return `classifier` if it maps inputs to logits; raises InputError for one that draws at inference."""
     known = evaluable(classifier, name)
+    if is_smoothed(known):
+        raise InputError(f"{name} votes over its draws: no wrapper stands behind a vote; wrap its base, once")
     if is_random(known):
         raise InputError(f"{name} draws at inference: what stands here needs one function; take its base")
     return cast(Classifier, known)

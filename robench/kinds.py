@@ -20,7 +20,7 @@ class Kind:
         noun: singular, for messages.
         protocols: a factory's instances are one of these.
         methods: what such an instance has, one of them at least.
-        usage: a command with `{spec}` where a plugin of this kind stands.
+        usage: a command with `{spec}`, or `{name}` alone, where a plugin of this kind stands.
         example: summary of the plugin that `robench plugins new` writes.
         link: the kind that may be chained to it with ` | `.
     """
@@ -91,7 +91,7 @@ KINDS: dict[str, Kind] = {
             "noise",
             (contracts.Noise,),
             ("radius",),
-            "robench eval -m 'MODEL | smooth:noise=({spec}),sigma=0.25' …",
+            "robench eval -m 'MODEL | smooth:noise={name},sigma=SIGMA' …",
             "Laplace noise, which certifies in l1",
         ),
         Kind(

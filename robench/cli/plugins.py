@@ -182,7 +182,7 @@ def _document(plugins: Plugins, entry: Entry) -> dict[str, Any]:
         **dataclasses.asdict(entry),
         "doc": text,
         "parameters": parameters,
-        "example": KINDS[entry.kind].usage.format(spec=example),
+        "example": KINDS[entry.kind].usage.format(spec=example, name=entry.name),
     }
 
 
