@@ -9,9 +9,11 @@ from typing import Any
 import torch
 
 from robench import registry
+from robench.classifier import is_random
 from robench.errors import InputError
-from robench.loading import Data, Subject, given_data, given_subject, load_data, load_subject
+from robench.loading import Data, Subject, given_data, given_subject, load_data, load_subject, wrapped
 from robench.runs import Manifest
+from robench.spec import Chain, parse
 
 __all__ = ["Imported", "ObjectNeeded", "OtherFound", "load_recorded_data", "load_recorded_subject"]
 
@@ -53,6 +55,10 @@ def load_recorded_subject(
         subject = load_subject(registry.load_plugins().resolve("models", given, search=search), device, precision)
     else:
         subject = given_subject(given, data.whole.shape, device, precision)
+    if manifest.classifier.smoothed and not is_random(subject.classifier):
+        # The model that votes was given, and the vote was evaluated.
+        wrapper = str(Chain(parse(manifest.classifier.canonical).specs[-1:]))
+        subject = wrapped(subject, registry.load_plugins().resolve("wrappers", wrapper, search=search))
     found, recorded = subject.classifier.fingerprint[:12], manifest.classifier.fingerprint[:12]
     if found != recorded:
         what = f"{subject.canonical} is not the function evaluated"

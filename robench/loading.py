@@ -13,8 +13,8 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from robench.classifier import Classifier, RandomizedClassifier, evaluable
-from robench.contracts import Dataset, Model
+from robench.classifier import Classifier, RandomizedClassifier, deterministic, evaluable
+from robench.contracts import Dataset, Model, Wrapper
 from robench.errors import InputError, PluginError
 from robench.graph import from_module
 from robench.registry import Part, Resolved
@@ -37,6 +37,7 @@ __all__ = [
     "plugin_infos",
     "python_name",
     "samples_from",
+    "wrapped",
 ]
 
 PRECISIONS = {"fp32": torch.float32, "fp64": torch.float64}
@@ -219,6 +220,17 @@ def load_subject(resolved: Resolved, device: torch.device, precision: str) -> Su
     with _contained(f"model {resolved.canonical}"):
         classifier = cast(Model, resolved.value).load(device, PRECISIONS[precision])
     return Subject(evaluable(classifier, resolved.canonical), resolved.canonical, resolved.full, resolved.parts)
+
+
+def wrapped(subject: Subject, wrapper: Resolved) -> Subject:
+    """Return the subject behind a wrapper, as `MODEL | WRAPPER` names it. Raises InputError for one that draws."""
+    base = deterministic(subject.classifier, subject.canonical)
+    return Subject(
+        cast(Wrapper, wrapper.value).wrap(base),
+        f"{subject.canonical} | {wrapper.canonical}",
+        f"{subject.full} | {wrapper.full}",
+        (*subject.parts, *wrapper.parts),
+    )
 
 
 def samples_from(x: Any, y: Any, domain: tuple[float, float] = (0.0, 1.0)) -> Samples:

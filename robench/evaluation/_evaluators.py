@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import cast
 
-from robench.classifier import Counted, deterministic, is_random, is_smoothed, merely_draws
-from robench.contracts import Attack, AttackModifier, Certifier, Wrapper
+from robench.classifier import Counted, is_random, is_smoothed, merely_draws
+from robench.contracts import Attack, AttackModifier, Certifier
 from robench.errors import InputError
 from robench.evaluation._settings import Settings
-from robench.loading import Subject, python_name
+from robench.loading import Subject, python_name, wrapped
 from robench.params import describe
 from robench.registry import Part, Plugins
 from robench.runner import Evaluator
@@ -54,7 +54,7 @@ def choose(plugins: Plugins, settings: Settings, subject: Subject, norm: Norm) -
     groups: dict[str, list[Chosen]] = {"": []}
     for one in certifiers:
         groups.setdefault(_wrapper(one.evaluator, subject), []).append(one)
-    about = {spec: _wrapped(plugins, subject, spec) if spec else subject for spec in groups}
+    about = {spec: wrapped(subject, plugins.resolve("wrappers", spec)) if spec else subject for spec in groups}
     attacks = {spec: _attacks(plugins, settings, one, norm) for spec, one in about.items()}
     why = {
         spec: [_inapplicable(one.evaluator, about[spec], norm) for one in found] for spec, (found, _) in attacks.items()
@@ -99,19 +99,6 @@ def _wrapper(evaluator: Evaluator, subject: Subject) -> str:
     """Return the wrapper, as a spec, that makes of the subject what the certifier certifies; empty: none."""
     wraps = getattr(evaluator.value, "wraps", None)
     return cast("str | None", wraps(Counted(subject.classifier))) or "" if wraps else ""
-
-
-def _wrapped(plugins: Plugins, subject: Subject, spec: str) -> Subject:
-    """Return the subject behind a wrapper, as `MODEL | WRAPPER` names it."""
-    resolved = plugins.resolve("wrappers", spec)
-    base = deterministic(subject.classifier, subject.canonical)
-    return replace(
-        subject,
-        classifier=cast(Wrapper, resolved.value).wrap(base),
-        canonical=f"{subject.canonical} | {resolved.canonical}",
-        full=f"{subject.full} | {resolved.full}",
-        parts=(*subject.parts, *resolved.parts),
-    )
 
 
 def _attacks(plugins: Plugins, settings: Settings, subject: Subject, norm: Norm) -> tuple[list[Chosen], dict[str, str]]:

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from scipy.stats import binom
 from typer.testing import CliRunner
 
@@ -131,6 +132,20 @@ def test_from_python_and_resumed(tmp_path):
     assert "smooth:sigma=0.5" in str(made)
     again = evaluate("digits-gaussian", **ask, certifiers=votes, resume=True)
     assert [run.manifest.run for run in again.runs] == [run.manifest.run for run in made.runs]
+
+
+def test_a_vote_over_an_object_is_replayed_with_the_object(tmp_path):
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)).eval()
+    x = torch.rand(6, 1, 8, 8)
+    data = x.numpy(), net(x).argmax(1).numpy()
+    made = evaluate(net, data, norm="l2", eps="0.05", attacks="none", certifiers="smoothing:n=300,sigma=0.25",
+                    out=tmp_path)  # fmt: skip
+    assert made.run.manifest.classifier.canonical == "python:Sequential | smooth:sigma=0.25"
+    assert replay(made.run, model=net, dataset=data).problems == []
+    other = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)).eval()
+    with pytest.raises(InputError, match="is not the function evaluated"):
+        replay(made.run, model=other, dataset=data)
 
 
 def test_what_cannot_be_resumed_is_refused_before_anything_runs(tmp_path):
