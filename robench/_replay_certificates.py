@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from robench import registry
 from robench._replay_redraw import ROUNDING, Redraw
-from robench.contracts import Certifier
+from robench.contracts import Certificates, Certifier, CountingCertifier
 from robench.streams import Stream
 from robench.text import one_line
 from robench.threat import Threat, parse_norm
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from robench._replay_asker import Asker, Row
     from robench.runs import Manifest
 
-__all__ = ["replay_certificates"]
+__all__ = ["Claim", "counts_told", "replay_certificates", "unproven"]
 
 
 def replay_certificates(
@@ -39,8 +40,8 @@ def replay_certificates(
                 asker.found("certificate", row, f"cannot be derived again: {one_line(error)}")
             continue
         _proofs(asker, certifier, spec, proofs, manifest.request.seed)
-        if others and hasattr(certifier, "rederive"):
-            _statistical(asker, certifier, spec, others, redraw)
+        if others and isinstance(certifier, CountingCertifier):
+            _statistical(asker, certifier, others, redraw)
         elif others:
             asker.result.not_replayed[spec] = "statistical"
 
@@ -81,20 +82,18 @@ def _certified(asker: Asker, certifier: Certifier, spec: str, threat: Threat, ro
             asker.found("certificate", row, f"recorded as a proof, now with confidence {sure!r}")
 
 
-def _statistical(asker: Asker, certifier: Certifier, spec: str, rows: list[Row], redraw: Redraw) -> None:
+def _statistical(asker: Asker, certifier: CountingCertifier, rows: list[Row], redraw: Redraw) -> None:
     """Derive every row from its counts, and hold a random subset of the counts against fresh draws."""
     sound: list[Row] = []
-    for part in asker.batches(rows):
-        for row, label in zip(part, asker.inputs(part)[1].tolist(), strict=True):
-            if text := _underived(asker, certifier, row, label):
-                asker.found("certificate", row, text)
-            else:
-                sound.append(row)
-        asker.result.rederived += len(part)
-        asker.asked()
-    if not hasattr(certifier, "recount"):
-        asker.result.not_replayed[spec] = "its draws: it counts none anew"
-        return
+    for (norm, eps), group in _groups(rows, "norm", "eps"):
+        for part in asker.batches(group):
+            for row, why in zip(part, _underived(asker, certifier, norm, eps, part), strict=True):
+                if why is not None:
+                    asker.found("certificate", row, why)
+                else:
+                    sound.append(row)
+            asker.result.rederived += len(part)
+            asker.asked()
     for (norm, eps), group in _groups(redraw.chosen(sound), "norm", "eps"):
         threat = Threat(parse_norm(str(norm)), eps, asker.data.whole.domain)
         for part in asker.batches(group):
@@ -105,31 +104,66 @@ def _statistical(asker: Asker, certifier: Certifier, spec: str, rows: list[Row],
             asker.asked()
 
 
-def _underived(asker: Asker, certifier: Any, row: Row, label: int) -> str | None:
-    """Return what the counts of a row do not carry: its bound, its class or its confidence."""
-    alpha = getattr(certifier, "alpha", None)
+def _underived(
+    asker: Asker, certifier: CountingCertifier, norm: object, eps: float | None, rows: list[Row]
+) -> list[str | None]:
+    """Return for each row what its counts do not carry: its bound, its status or its confidence."""
     try:
-        detail = _counts(row)
-        lower = float(certifier.rederive(asker.classifier, parse_norm(str(row["norm"])), row["eps"], detail))
-    except Exception as error:  # counts that no run could have made, or a plugin's
-        return f"cannot be derived again: {one_line(error)}"
-    if not lower >= row["lower"] * (1 - ROUNDING):
-        return f"recorded lower {row['lower']!r}, its counts prove {lower!r}"
-    if detail.get("class", label) != label:
-        return f"its counts are about class {one_line(detail['class'], 40)}, the data says {label}"
-    if isinstance(alpha, float) and not (row["confidence"] is not None and row["confidence"] <= 1 - alpha):
-        return f"recorded confidence {row['confidence']!r}, alpha = {alpha!r} gives {1 - alpha!r}"
+        threat = Threat(parse_norm(str(norm)), eps, asker.data.whole.domain)
+        details = [counts_told(row["detail"]) for row in rows]
+        made = certifier.rederive(asker.classifier, asker.inputs(rows)[1], details, threat)
+        claims = _claims(made, len(rows))
+    except Exception as error:  # a plugin's, or of a row that no run could have written
+        if len(rows) == 1:
+            return [f"cannot be derived again: {one_line(error)}"]
+        # One of them need not be the others' fault.
+        return [why for row in rows for why in _underived(asker, certifier, norm, eps, [row])]
+    return [unproven(row, claim) for row, claim in zip(rows, claims, strict=True)]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What counts prove."""
+
+    lower: float
+    status: str
+    confidence: float
+    reason: str = ""
+
+
+def _claims(made: Certificates, count: int) -> list[Claim]:
+    lower = made.lower.tolist()
+    surety = [1.0] * count if made.confidence is None else made.confidence.tolist()
+    details: Sequence[Mapping[str, Any] | None] = [None] * count if made.detail is None else made.detail
+    if not len(lower) == len(made.status) == len(surety) == len(details) == count:
+        raise ValueError(f"rederive gives {len(lower)} answers about {count} samples")
+    reasons = [one_line((one or {}).get("reason", "")) for one in details]
+    return [Claim(*parts) for parts in zip(lower, made.status, surety, reasons, strict=True)]
+
+
+def unproven(row: Row, claim: Claim) -> str | None:
+    """Return what a row says that its counts do not; None where they carry it."""
+    why = f": {claim.reason}" if claim.reason else ""
+    if claim.status == "error":
+        return f"cannot be derived again{why}"
+    if not claim.lower >= row["lower"] * (1 - ROUNDING):
+        return f"recorded lower {row['lower']!r}, its counts prove {claim.lower!r}{why}"
+    if claim.status != row["status"]:
+        return f"recorded {row['status']}, its counts say {claim.status}{why}"
+    if row["confidence"] is None or not row["confidence"] <= claim.confidence:
+        return f"recorded confidence {row['confidence']!r}, its counts give {claim.confidence!r}"
     return None
 
 
 def _recounted(
-    asker: Asker, certifier: Any, threat: Threat, rows: list[Row], redraw: Redraw
+    asker: Asker, certifier: CountingCertifier, threat: Threat, rows: list[Row], redraw: Redraw
 ) -> list[str] | list[str | None]:
     """Return for each row why its counts cannot be right, by fresh draws."""
     x, _ = asker.inputs(rows)
     stream = redraw.stream(rows[0], [row["sample"] for row in rows], x.device)
+    details = [counts_told(row["detail"]) for row in rows]
     try:
-        found = list(certifier.recount(asker.classifier, x, [_counts(row) for row in rows], threat, stream))
+        found = list(certifier.recount(asker.classifier, x, details, threat, stream))
     except Exception as error:  # a plugin's
         return [f"cannot be drawn again: {one_line(error)}"] * len(rows)
     if len(found) != len(rows):
@@ -137,9 +171,12 @@ def _recounted(
     return [None if why is None else one_line(why) for why in found]
 
 
-def _counts(row: Row) -> Mapping[str, Any]:
-    """Return the detail of a row. Raises ValueError where it is none."""
-    told: Any = json.loads(row["detail"] or "null")
+def counts_told(detail: str | None) -> Mapping[str, Any]:
+    """Return what the detail of a row tells. Raises ValueError where it is no JSON object."""
+    try:
+        told: Any = json.loads(detail or "null")
+    except RecursionError:
+        raise ValueError("the row's detail is nested too deeply") from None
     if not isinstance(told, dict):
         raise ValueError("the row has no detail")
-    return cast(Mapping[str, Any], told)
+    return told

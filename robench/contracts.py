@@ -33,6 +33,7 @@ __all__ = [
     "Certificates",
     "Certifier",
     "CompositeAttack",
+    "CountingCertifier",
     "Dataset",
     "Importer",
     "Model",
@@ -44,6 +45,7 @@ __all__ = [
     "TrainContext",
     "Trained",
     "Transform",
+    "TwoSidedNoise",
     "Wrapper",
 ]
 
@@ -166,9 +168,6 @@ class Noise(Protocol):
 
     Let p be the probability that the base classifier gives a class at x + noise. `radius` and `threshold` are two sides
     of one theorem: the class wins the vote everywhere in the *closed* ball of radius r around x if p > threshold(r).
-
-    `two_sided_radius(p_low, p_up, norm, dimension)`, where there is one, gives the radii for upper bounds `p_up` of
-    every other class's probability as well.
     """
 
     norms: ClassVar[tuple[Norm, ...]]
@@ -191,6 +190,16 @@ class Noise(Protocol):
 
     def threshold(self, eps: float, norm: Norm, dimension: int) -> float:
         """Return the probability, rounded up, above which the closed ball of radius `eps` is certified; 1: none."""
+
+
+@runtime_checkable
+class TwoSidedNoise(Noise, Protocol):
+    """A noise with a theorem about the runner-up too: the classes other than the top one need not share the rest."""
+
+    def two_sided_radius(
+        self, p_low: npt.ArrayLike, p_up: npt.ArrayLike, norm: Norm, dimension: int
+    ) -> npt.NDArray[np.float64]:
+        """Return the radii, as `radius`, for upper bounds `p_up` of every other class's probability as well."""
 
 
 @runtime_checkable
@@ -256,16 +265,7 @@ class Certifier(Protocol):
     `out_of_reach(classifier, norm, eps) -> str | None`, where there is one, says why nothing can be certified at ε
     whatever comes out, so that nobody waits for it: asked before a run, which is refused where no ε is within reach.
 
-    One with `deterministic = False` may have two more methods, for `robench replay`:
-
-    * `rederive(classifier, norm, eps, detail) -> float`: the lower bound that the counts in a row's detail prove.
-      Raises ValueError for counts that no run could have made.
-    * `recount(classifier, x, details, threat, stream) -> list of str | None`: fresh draws about `x` [B, ...], and for
-      each sample why its recorded counts cannot be right; None where they can. A true record is called wrong with
-      probability at most 1e-6 per sample.
-
-    `replay` then also holds a row's confidence against 1 − `alpha`, where the certifier has such a field, and `class`
-    in its detail, the class that was counted, against the label.
+    One with `deterministic = False` may be a `CountingCertifier`, for `robench replay`.
     """
 
     per_eps: ClassVar[bool] = True
@@ -278,6 +278,29 @@ class Certifier(Protocol):
 
     def certify(self, classifier: Classifier, x: Tensor, y: Tensor, threat: Threat, stream: Stream) -> Certificates:
         """Certify `x` [B, ...] with labels `y` [B], all correctly classified."""
+
+
+@runtime_checkable
+class CountingCertifier(Certifier, Protocol):
+    """A certifier whose statements rest on counts, which its details tell: `robench replay` asks it about them.
+
+    Details come out of files that anybody may have written: mappings of texts to JSON values, whatever those are.
+    """
+
+    def rederive(self, classifier: Classifier, y: Tensor, details: Sequence[Detail], threat: Threat) -> Certificates:
+        """Return what `certify` would have returned for the counts in `details` [B], about labels `y` [B].
+
+        Lower, status and confidence are held against the row. Counts that no run could have made have the status
+        `error`, with the `reason` in the detail. Nothing is certified about another class than y, or without counts.
+        """
+
+    def recount(
+        self, classifier: Classifier, x: Tensor, details: Sequence[Detail], threat: Threat, stream: Stream
+    ) -> Sequence[str | None]:
+        """Draw anew about `x` [B, ...]; return for each sample why its counts cannot be right, None where they can.
+
+        A true record is called wrong with probability at most `robench.binomial.FALSE_ALARM` per sample, 1e-6.
+        """
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import torch
 from scipy.stats import binom
 from torch import Tensor
 
-from robench.contracts import Certificates
+from robench.contracts import Certificates, CountingCertifier
 from robench.streams import Stream
 from robench.testing._findings import Check, NotApplicable, Violation
 from robench.testing._guard import Traces, watch
@@ -198,43 +198,68 @@ def _empty(case: VoteCase) -> str:
     return "no samples, no certificates"
 
 
+def _counting(case: VoteCase) -> Any:
+    """Return the certifier as one that replay asks. NotApplicable where it is none, and is not meant to be."""
+    if isinstance(case.certifier, CountingCertifier):
+        return case.certifier
+    if half := [name for name in ("rederive", "recount") if hasattr(case.certifier, name)]:
+        raise Violation(f"it has {' and '.join(half)}, and yet is no CountingCertifier: something of it is missing")
+    raise NotApplicable("it derives nothing again")
+
+
 def _rederived(case: VoteCase) -> str:
-    if not hasattr(case.certifier, "rederive"):
-        raise NotApplicable("it derives nothing again")
+    certifier, wrongs = _counting(case), (-1, 10**30, "many", None, True, 0.5)
     for norm in case.norms():
-        eps = case.threat(norm, case.exact(0.5, norm)).eps
+        threat = case.threat(norm, case.exact(0.5, norm))
         made = case.ask(_FEW * 5, norm, case.exact(0.5, norm))
-        for lower, detail in zip(made.lower.tolist(), case.details(made), strict=True):
-            found = case.certifier.rederive(case.voter, norm, eps, detail)
-            if not abs(found - lower) <= 1e-9 * lower:
-                raise Violation(f"{norm}: {detail} proved {lower:.9g}, and {found!r} when derived again")
-            for wrong in (-1, 10**30, "many", None, True, 0.5):
-                counts = {key: wrong if isinstance(value, int) else value for key, value in detail.items()}
-                try:
-                    found = case.certifier.rederive(case.voter, norm, eps, counts)
-                except ValueError:
-                    continue
-                if found > 0:
-                    raise Violation(f"{norm}: {found!r} derived from {counts}, which are no counts")
-    return "the counts prove what was said; what are no counts prove nothing"
+        details, y = case.details(made), torch.ones(len(_FEW) * 5, dtype=torch.int64, device=case.device)
+        again = certifier.rederive(case.voter, y, details, threat)
+        for name, said, now in (("status", made.status, again.status), ("lower", made.lower, again.lower)):
+            if len(said) != len(now):
+                raise Violation(f"{norm}: {len(now)} of {name} for {len(said)} samples")
+        for i, detail in enumerate(details):
+            lower, found = float(made.lower[i]), float(again.lower[i])
+            if not abs(found - lower) <= 1e-9 * lower or again.status[i] != made.status[i]:
+                proved = f"{made.status[i]} {lower:.9g}, and {again.status[i]} {found!r}"
+                raise Violation(f"{norm}: {detail} proved {proved} when derived again")
+        if not torch.equal(_surety(again), _surety(made)):
+            raise Violation(f"{norm}: confidence {_surety(again).tolist()[:4]}… when derived again")
+        for wrong in wrongs:
+            counts = [
+                {key: wrong if isinstance(value, int) else value for key, value in one.items()} for one in details
+            ]
+            _nothing(certifier.rederive(case.voter, y, counts, threat), counts, f"{norm}: no counts")
+        _nothing(
+            certifier.rederive(case.voter, 1 - y, details, threat), details, f"{norm}: another class than the label"
+        )
+    return "the counts prove what was said; what are no counts, or another class's, prove nothing"
+
+
+def _nothing(made: Certificates, details: list[Any], what: str) -> None:
+    for found, said, detail in zip(made.lower.tolist(), made.status, details, strict=True):
+        if found > 0 or said == "certified":
+            raise Violation(f"{what}, and {said} {found!r} derived from {detail}")
+
+
+def _surety(made: Certificates) -> Tensor:
+    return torch.ones_like(made.lower) if made.confidence is None else made.confidence
 
 
 def _recounted(case: VoteCase) -> str:
-    if not hasattr(case.certifier, "recount"):
-        raise NotApplicable("it draws nothing again")
+    certifier = _counting(case)
     for norm in case.norms():
         eps = case.exact(0.5, norm)
         margins = (2.0, 1.0, 0.5, 0.2) * 50
         details = case.details(case.ask(margins, norm, eps))
         stream = Stream.for_samples(1, "conformance", range(len(margins)), case.device)
         x = case.voter.at([margin * SIGMA for margin in margins])
-        honest = list(case.certifier.recount(case.voter, x, details, case.threat(norm, eps), stream))
+        honest = list(certifier.recount(case.voter, x, details, case.threat(norm, eps), stream))
         if len(honest) != len(margins) or any(one is not None for one in honest):
             raise Violation(f"{norm}: of {len(margins)} honest counts it said {[one for one in honest if one][:1]}")
         # The counts of a safe sample, said of one as far behind the boundary: few draws are enough to see it.
         planted = [details[i - i % 4] for i in range(len(details))]
         found = list(
-            case.certifier.recount(case.voter, -x[::4].repeat_interleave(4, 0), planted, case.threat(norm, eps), stream)
+            certifier.recount(case.voter, -x[::4].repeat_interleave(4, 0), planted, case.threat(norm, eps), stream)
         )
         if not all(isinstance(one, str) and one for one in found):
             raise Violation(f"{norm}: counts of 98 % of the draws pass where the class has 2 %")
@@ -284,7 +309,7 @@ VOTE_CHECKS: list[Check[VoteCase]] = [
     Check("empty", "an empty batch gives empty certificates", "settled samples leave, sometimes all of them", _empty),
     Check(
         "derived again",
-        "`rederive` proves what was said from the counts in the detail alone, and nothing from what are no counts",
+        "`rederive` says what was said from the counts in the detail alone, and proves nothing from what are no counts",
         "replay asks it about files of others",
         _rederived,
     ),

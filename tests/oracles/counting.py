@@ -49,11 +49,16 @@ class Silent(Certifier):
 class Counts(Silent):
     """With both methods for a replay."""
 
-    def rederive(self, classifier, norm, eps, detail):
-        n, hits = detail["n"], detail["hits"]
-        if type(n) is not int or type(hits) is not int or n != self.n or not 0 <= hits <= n:
-            raise ValueError("the counts cannot be")
-        return self.radius(classifier, hits, n)
+    def rederive(self, classifier, y, details, threat):
+        radii, status = [], []
+        for one, label in zip(details, y.tolist(), strict=True):
+            n, hits = one["n"], one["hits"]
+            known = type(n) is int and type(hits) is int and n == self.n and 0 <= hits <= n
+            radii.append(self.radius(classifier, hits, n) if known and one["class"] == label else 0.0)
+            status.append("error" if not known else "certified" if radii[-1] > 0 else "abstain")
+        why = [{"reason": "they are no counts"} if said == "error" else None for said in status]
+        lower = torch.tensor(radii, dtype=torch.float64)
+        return Certificates(lower, status, torch.full_like(lower, 1 - self.alpha), detail=why)
 
     def recount(self, classifier, x, details, threat, stream):
         votes = classifier.draws(x, stream).count(range(len(x)), [self.n] * len(x))

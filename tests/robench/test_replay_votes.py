@@ -16,6 +16,7 @@ import oracles.counting
 from oracles.forging import edit_manifest, rewrite
 from oracles.nets import blobs, trained
 from robench import _replay, _replay_redraw, _replay_votes, registry
+from robench._replay_certificates import Claim, counts_told, unproven
 from robench._replay_redraw import Redraw, unlike
 from robench._replay_votes import moved
 from robench.api import evaluate, replay
@@ -245,10 +246,11 @@ def certified(frame):
         (falsified, recorded(upper=0.01), "the evidence says 0.01"),
         (falsified, told(votes={"none": N}), "were for other classes than now"),
         (certified, recorded(lower=0.3), "recorded lower 0.3, its counts prove 0.0"),
-        (certified, recorded(confidence=0.9999), "recorded confidence 0.9999, alpha = 0.001 gives 0.999"),
+        (certified, recorded(confidence=0.9999), "recorded confidence 0.9999, its counts give 0.999"),
         (certified, recorded(confidence=1.0), "recorded as a proof, now with confidence 0.999"),
-        (certified, told(**{"class": 7}), "its counts are about class 7"),
-        (certified, told(n=10**6, hits=10**6), "cannot be derived again: ValueError: the counts cannot be"),
+        (certified, told(**{"class": 7}), "its counts prove 0.0"),
+        (certified, recorded(status="abstain"), "recorded abstain, its counts say certified"),
+        (certified, told(n=10**6, hits=10**6), "cannot be derived again: they are no counts"),
     ],
 )
 def test_edits_are_found(where, change, said, copy, original):
@@ -266,6 +268,37 @@ def test_details_that_no_run_could_have_written_are_problems_and_no_crash(where,
     rewrite(copy, "evidence", edit(where, recorded(detail=detail)))
     (found,) = problems(copy, original, redraw=ALL)
     assert re.search("tells no votes|cannot be derived again", found.text)
+
+
+@pytest.mark.parametrize("detail", [None, "null", "[]", "7", "{", '"hits"', "[" * 50_000])
+def test_a_certificates_detail_is_an_object_or_refused(detail):
+    with pytest.raises(ValueError, match=r"^[^\n]+$"):
+        counts_told(detail)
+    assert counts_told('{"hits":1e400}') == {"hits": np.inf}
+
+
+def test_a_row_is_held_against_all_that_its_counts_prove():
+    row = {"lower": 0.5, "status": "certified", "confidence": 0.99}
+    assert unproven(row, Claim(0.5 - 1e-12, "certified", 0.99)) is None
+    assert unproven(row, Claim(0.6, "certified", 0.999)) is None
+    for claim, said in (
+        (Claim(0.4, "certified", 0.99), "recorded lower 0.5, its counts prove 0.4"),
+        (Claim(0.0, "open", 0.99, "class 3"), "recorded lower 0.5, its counts prove 0.0: class 3"),
+        (Claim(np.nan, "certified", 0.99), "recorded lower 0.5, its counts prove nan"),
+        (Claim(0.5, "abstain", 0.99), "recorded certified, its counts say abstain"),
+        (Claim(0.5, "certified", 0.98), "recorded confidence 0.99, its counts give 0.98"),
+        (Claim(0.5, "error", 0.99, "n = -1"), "cannot be derived again: n = -1"),
+    ):
+        assert unproven(row, claim) == said
+    assert unproven({**row, "confidence": None}, Claim(0.5, "certified", 0.99)).startswith("recorded confidence None")
+
+
+def test_one_row_that_a_certifier_chokes_on_does_not_condemn_the_others(copy, original):
+    rewrite(copy, "evidence", edit(certified, told(hits=None, n=None, **{"class": []})))
+    rewrite(copy, "evidence", edit(certified, lambda row: row["detail"].pop("n")))
+    found = problems(copy, original)
+    assert len(found) == 2
+    assert all("cannot be derived again" in problem.text for problem in found)
 
 
 def test_inflated_counts_are_found_by_fresh_draws(copy, original):

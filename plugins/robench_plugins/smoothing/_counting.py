@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from robench.classifier import Draws
 from robench_plugins.smoothing._sequence import Verdict, decide
 from robench_plugins.smoothing._terms import Decision, Radius
 
-__all__ = ["Row", "decided", "measured"]
+__all__ = ["Row", "decided", "measured", "rederived"]
 
 Row = tuple[float, str, dict[str, Any]]
 """Lower bound, status and figures of a sample."""
@@ -32,7 +33,7 @@ def measured(terms: Radius, draws: Draws, rows: Integers, chosen: Integers, vote
         figures = {"n": int(n[i]), "hits": int(hits[i]), "p_low": float(low[i]), "looks": 1}
         if terms.sides == 2:
             figures |= {"second": int(second[i]), "p_up": float(up[i])}
-        made.append((radius, "certified" if radius > 0 else "abstain", figures))
+        made.append((radius, "certified" if radius > 0 else terms.unproven, figures))
     return made
 
 
@@ -56,5 +57,18 @@ def decided(terms: Decision, draws: Draws, rows: Integers, chosen: Integers) -> 
     ):
         figures = {"n": n, "hits": hit, "p0": test.threshold, "looks": look, "verdict": Verdict(verdict).name.lower()}
         sure = verdict == Verdict.CERTIFIED
-        made.append((terms.eps if sure else 0.0, "certified" if sure else "open", figures))
+        made.append((terms.eps if sure else 0.0, "certified" if sure else terms.unproven, figures))
     return made
+
+
+def rederived(terms: Radius | Decision, detail: Mapping[str, Any], label: int) -> Row:
+    """Return what the counts in a row's detail prove about `label`, with the reason where they cannot be."""
+    try:
+        radius = terms.proven(detail)
+    except ValueError as error:
+        return 0.0, "error", {"reason": str(error)}
+    if "hits" not in detail:
+        return 0.0, "open", {}
+    if detail["class"] != label:
+        return 0.0, "open", {"reason": f"its counts are about class {detail['class']}"}
+    return radius, "certified" if radius > 0 else terms.unproven, {}

@@ -3,14 +3,36 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
-from robench.binomial import fisher_tails, lower_bound, upper_bound
+import numpy as np
+
+from robench.binomial import FALSE_ALARM, Integers, fisher_tails, lower_bound, upper_bound
 from robench_plugins.smoothing._wealth import PRIOR, log_wealth
 
-__all__ = ["differ", "fewer", "refuted"]
+__all__ = ["differ", "doubt", "fewer", "refuted"]
 
 # Beyond this, the prior of the wealth has too little left; nothing is refuted there.
 _NEARLY_ALL = 1 - 1e-9
+
+
+def doubt(detail: Mapping[str, Any], hits: int, n: int, fresh: Integers, sides: int, stopped: bool) -> str | None:
+    """Return why a row's counts cannot be right, by `fresh` votes [classes + 1]; None where they can.
+
+    `hits` of `n` are the row's, fixed in number or `stopped` by a test; on two `sides` the runner-up's votes count too.
+    """
+    draws, rate = int(fresh.sum()), FALSE_ALARM / sides
+    now = int(fresh[detail["class"]])
+    if (refuted if stopped else differ)(hits, n, now, draws, rate):
+        return f"recorded {hits} of {n} votes for class {detail['class']}, and {now} of {draws} fresh ones"
+    if sides == 2:
+        # Any other class had `second` votes at most: each is tested as if it had as many.
+        others = np.delete(fresh, detail["class"]).tolist()
+        most = max(others)
+        if fewer(detail["second"], n, most, draws, rate / len(others)):
+            return f"recorded at most {detail['second']} of {n} votes for another class, and {most} of {draws} now"
+    return None
 
 
 def differ(hits: int, n: int, fresh: int, draws: int, rate: float) -> bool:

@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
 from robench.binomial import LARGEST, Floats, Integers, lower_bound, upper_bound
-from robench.contracts import Noise
+from robench.contracts import Noise, TwoSidedNoise
 from robench.threat import Norm
 from robench_plugins.smoothing._pilot import draws_for_radius
 from robench_plugins.smoothing._radii import draws_needed
@@ -35,6 +35,9 @@ class Terms:
     n: int
     alpha: float
 
+    unproven: ClassVar[str]
+    """The status of a sample whose votes were counted, and did not prove anything."""
+
     def threshold(self, eps: float) -> float:
         """Return the probability above which ε is certified; 1: none."""
         return self.noise.threshold(eps, self.norm, self.dimension)
@@ -51,6 +54,8 @@ class Terms:
 class Radius(Terms):
     """CERTIFY, the bounds on one side or on two, with a fixed number of draws or one that an independent pilot sets."""
 
+    unproven = "abstain"
+
     sides: int = 1
     tolerance: float | None = None
 
@@ -64,8 +69,8 @@ class Radius(Terms):
         if self.sides == 1:
             return self.noise.radius(low, self.norm, self.dimension), low, 1 - low
         up = upper_bound(second, n, self.alpha / self.sides)
-        two: Any = self.noise
-        return two.two_sided_radius(low, up, self.norm, self.dimension), low, up
+        noise = cast(TwoSidedNoise, self.noise)
+        return noise.two_sided_radius(low, up, self.norm, self.dimension), low, up
 
     def out_of_reach(self, eps: float) -> str | None:
         """Return why no count proves ε, and the draws that it takes; None where all hits do."""
@@ -109,6 +114,8 @@ class Radius(Terms):
 @dataclass(frozen=True)
 class Decision(Terms):
     """Whether the radius is ε: a test that stops as soon as it knows."""
+
+    unproven = "open"
 
     eps: float = 0.0
 

@@ -5,27 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from robench import param
-from robench.binomial import FALSE_ALARM, LARGEST, Integers
-from robench.classifier import Classifier, SmoothedClassifier, is_random, is_smoothed
-from robench.contracts import Certificates
+from robench.binomial import LARGEST, Integers
+from robench.classifier import Classifier, SmoothedClassifier, is_random
+from robench.contracts import Certificates, TwoSidedNoise
 from robench.errors import InputError
 from robench.streams import Stream
 from robench.threat import Norm, Threat
-from robench_plugins.smoothing._counting import decided, measured
-from robench_plugins.smoothing._recount import differ, fewer, refuted
+from robench_plugins.smoothing._counting import decided, measured, rederived
+from robench_plugins.smoothing._recount import doubt
 from robench_plugins.smoothing._sequence import N_LARGEST
 from robench_plugins.smoothing._terms import Decision, Radius
 from robench_plugins.smoothing.smooth import noise_of, vote_spec
-
-if TYPE_CHECKING:
-    from robench.contracts import Noise
 
 __all__ = ["Smoothing"]
 
@@ -91,8 +88,8 @@ class Smoothing:
 
     def applies(self, classifier: Classifier, norm: Norm) -> str | None:
         """Return None, or what stands in the way: no vote, another vote than the one asked for, or the norm."""
-        if is_smoothed(classifier):
-            noise = cast(SmoothedClassifier, classifier).noise
+        if isinstance(classifier, SmoothedClassifier):
+            noise = classifier.noise
             if self.sigma is not None or self.noise != "gaussian":
                 wanted = noise_of(self.noise, noise.sigma if self.sigma is None else self.sigma)
                 if wanted != noise:
@@ -108,7 +105,7 @@ class Smoothing:
             noise = noise_of(self.noise, self.sigma)
         if norm not in noise.norms:
             return f"{type(noise).__name__.lower()} noise certifies in {' and '.join(noise.norms)}, not in {norm}"
-        if self.sides == 2 and not hasattr(noise, "two_sided_radius"):
+        if self.sides == 2 and not isinstance(noise, TwoSidedNoise):
             return f"{type(noise).__name__.lower()} noise has no radius from bounds on two sides: leave out sides=2"
         return None
 
@@ -161,9 +158,15 @@ class Smoothing:
             detail[i] |= figures
         return Certificates(lower, status, confidence, detail=detail)
 
-    def rederive(self, classifier: Classifier, norm: Norm, eps: float | None, detail: Mapping[str, Any]) -> float:
-        """Return the lower bound that the counts in a row's detail prove. Raises ValueError for what cannot be."""
-        return self._terms(classifier, norm, eps).proven(_mapping(detail))
+    def rederive(
+        self, classifier: Classifier, y: Tensor, details: Sequence[Mapping[str, Any]], threat: Threat
+    ) -> Certificates:
+        """Return what the counts in `details` [B] prove about labels `y` [B], whatever else the details say."""
+        terms = self._terms(classifier, threat.norm, threat.eps)
+        made = [rederived(terms, detail, label) for detail, label in zip(details, y.tolist(), strict=True)]
+        lower = torch.tensor([radius for radius, _, _ in made], dtype=torch.float64)
+        confidence = torch.full_like(lower, 1 - self.alpha)
+        return Certificates(lower, [said for _, said, _ in made], confidence, detail=[why for _, _, why in made])
 
     def recount(
         self, classifier: Classifier, x: Tensor, details: Sequence[Mapping[str, Any]], threat: Threat, stream: Stream
@@ -179,36 +182,23 @@ class Smoothing:
         recorded: list[tuple[int, int, int]] = []
         for i, detail in enumerate(details):
             try:
-                if "hits" in _mapping(detail):
+                if "hits" in detail:
                     recorded.append((i, *terms.counted(detail)))
             except ValueError as error:
                 found[i] = str(error)
         draws = [min(max(n, 1000), 10_000) for _, _, n in recorded]
         source = self._vote(classifier, threat.norm).draws(x, stream.child("recount"))
         votes = source.count([i for i, _, _ in recorded], draws).cpu().numpy()
-        for (i, hits, n), many, fresh in zip(recorded, draws, votes, strict=True):
-            found[i] = self._doubt(details[i], hits, n, many, fresh)
+        for (i, hits, n), fresh in zip(recorded, votes, strict=True):
+            found[i] = doubt(details[i], hits, n, fresh, self.sides, self.per_eps)
         return found
-
-    def _doubt(self, detail: Mapping[str, Any], hits: int, n: int, draws: int, fresh: Integers) -> str | None:
-        now = int(fresh[detail["class"]])
-        rate = FALSE_ALARM / self.sides
-        if (refuted if self.per_eps else differ)(hits, n, now, draws, rate):
-            return f"recorded {hits} of {n} votes for class {detail['class']}, and {now} of {draws} fresh ones"
-        if self.sides == 2:
-            # Any other class had `second` votes at most: each is tested as if it had as many.
-            others = np.delete(fresh, detail["class"]).tolist()
-            most = max(others)
-            if fewer(detail["second"], n, most, draws, rate / len(others)):
-                return f"recorded at most {detail['second']} of {n} votes for another class, and {most} of {draws} now"
-        return None
 
     def _vote(self, classifier: Classifier, norm: Norm) -> SmoothedClassifier:
         if reason := self.applies(classifier, norm):
             raise InputError(reason)
-        if not is_smoothed(classifier):
+        if not isinstance(classifier, SmoothedClassifier):
             raise InputError(f"what is certified is the vote, not its base: wrap it (' | {self.wraps(classifier)}')")
-        return cast(SmoothedClassifier, classifier)
+        return classifier
 
     def _terms(self, classifier: Classifier, norm: Norm, eps: float | None) -> Radius | Decision:
         vote = self._vote(classifier, norm)
@@ -219,16 +209,12 @@ class Smoothing:
         return self._decision(vote, norm, eps)
 
     def _radius(self, vote: SmoothedClassifier, norm: Norm) -> Radius:
-        return Radius(*self._common(vote, norm), sides=self.sides, tolerance=self.tolerance)
+        return Radius(**self._common(vote, norm), sides=self.sides, tolerance=self.tolerance)
 
     def _decision(self, vote: SmoothedClassifier, norm: Norm, eps: float) -> Decision:
-        return Decision(*self._common(vote, norm), eps=eps)
+        return Decision(**self._common(vote, norm), eps=eps)
 
-    def _common(self, vote: SmoothedClassifier, norm: Norm) -> tuple[Noise, Norm, int, int, int, int, float]:
-        return vote.noise, norm, math.prod(vote.input_shape), vote.classes, self.n0, self.n, self.alpha
-
-
-def _mapping(detail: object) -> Mapping[str, Any]:
-    if not isinstance(detail, Mapping):
-        raise ValueError(f"the detail is {type(detail).__name__}, and must hold counts")
-    return detail
+    def _common(self, vote: SmoothedClassifier, norm: Norm) -> dict[str, Any]:
+        dimension = math.prod(vote.input_shape)
+        own = {"n0": self.n0, "n": self.n, "alpha": self.alpha}
+        return {"noise": vote.noise, "norm": norm, "dimension": dimension, "classes": vote.classes, **own}

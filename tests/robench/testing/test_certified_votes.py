@@ -29,10 +29,10 @@ class Certify(Certifier):
         first = draws.count(range(count), [self.n0] * count)
         chosen = first.argmax(1)
         votes = self.votes(draws, first, count)
-        detail = [{"hits": int(votes[i, chosen[i]]), "n": self.n} for i in range(count)]
-        lower = torch.tensor(
-            [self.rederive(classifier, threat.norm, None, one) for one in detail], dtype=torch.float64
-        ).where(chosen == self.label(y, chosen), 0.0)
+        detail = [{"class": int(chosen[i]), "hits": int(votes[i, chosen[i]]), "n": self.n} for i in range(count)]
+        lower = torch.tensor([self.derived(classifier, threat.norm, one) for one in detail], dtype=torch.float64).where(
+            chosen == self.label(y, chosen), 0.0
+        )
         for i in range(count):
             if lower[i] == 0:
                 detail[i] = {}
@@ -54,12 +54,24 @@ class Certify(Certifier):
     def radius(self, low, classifier, norm):
         return float(classifier.noise.radius(low, norm, classifier.input_shape[0]))
 
-    def rederive(self, classifier, norm, eps, detail):
-        if not detail:
+    def derived(self, classifier, norm, detail):
+        if not detail or not self.known(detail):
             return 0.0
-        if type(detail["hits"]) is not int or type(detail["n"]) is not int or detail["n"] != self.n:
-            raise ValueError("no counts")
         return self.radius(self.bound(detail["hits"]), classifier, norm)
+
+    def known(self, detail):
+        return type(detail["hits"]) is int and type(detail["n"]) is int and detail["n"] == self.n
+
+    def rederive(self, classifier, y, details, threat):
+        lower = [self.derived(classifier, threat.norm, one) for one in details]
+        lower = [radius if one.get("class") == label else 0.0
+                 for radius, one, label in zip(lower, details, y.tolist(), strict=True)]  # fmt: skip
+        status = [
+            "error" if one and not self.known(one) else "certified" if radius > 0 else "abstain"
+            for radius, one in zip(lower, details, strict=True)
+        ]
+        lower = torch.tensor(lower, dtype=torch.float64)
+        return Certificates(lower, status, torch.full_like(lower, self.sure()))
 
     def recount(self, classifier, x, details, threat, stream):
         fresh = classifier.draws(x, stream).count(range(len(x)), [self.n] * len(x))[:, 1].tolist()
@@ -116,20 +128,45 @@ class Batch(Certify):
 
 
 class Believes(Certify):
-    def rederive(self, classifier, norm, eps, detail):
-        return 0.9 * super().rederive(classifier, norm, eps, detail)
+    """The counts prove a tenth more than it said; so does its next of kin with the status, and with the confidence."""
 
     def certify(self, classifier, x, y, threat, stream):
         made = super().certify(classifier, x, y, threat, stream)
         return Certificates(0.9 * made.lower, made.status, made.confidence, detail=made.detail)
 
 
+class Renames(Certify):
+    def rederive(self, classifier, y, details, threat):
+        made = super().rederive(classifier, y, details, threat)
+        return Certificates(made.lower, ["certified"] * len(y), made.confidence)
+
+
+class Surer(Certify):
+    def rederive(self, classifier, y, details, threat):
+        made = super().rederive(classifier, y, details, threat)
+        return Certificates(made.lower, made.status, (1 + made.confidence) / 2)
+
+
+class AnyLabel(Certify):
+    def rederive(self, classifier, y, details, threat):
+        return super().rederive(classifier, torch.ones_like(y), details, threat)
+
+
+class Half(Certify):
+    """It derives, and draws nothing anew."""
+
+    @property
+    def recount(self):
+        raise AttributeError
+
+
 class Gullible(Certify):
-    def rederive(self, classifier, norm, eps, detail):
-        counts = [one if type(one) is int else 1000 for one in detail.values()]
-        return (
-            super().rederive(classifier, norm, eps, {"hits": min(max(counts[0], 0), 1000), "n": 1000}) if detail else 0
-        )
+    def rederive(self, classifier, y, details, threat):
+        def whole(value):
+            return min(max(value, 0), 1000) if type(value) is int else 1000
+
+        counts = [{"class": 1, "hits": whole(one["hits"]), "n": 1000} if one else {} for one in details]
+        return super().rederive(classifier, y, counts, threat)
 
 
 class Trusting(Certify):
@@ -165,6 +202,10 @@ LIES = {
     Nothing: "useful",
     Batch: "batches",
     Believes: "derived again",
+    Renames: "derived again",
+    Surer: "derived again",
+    AnyLabel: "derived again",
+    Half: "drawn again",
     Gullible: "derived again",
     Trusting: "drawn again",
     Suspicious: "drawn again",
