@@ -186,13 +186,13 @@ class Number(Type):
         if not math.isfinite(value):
             raise InputError("is not a finite number: write it like 0.25 or 1e-3")
         self.range.check(value)
-        return self._written(value + 0.0)  # -0.0 becomes 0.0
+        return self._written(value + 0.0)  # as it is written
 
     def write(self, value: Any) -> str:
         """Return the shortest text that reads back to the same double."""
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise TypeError(value)
-        return _number_text(float(value))
+        return _number_text(float(value) + 0.0)  # -0.0 becomes 0.0
 
 
 class String(Type):

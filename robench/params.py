@@ -46,6 +46,7 @@ __all__ = [
     "Parameter",
     "Written",
     "build",
+    "canonical",
     "check_factory",
     "describe",
     "param",
@@ -155,6 +156,17 @@ def build(cls: type[Any], spec: Spec, name: str, context: Context | None = None)
     short = {key: w.canonical for key, w in given.items() if fields[key].required or w.value != fields[key].default}
     full = {f.name: given[f.name].full if f.name in given else f.type.write(f.default) for f in fields.values()}
     return Written(value, _join(name, short, fields), _join(name, full, fields))
+
+
+def canonical(value: Any, name: str) -> str:
+    """Return the canonical form of a factory's instance under `name`, as `build` gives it.
+
+    Raises TypeError for a parameter whose text its value does not tell, as that of another plugin.
+    """
+    fields = {field.name: field for field in _fields(type(value))}
+    given = {key: getattr(value, key) for key in fields}
+    short = {key: f.type.write(given[key]) for key, f in fields.items() if f.required or given[key] != f.default}
+    return _join(name, short, fields)
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -13,7 +13,7 @@ import torch
 from scipy.special import ndtr, ndtri
 from torch import Tensor
 
-from robench.contracts import Noise
+from robench.contracts import TwoSidedNoise
 from robench.graph import Graph
 from robench.streams import Stream
 from robench.threat import Norm
@@ -26,7 +26,7 @@ _MARGIN = 1e-12
 
 
 @dataclass(frozen=True)
-class Gaussian(Noise):
+class Gaussian(TwoSidedNoise):
     """N(0, σ²I) (Cohen et al. 2019): certifies in l2, and in linf through the ball around."""
 
     sigma: float = SIGMA

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from robench.contracts import Attack, CompositeAttack, Model
 from robench.errors import DataError, InputError, PluginError, SpecError
 from robench.files import FileRef, find_file
-from robench.params import Context, Written, build, check_factory, describe, param
+from robench.params import Context, Written, build, canonical, check_factory, describe, param
 from robench.spec import parse
 from robench.threat import Epsilon
 
@@ -96,6 +96,16 @@ def test_canonical_form_holds_exactly_what_differs_sorted(value):
     keys = [item.key for item in items if item.key is not None]
     assert keys == sorted(keys)
     assert all(item.key is not None for item in items[1:])
+
+
+@given(VALUES)
+def test_an_instance_is_written_as_its_spec_would_be(value):
+    assert canonical(value, "e") == made(spelled(value)).canonical
+
+
+def test_an_instance_with_a_plugin_in_it_is_not_written():
+    with pytest.raises(TypeError):
+        canonical(Transfer(source=object()), "e")
 
 
 def test_defaults_written_out_are_not_in_the_canonical_form():

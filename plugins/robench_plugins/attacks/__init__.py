@@ -35,7 +35,7 @@ def robench_register_attacks(register: Register) -> None:
     )
     register(
         "smoothadv",
-        "robench_plugins.smoothing.adversarial:SmoothAdv",
+        "robench_plugins.smoothing.smoothadv:SmoothAdv",
         summary="PGD on a smoothed classifier, by the log of its mean softmax (Salman et al. 2019)",
         default=True,  # of classifiers that vote
     )

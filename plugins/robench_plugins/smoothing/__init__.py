@@ -1,11 +1,15 @@
-"""Classifiers behind noise."""
+"""Classifiers behind noise: the vote that smoothing makes of them, its noises, and the certifier of votes.
+
+The attack on votes, `smoothadv`, is registered with the other attacks: it stands before those that are the default of
+classifiers that merely draw.
+"""
 
 from __future__ import annotations
 
 from robench import hookimpl
 from robench.hookspecs import Register
 
-__all__ = ["robench_register_wrappers"]
+__all__ = ["robench_register_certifiers", "robench_register_noises", "robench_register_wrappers"]
 
 
 @hookimpl

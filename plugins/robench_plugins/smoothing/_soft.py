@@ -15,7 +15,7 @@ from robench_plugins.attacks.apgd_losses import temperature
 if TYPE_CHECKING:
     from robench.streams import Stream
 
-__all__ = ["SoftVote", "trial_margins"]
+__all__ = ["SoftVote", "log_mean_softmax", "trial_margins"]
 
 
 class SoftVote:
@@ -49,8 +49,12 @@ class SoftVote:
         z = z.reshape(self._draws, len(x), self.classes)
         spread = (z.detach().amax(2) - z.detach().amin(2)).mean(0)
         unit = temperature("ce", torch.stack([torch.zeros_like(spread), spread], 1))
-        each = (z * unit[:, None]).log_softmax(2)
-        return each.logsumexp(0) - math.log(self._draws)
+        return log_mean_softmax(z * unit[:, None])
+
+
+def log_mean_softmax(logits: Tensor) -> Tensor:
+    """Return log (1/m) Σ softmax [B, classes] over the logits of m draws [m, B, classes]."""
+    return logits.log_softmax(2).logsumexp(0) - math.log(len(logits))
 
 
 @torch.no_grad()

@@ -42,6 +42,11 @@ class Terms:
         """Return the probability above which ε is certified; 1: none."""
         return self.noise.threshold(eps, self.norm, self.dimension)
 
+    @property
+    def hopeless(self) -> str:
+        """What is said of an ε whose threshold is 1."""
+        return f"no number of draws proves it in {self.norm} under {self.noise!r}: take a larger sigma"
+
     def chosen(self, detail: Mapping[str, Any]) -> int:
         """Return the votes of the class chosen, among the first draws. Raises ValueError for what cannot be."""
         counted(detail, "class", 0, self.classes - 1)
@@ -78,7 +83,7 @@ class Radius(Terms):
             return None
         p0 = self.threshold(eps)
         if p0 >= 1:
-            return f"no number of draws proves it in {self.norm} under {self.noise!r}: take a larger sigma"
+            return self.hopeless
         needed = draws_needed(p0, self.alpha / self.sides)
         while needed < LARGEST and self._best(needed) < eps:  # the bounds are rounded
             needed += 1
@@ -128,13 +133,13 @@ class Decision(Terms):
         """Return why no draws certify ε, and how many it takes; None where some do."""
         p0 = self.threshold(self.eps)
         if p0 >= 1:
-            return f"no number of draws proves it in {self.norm} under {self.noise!r}: take a larger sigma"
+            return self.hopeless
         needed = draws_to_decide(p0, self.alpha)
         if self.n < needed:
             most = f"{self.n} draws never prove a probability above {p0:.6g} at alpha = {self.alpha:g}"
             return f"{most}: n = {needed} needed{_beyond(needed, N_LARGEST)}"
         try:
-            self.test  # noqa: B018
+            plan(p0, self.alpha, n_max=self.n)  # kept
         except ValueError as error:
             return str(error)
         return None

@@ -35,7 +35,9 @@ class Smoothing:
     draws then bound its probability: exactly `n` for a radius, and as few as it takes to decide about an ε. With a
     `tolerance` the first draws are also a pilot that says how many more a sample is worth (Chen et al. 2022).
 
-    Given `sigma`, it certifies the vote over a classifier that does not draw: `smooth` with this sigma and noise.
+    Given `sigma`, it certifies the vote over a classifier that does not draw: `smooth` with this sigma and noise. A
+    classifier that votes already must do so over these; without `sigma`, `noise=gaussian` asks for nothing, written or
+    not, because it is the default.
     """
 
     mode: Literal["radius", "decide"] = param(
@@ -48,7 +50,7 @@ class Smoothing:
         minimum=1,
         maximum=LARGEST,
     )
-    alpha: float = param(0.001, "failure rate of the certificate of each sample, below 1", above=0, maximum=0.5)
+    alpha: float = param(0.001, "failure rate of the certificate of each sample, at most 0.5", above=0, maximum=0.5)
     sides: Literal[1, 2] = param(
         1, "1: bound the top class, the others share the rest; 2: bound the runner-up too, with half of alpha for each"
     )
@@ -65,8 +67,8 @@ class Smoothing:
 
     def __post_init__(self) -> None:
         """Raise ValueError for parameters that do not go together."""
-        if not 0 < self.alpha < 1:
-            raise ValueError(f"alpha must lie between 0 and 1, not {self.alpha!r}")
+        if not 0 < self.alpha <= 0.5:
+            raise ValueError(f"alpha must be above 0 and at most 0.5, not {self.alpha!r}")
         for name, value in (("sigma", self.sigma), ("tolerance", self.tolerance)):
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise ValueError(f"{name} must be positive and finite, not {value!r}")

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from robench import param
 from robench.binomial import Floats
-from robench.contracts import Noise
+from robench.contracts import Noise, TwoSidedNoise
 from robench.streams import Stream
 from robench.threat import Norm
 from robench_plugins.smoothing._radii import (
@@ -35,7 +35,7 @@ _SIGMA = "standard deviation of each coordinate, in the domain's units"
 
 
 @dataclass(frozen=True)
-class Gaussian(Noise):
+class Gaussian(TwoSidedNoise):
     """N(0, σ²I): certifies in l2 (Cohen et al. 2019), and in linf through the l2 ball around the linf ball."""
 
     sigma: float = param(0.25, _SIGMA, positional=True, above=0)

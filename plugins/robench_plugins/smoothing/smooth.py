@@ -16,8 +16,8 @@ from torch import Tensor
 from robench import binomial, param, votes, wrapped_fingerprint
 from robench.classifier import Classifier, is_random
 from robench.errors import InputError
+from robench.params import canonical
 from robench.registry import load_plugins
-from robench.spec import parse
 from robench.streams import Stream
 from robench_plugins.smoothing._votes import Draws
 
@@ -76,14 +76,14 @@ class Smooth:
         apart="sigma",
     )
     n: int = param(1000, "draws of a prediction", minimum=1, maximum=binomial.LARGEST)
-    alpha: float = param(0.001, "failure rate of a prediction, below 1", above=0, maximum=0.5)
+    alpha: float = param(0.001, "failure rate of a prediction, at most 0.5", above=0, maximum=0.5)
 
     def __post_init__(self) -> None:
         """Raise ValueError for what no vote can be."""
         if not (self.sigma > 0 and math.isfinite(self.sigma)):
             raise ValueError(f"sigma must be positive and finite, not {self.sigma!r}")
-        if not 0 < self.alpha < 1:
-            raise ValueError(f"alpha must lie between 0 and 1, not {self.alpha!r}")
+        if not 0 < self.alpha <= 0.5:
+            raise ValueError(f"alpha must be above 0 and at most 0.5, not {self.alpha!r}")
         if not 1 <= self.n <= binomial.LARGEST:
             raise ValueError(f"n must be from 1 to {binomial.LARGEST}, not {self.n!r}")
 
@@ -106,8 +106,4 @@ def vote_spec(noise: str, sigma: float) -> str:
 
     `noise` is a canonical spec without its sigma.
     """
-    plain = not parse(noise).specs[0].items
-    items = [] if noise == "gaussian" else [f"noise={noise}" if plain else f"noise=({noise})"]
-    # As specs write numbers: a '+' would join tuples.
-    number = repr(float(sigma)).replace("e+", "e").removesuffix(".0")
-    return f"smooth:{','.join([*items, f'sigma={number}'])}"
+    return canonical(Smooth(sigma=sigma, noise=noise), "smooth")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -19,6 +18,7 @@ from robench.threat import Epsilon, Norm, Threat
 from robench_plugins.attacks.gradients import ascent
 from robench_plugins.attacks.regions import Region
 from robench_plugins.attacks.steps import move, step_sizes
+from robench_plugins.smoothing._soft import log_mean_softmax
 from robench_plugins.training._data import Batch
 from robench_plugins.training._loop import BatchLoss, Settings, fit, hits
 
@@ -101,5 +101,4 @@ class _SoftVote:
         """Return the logarithm of the mean softmax [B, classes]; `each` keeps the draws' logits."""
         logits: Tensor = self.network(self.noisy(x))
         self.each = logits.detach()
-        each = logits.log_softmax(1).reshape(self.draws, len(x), self.classes)
-        return each.logsumexp(0) - math.log(self.draws)
+        return log_mean_softmax(logits.reshape(self.draws, len(x), self.classes))

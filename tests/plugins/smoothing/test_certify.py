@@ -208,6 +208,9 @@ def test_another_vote_than_the_one_asked_for_is_refused_with_both():
     vote = smoothed(half())
     assert Smoothing(sigma=SIGMA).applies(vote, "l2") is None
     assert Smoothing(sigma=SIGMA).wraps(vote) is None
+    uniform = smoothed(half(), Uniform(SIGMA))
+    assert Smoothing(noise="gaussian").applies(uniform, "l1") is None  # as if nothing were asked for
+    assert "Gaussian" in Smoothing(noise="gaussian", sigma=SIGMA).applies(uniform, "l1")
     for wanted, shown in (
         (Smoothing(sigma=0.25), "Gaussian(sigma=0.25)"),
         (Smoothing(sigma=SIGMA, noise="uniform"), "Uniform(sigma=0.5)"),
@@ -276,7 +279,7 @@ def test_the_noise_with_its_parameters_is_part_of_the_function(site):
     ("wrong", "why"),
     [
         ({"alpha": 0.0}, "alpha"),
-        ({"alpha": 1.0}, "alpha"),
+        ({"alpha": 0.51}, "alpha"),
         ({"alpha": math.nan}, "alpha"),
         ({"sigma": 0.0}, "sigma"),
         ({"sigma": math.inf}, "sigma"),

@@ -19,9 +19,9 @@ from robench.threat import Domain, Threat
 from robench_plugins.attacks.gradients import ascent
 from robench_plugins.datasets.digits import Digits
 from robench_plugins.smoothing._soft import SoftVote, trial_margins
-from robench_plugins.smoothing.adversarial import SmoothAdv
 from robench_plugins.smoothing.noises import Uniform
 from robench_plugins.smoothing.smooth import Smooth, SmoothedClassifier
+from robench_plugins.smoothing.smoothadv import SmoothAdv
 
 ORDER = {"linf": math.inf, "l2": 2, "l1": 1}
 DUAL = {"linf": 1, "l2": 2, "l1": math.inf}
