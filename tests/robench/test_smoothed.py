@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from oracles.pages import pages_of
 from robench import InputError
-from robench.api import evaluate, load
+from robench.api import evaluate, load, replay
 from robench.check import check
 from robench.cli import app
 from robench.metrics import results
