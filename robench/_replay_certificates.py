@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robench import registry
-from robench._replay_redraw import ROUNDING, Redraw
+from robench._replay_redraw import ROUNDING, Redraw, same_draws
 from robench.contracts import Certificates, Certifier, CountingCertifier
 from robench.streams import Stream
 from robench.text import one_line
@@ -41,7 +41,7 @@ def replay_certificates(
             continue
         _proofs(asker, certifier, spec, proofs, manifest.request.seed)
         if others and isinstance(certifier, CountingCertifier):
-            _statistical(asker, certifier, others, redraw)
+            _statistical(asker, certifier, others, manifest, redraw)
         elif others:
             asker.result.not_replayed[spec] = "statistical"
 
@@ -82,8 +82,10 @@ def _certified(asker: Asker, certifier: Certifier, spec: str, threat: Threat, ro
             asker.found("certificate", row, f"recorded as a proof, now with confidence {sure!r}")
 
 
-def _statistical(asker: Asker, certifier: CountingCertifier, rows: list[Row], redraw: Redraw) -> None:
-    """Derive every row from its counts, and hold a random subset of the counts against fresh draws."""
+def _statistical(
+    asker: Asker, certifier: CountingCertifier, rows: list[Row], manifest: Manifest, redraw: Redraw
+) -> None:
+    """Derive every row from its counts; hold a random subset of the counts against the run's own and fresh draws."""
     sound: list[Row] = []
     for (norm, eps), group in _groups(rows, "norm", "eps"):
         for part in asker.batches(group):
@@ -97,8 +99,12 @@ def _statistical(asker: Asker, certifier: CountingCertifier, rows: list[Row], re
     for (norm, eps), group in _groups(redraw.chosen(sound), "norm", "eps"):
         threat = Threat(parse_norm(str(norm)), eps, asker.data.whole.domain)
         for part in asker.batches(group):
-            for row, why in zip(part, _recounted(asker, certifier, threat, part, redraw), strict=True):
-                if why is not None:
+            own: list[str | None] = [None] * len(part)
+            if same_draws(manifest, asker.classifier.device):
+                own = _repeated(asker, certifier, threat, part, manifest.request.seed)
+            fresh = _recounted(asker, certifier, threat, part, redraw)
+            for row, *reasons in zip(part, own, fresh, strict=True):
+                if why := next(filter(None, reasons), None):
                     asker.found("certificate", row, why)
             asker.result.redrawn += len(part)
             asker.asked()
@@ -152,6 +158,34 @@ def unproven(row: Row, claim: Claim) -> str | None:
         return f"recorded {row['status']}, its counts say {claim.status}{why}"
     if row["confidence"] is None or not row["confidence"] <= claim.confidence:
         return f"recorded confidence {row['confidence']!r}, its counts give {claim.confidence!r}"
+    return None
+
+
+def _repeated(
+    asker: Asker, certifier: CountingCertifier, threat: Threat, rows: list[Row], seed: int
+) -> list[str | None]:
+    """Certify again from the run's own streams; return for each row what its counts should have been."""
+    x, y = asker.inputs(rows)
+    stream = Stream.for_samples(seed, rows[0]["evaluator"], [row["sample"] for row in rows], x.device)
+    try:
+        made = certifier.certify(asker.classifier, x, y, threat, stream)
+        now = [dict(one or {}) for one in made.detail or [None] * len(rows)]
+        claims = zip(made.lower.tolist(), now, strict=True)
+        return [
+            None if lower >= row["lower"] * (1 - ROUNDING) else _moved(counts_told(row["detail"]), told)
+            for row, (lower, told) in zip(rows, claims, strict=True)
+        ]
+    except Exception as error:  # a plugin's
+        return [f"cannot be drawn again: {one_line(error)}"] * len(rows)
+
+
+def _moved(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """Return which count is another than now; None where all are within what rounding moves: 1 + n/1000 of n draws."""
+    counts = {name: value for name, value in recorded.items() if type(value) is int}
+    slack = 1 + max(counts.values(), default=0) // 1000
+    for name, value in sorted(counts.items()):
+        if type(now.get(name)) is int and abs(value - now[name]) > slack:
+            return f"recorded {name} = {value}, drawn again from the run's stream {now[name]}"
     return None
 
 

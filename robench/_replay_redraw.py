@@ -6,14 +6,17 @@ import hashlib
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from robench.binomial import FALSE_ALARM, Integers, fisher_tails
 from robench.streams import Stream
 
-__all__ = ["ROUNDING", "Redraw", "key", "unlike"]
+if TYPE_CHECKING:
+    from robench.runs import Manifest
+
+__all__ = ["ROUNDING", "Redraw", "key", "same_draws", "unlike"]
 
 Row = dict[str, Any]
 
@@ -49,6 +52,11 @@ class Redraw:
 def key(row: Row) -> tuple[Any, ...]:
     """Return what tells one row of a run from the others."""
     return row["sample"], row["evaluator"], row["norm"], row["eps"]
+
+
+def same_draws(manifest: Manifest, device: torch.device) -> bool:
+    """Whether `device` is of the kind that the run was measured on, so that equal streams give equal draws."""
+    return manifest.environment.device.partition(" ")[0].partition(":")[0] == device.type
 
 
 def unlike(recorded: Integers, drawn: Integers) -> int | None:

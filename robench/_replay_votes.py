@@ -23,7 +23,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from robench._replay_redraw import Redraw, key, unlike
+from robench._replay_redraw import Redraw, key, same_draws, unlike
 from robench.binomial import ABSTAIN, FALSE_ALARM, LARGEST
 from robench.errors import DataError
 from robench.evidence import decode_points
@@ -111,8 +111,7 @@ class _Voter:
 
     def __init__(self, asker: Asker, run: Run, n: int, redraw: Redraw) -> None:
         self.asker, self.run, self.n, self.redraw = asker, run, n, redraw
-        kind = run.manifest.environment.device.partition(" ")[0].partition(":")[0]
-        self.same = kind == asker.classifier.device.type
+        self.same = same_draws(run.manifest, asker.classifier.device)
 
     def clean(self, rows: list[Row], alpha: float) -> None:
         """Vote again at the clean inputs; each test may spend `alpha`."""

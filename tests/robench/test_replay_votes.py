@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy.stats import binom, binomtest, norm
+from scipy.stats import beta, binom, binomtest, norm
 from typer.testing import CliRunner
 
 import oracles.counting
@@ -306,7 +306,23 @@ def test_inflated_counts_are_found_by_fresh_draws(copy, original):
     rewrite(copy, "evidence", edit(certified, inflated))
     assert problems(copy, original) == []
     (found,) = problems(copy, original, redraw=ALL)
+    assert found.kind == "certificate"
+    assert found.text.startswith("recorded hits = 300, drawn again from the run's stream ")
+    edit_manifest(copy, lambda m: m["environment"].update(device="cuda (NVIDIA H200)"))  # whose draws are others
+    (found,) = problems(copy, original, redraw=ALL)
     assert (found.kind, found.text) == ("certificate", "fresh draws say otherwise")
+
+
+def test_counts_inflated_by_what_chance_could_do_are_found_by_the_runs_own_draws(copy, original):
+    """Every row a little: no fresh draws tell one of them from luck."""
+
+    def a_little(row):
+        hits = row["detail"]["hits"] = row["detail"]["hits"] + 4
+        row["lower"] = max(0.0, 0.1 * float(norm.ppf(beta.ppf(0.001, hits, 301 - hits))) * (1 - 1e-9))
+
+    rewrite(copy, "evidence", edit(certified, a_little))
+    (found,) = problems(copy, original, redraw=ALL)
+    assert "drawn again from the run's stream" in found.text
 
 
 def test_votes_of_tried_seeds_are_found_by_fresh_draws(copy, original, monkeypatch):
@@ -438,7 +454,7 @@ def test_certificates_of_smoothing_about_the_vote_that_it_makes(original, tmp_pa
     rewrite(folder, "evidence", edit(few, all_hits))
     assert problems(folder, original) == []
     (found,) = problems(folder, original, redraw=ALL)
-    assert found.text.startswith("recorded 300 of 300 votes for class ")
+    assert found.text.startswith("recorded hits = 300, drawn again from the run's stream ")
     rewrite(folder, "evidence", edit(few, recorded(lower=0.2)))
     assert "recorded lower 0.2, its counts prove 0.0" in problems(folder, original)[0].text
 
