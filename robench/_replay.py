@@ -17,10 +17,10 @@ from robench._replay_load import Imported, ObjectNeeded, OtherFound, load_record
 from robench._replay_redraw import Redraw
 from robench._replay_votes import replay_votes
 from robench.classifier import SmoothedClassifier, is_random, is_smoothed
-from robench.errors import InputError
+from robench.errors import DataError, InputError
 from robench.graph import full_precision
 from robench.loading import Data, Subject, parse_device
-from robench.runs import Manifest, Run, samples_hash
+from robench.runs import Manifest, Run, find_runs, samples_hash
 
 __all__ = ["REDRAW", "Imported", "ObjectNeeded", "OtherFound", "Problem", "Replay", "replay"]
 
@@ -31,7 +31,7 @@ REDRAW = 8
 
 
 def replay(
-    run: Run,
+    run: Run | str | Path,
     *,
     model: Any = None,
     dataset: Any = None,
@@ -44,7 +44,7 @@ def replay(
     """Ask `run`'s classifier again about everything that can be asked.
 
     Args:
-        run: a measured run.
+        run: a measured run, or its folder.
         model: model to ask instead of the manifest's, a spec or an object; its fingerprint must be the same.
         dataset: dataset to use instead of the manifest's, a spec or an object; its hash must be the same.
         device: where to replay.
@@ -55,9 +55,15 @@ def replay(
         progress: called with (rows asked, rows to ask, counts).
 
     Raises:
+        DataError: the folder holds no run, or several.
         InputError: the run is imported, model or data cannot be found or are not the ones evaluated, or `redraw` is
             below 0.
     """
+    if not isinstance(run, Run):
+        found = find_runs(run)
+        if len(found) > 1:
+            raise DataError(f"{run}: {len(found)} runs here: name the folder of one")
+        run = found[0]
     manifest = run.manifest
     if redraw < 0:
         raise InputError(f"{redraw} rows cannot be drawn anew: ask for 0 or more")

@@ -101,10 +101,10 @@ def test_draws_are_asked_of_the_vote_itself():
 
 
 def test_what_is_missing_is_told():
-    vote = ["eval", "-m", "digits-gaussian | smooth:n=9,sigma=0.25", *DATA, "-a", FAST, "--dry-run"]
+    vote = ["eval", "-m", "digits-gaussian | smooth:n=11,sigma=0.25", *DATA, "-a", FAST, "--dry-run"]
     shown = robench(*vote).stdout
-    assert "nothing certifies digits-gaussian | smooth:n=9,sigma=0.25 at small cost: add -c smoothing" in shown
-    assert "9 draws can falsify no sample at alpha = 0.001 over 2 attempts: take smooth:n=12 at least" in shown
+    assert "nothing certifies digits-gaussian | smooth:n=11,sigma=0.25 at small cost: add -c smoothing" in shown
+    assert "11 draws can falsify no sample at alpha = 0.001 over 2 attempts: take smooth:n=12 at least" in shown
     enough = robench(
         "eval", "-m", "digits-gaussian | smooth:n=12,sigma=0.25", *DATA, "-a", FAST, "--dry-run", "-c", "none"
     )
@@ -143,6 +143,7 @@ def test_a_vote_over_an_object_is_replayed_with_the_object(tmp_path):
                     out=tmp_path)  # fmt: skip
     assert made.run.manifest.classifier.canonical == "python:Sequential | smooth:sigma=0.25"
     assert replay(made.run, model=net, dataset=data).problems == []
+    assert replay(made.run.location, model=net, dataset=data).problems == []
     other = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)).eval()
     with pytest.raises(InputError, match="is not the function evaluated"):
         replay(made.run, model=other, dataset=data)
