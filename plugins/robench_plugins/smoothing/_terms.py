@@ -6,13 +6,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import numpy as np
 
 from robench.binomial import LARGEST, Floats, Integers, lower_bound, upper_bound
-from robench.contracts import Noise, TwoSidedNoise
+from robench.contracts import Noise
 from robench.threat import Norm
+from robench_plugins.smoothing import _checked
 from robench_plugins.smoothing._pilot import draws_for_radius
 from robench_plugins.smoothing._radii import draws_needed
 from robench_plugins.smoothing._sequence import N_LARGEST, Plan, draws_to_decide, plan
@@ -40,7 +41,7 @@ class Terms:
 
     def threshold(self, eps: float) -> float:
         """Return the probability above which ε is certified; 1: none."""
-        return self.noise.threshold(eps, self.norm, self.dimension)
+        return _checked.threshold(self.noise, eps, self.norm, self.dimension)
 
     @property
     def hopeless(self) -> str:
@@ -72,10 +73,9 @@ class Radius(Terms):
         """Return the radii, and the bounds of the top class's and of every other class's probability behind them."""
         low = lower_bound(hits, n, self.alpha / self.sides)
         if self.sides == 1:
-            return self.noise.radius(low, self.norm, self.dimension), low, 1 - low
+            return _checked.radius(self.noise, low, self.norm, self.dimension), low, 1 - low
         up = upper_bound(second, n, self.alpha / self.sides)
-        noise = cast(TwoSidedNoise, self.noise)
-        return noise.two_sided_radius(low, up, self.norm, self.dimension), low, up
+        return _checked.two_sided_radius(self.noise, low, up, self.norm, self.dimension), low, up
 
     def out_of_reach(self, eps: float) -> str | None:
         """Return why no count proves ε, and the draws that it takes; None where all hits do."""
@@ -84,9 +84,7 @@ class Radius(Terms):
         p0 = self.threshold(eps)
         if p0 >= 1:
             return self.hopeless
-        needed = draws_needed(p0, self.alpha / self.sides)
-        while needed < LARGEST and self._best(needed) < eps:  # the bounds are rounded
-            needed += 1
+        needed = self._enough(eps, draws_needed(p0, self.alpha / self.sides))
         most = f"{self.n} draws prove {self._best(self.n):.4g} at most at alpha = {self.alpha:g}"
         return f"{most}: n = {needed} needed{_beyond(needed, LARGEST)}"
 
@@ -110,6 +108,16 @@ class Radius(Terms):
         if self.sides == 2:
             counted(detail, "second", -(-(n - hits) // self.classes), n - hits)
         return hits, n
+
+    def _enough(self, eps: float, least: int) -> int:
+        """Return the draws, from `least` on, whose hits prove ε: bounds are rounded. One too many: none do."""
+        if least > LARGEST or self._best(least) >= eps:
+            return least
+        few, enough = least, LARGEST + 1
+        while enough - few > 1:
+            middle = (few + enough) // 2
+            few, enough = (few, middle) if self._best(middle) >= eps else (middle, enough)
+        return enough
 
     def _best(self, n: int) -> float:
         radii, _, _ = self.bounds(np.array([n]), np.array([0]), np.array([n]))
@@ -190,7 +198,7 @@ def _pilot(terms: Radius, votes0: int) -> int:
     assert terms.tolerance is not None
 
     def radius(p_low: Floats) -> Floats:
-        return np.asarray(terms.noise.radius(p_low, terms.norm, terms.dimension))
+        return _checked.radius(terms.noise, p_low, terms.norm, terms.dimension)
 
     level = terms.alpha / terms.sides
     return draws_for_radius(votes0, terms.n0, radius, level, terms.tolerance, n_max=terms.n)

@@ -22,6 +22,7 @@ from robench.errors import InputError
 from robench.graph import check_input, full_precision
 from robench.streams import Stream
 from robench.votes import votes_of
+from robench_plugins.smoothing import _checked
 
 __all__ = ["Draws", "rows_per_pass"]
 
@@ -122,12 +123,16 @@ class Draws:
 
     def _ask(self, pieces: list[tuple[int, int]], place: int) -> None:
         """Draw one block, (sample, draws) by piece, and keep its logits from row `place` on."""
+        first = self._block is None
         if self._block is None:
-            self._block = self._x.new_empty(max(self._rows, self._piece), self._size)
+            self._block = self._x.new_full((max(self._rows, self._piece), self._size), torch.nan)
         used = 0
         for sample, length in pieces:
             part = self._block[used : used + length]
-            self._noise.fill(part, self._generators[sample])
+            _checked.fill(self._noise, part, self._generators[sample])
+            if first:
+                _checked.check_filled(self._noise, part)
+                first = False
             part.add_(self._x[sample])
             used += length
         start = 0

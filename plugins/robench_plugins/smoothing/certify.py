@@ -149,7 +149,7 @@ class Smoothing:
             {"class": place if place < vote.classes else -1, "n0": self.n0, "votes0": hits}
             for place, hits in zip(chosen.tolist(), votes0.tolist(), strict=True)
         ]
-        rows = np.array([i for i in range(count) if chosen[i] == labels[i]], dtype=np.int64)
+        rows = np.array([i for i in range(count) if labels[i] == chosen[i] < vote.classes], dtype=np.int64)
         made = (
             decided(self._decision(vote, threat.norm, cast(float, threat.eps)), draws, rows, chosen[rows])
             if self.per_eps

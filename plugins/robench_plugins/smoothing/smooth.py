@@ -19,6 +19,7 @@ from robench.errors import InputError
 from robench.params import canonical
 from robench.registry import load_plugins
 from robench.streams import Stream
+from robench_plugins.smoothing import _checked
 from robench_plugins.smoothing._votes import Draws
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class SmoothedClassifier:
 
     def sample(self, x: Tensor, stream: Stream) -> Tensor:
         """Return the logits [B, classes] of one draw per row of `x` [B, ...], differentiable where the base is."""
-        return self.base.logits(x + self.noise.draw(stream, self.input_shape, self.dtype))
+        return self.base.logits(x + _checked.draw(self.noise, stream, self.input_shape, self.dtype))
 
     def draws(self, x: Tensor, stream: Stream, rows: int | None = None) -> Draws:
         """Return the draws around `x` [B, ...], to count votes in bulk; `rows` inputs in a pass."""
@@ -86,6 +87,14 @@ class Smooth:
             raise ValueError(f"alpha must be above 0 and at most 0.5, not {self.alpha!r}")
         if not 1 <= self.n <= binomial.LARGEST:
             raise ValueError(f"n must be from 1 to {binomial.LARGEST}, not {self.n!r}")
+        if binomial.top_two_pvalue(self.n, 0) > self.alpha:
+            # It is 2^(1 − n), rounded up: one more where α is a power of two.
+            needed = 2 - math.frexp(self.alpha)[1]
+            needed += bool(binomial.top_two_pvalue(needed, 0) > self.alpha)
+            raise ValueError(
+                f"{self.n} draws never tell a class at alpha = {self.alpha:g}, whatever they are: "
+                f"take n = {needed} at least"
+            )
 
     def wrap(self, classifier: Classifier) -> SmoothedClassifier:
         """Return the vote of `classifier`. Raises InputError for one that draws itself."""

@@ -3,17 +3,19 @@
 import json
 import math
 import re
+from fractions import Fraction
 
 import pytest
 import torch
 from scipy.stats import binomtest, norm
 
-from oracles.voters import Base, Constant, half
+from oracles.voters import Base, Constant, Half, half
 from robench.binomial import lower_bound
 from robench.contracts import Certifier
 from robench.errors import InputError, SpecError
 from robench.streams import Stream
 from robench.threat import Domain, Threat
+from robench.votes import winner
 from robench_plugins.smoothing._pilot import draws_for_radius
 from robench_plugins.smoothing._radii import gaussian_radius, gaussian_two_sided, largest_radius
 from robench_plugins.smoothing.certify import Smoothing
@@ -179,6 +181,42 @@ def test_a_sample_gets_the_same_certificate_in_any_batch(mode):
     assert ask([2, 0, 3, 1]) == [whole[i] for i in (2, 0, 3, 1)]
 
 
+def test_no_class_is_nobodys_label():
+    x, nobody = torch.zeros(2, 3).double(), torch.tensor([2, 2])
+    tie = Constant(1.0, 1.0)
+    for made in (radii(tie, x, nobody, n=200), decisions(tie, x, nobody, 0.1)):
+        assert made.status == ["open", "open"]
+        assert not made.lower.any()
+
+
+class RowByRow(Gaussian):
+    """Draws that do not depend on how many are asked for at once."""
+
+    def fill(self, out, generator):
+        for row in out:
+            super().fill(row, generator)
+
+
+class Recorder(Half):
+    def scores(self, x):
+        self.seen = [*getattr(self, "seen", []), *map(tuple, x.tolist())]
+        return super().scores(x)
+
+
+@pytest.mark.parametrize("settings", [{}, {"sides": 2}, {"tolerance": 0.05}, {"mode": "decide"}])
+def test_the_draws_that_choose_the_class_are_not_those_of_the_certificate(settings):
+    base = Recorder(torch.linspace(-1, 2, 4, dtype=torch.float64))
+    threat = Threat("l2", 0.2 if "mode" in settings else None, Domain.unbounded())
+    vote, x = smoothed(base, RowByRow(SIGMA)), base.at(0.5, 0.6)
+    made = Smoothing(n=1000, n0=300, **settings).certify(vote, x, ones(2), threat, streams(2))
+    assert made.status == ["certified"] * 2
+    pilot, certificate = base.seen[:600], base.seen[600:]
+    assert len(certificate) == sum(detail["n"] for detail in made.detail)
+    assert len(set(pilot)) == 600
+    assert len(set(certificate)) == len(certificate)
+    assert not set(pilot) & set(certificate)
+
+
 @pytest.mark.parametrize("mode", ["radius", "decide"])
 def test_no_samples_no_certificates(mode):
     base = half()
@@ -299,6 +337,18 @@ def test_bad_parameters_are_refused_in_one_line(wrong, why):
         if name in ("alpha", "sigma"):
             with pytest.raises(ValueError, match=name):
                 Smooth(**{"sigma": 1.0, name: value})
+
+
+@pytest.mark.parametrize("alpha", [0.5, 0.25, math.nextafter(0.25, 0.0), 0.1, 0.001, 1e-9])
+def test_a_vote_that_could_never_tell_is_refused(alpha):
+    # Rounded up, the p-value of a power of two is above it.
+    needed = next(n for n in range(1, 100) if Fraction(2, 2**n) < Fraction(alpha))
+    assert Smooth(sigma=1.0, n=needed, alpha=alpha).n == needed
+    assert winner(torch.tensor([[needed, 0, 0]]), alpha) == 0
+    with pytest.raises(ValueError, match=f"take n = {needed} at least$") as caught:
+        Smooth(sigma=1.0, n=needed - 1, alpha=alpha)
+    assert "\n" not in str(caught.value)
+    assert winner(torch.tensor([[needed - 1, 0, 0]]), alpha) == -1
 
 
 @pytest.mark.parametrize("name", ["l2", "linf"])

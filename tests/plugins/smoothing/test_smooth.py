@@ -207,7 +207,7 @@ def test_wrapper_names_the_function():
     base = half()
     plain, more, other = (
         Smooth(sigma=0.5).wrap(base),
-        Smooth(sigma=0.5, n=7).wrap(base),
+        Smooth(sigma=0.5, n=11).wrap(base),
         Smooth(sigma=0.25).wrap(base),
     )
     assert isinstance(plain, SmoothedClassifier)

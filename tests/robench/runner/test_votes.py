@@ -88,10 +88,10 @@ def vote(n=1000, alpha=0.001):
 
 
 def test_what_plugins_are_handed_is_a_vote_that_counts():
-    counted = Counted(vote(n=10))
+    counted = Counted(vote(n=11))
     assert isinstance(counted, SmoothedClassifier)
     assert not isinstance(Counted(half()), SmoothedClassifier)
-    assert (counted.n, counted.alpha, counted.noise) == (10, 0.001, vote().noise)
+    assert (counted.n, counted.alpha, counted.noise) == (11, 0.001, vote().noise)
     x = half().at(1.0, -1.0)
     counted.draws(x, Stream.for_samples(0, "a", [0, 1])).count([1, 0], [3, 4])
     assert counted.take() == (7, 0)
