@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import cast
 
 import torch
@@ -146,7 +147,7 @@ def _too_few(plan: Plan) -> list[str]:
     vote, tests = cast(SmoothedClassifier, plan.classifier), sum(one.points for one, _ in plan.passes())
     if not tests or float(top_two_pvalue(vote.n, 0)) <= vote.alpha / tests:
         return []
-    needed = math.ceil(math.log2(2 * tests / vote.alpha))
+    needed = next(n for n in count(vote.n + 1) if float(top_two_pvalue(n, 0)) <= vote.alpha / tests)
     return [
         f"{vote.n} draws can falsify no sample at alpha = {vote.alpha:g} over {tests} attempts: take smooth:n={needed} "
         "at least"
