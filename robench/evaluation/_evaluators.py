@@ -71,8 +71,7 @@ def choose(plugins: Plugins, settings: Settings, subject: Subject, norm: Norm) -
         chosen = [*asked, *mine]
         if chosen or len(groups) == 1:
             _check(plugins, about[spec], chosen, norm)
-            off = settings.certifiers is not None and not settings.certifiers
-            notes = () if mine or off else _costly(plugins, about[spec], norm)
+            notes = _costly(plugins, about[spec], norm) if settings.certifiers is None and not mine else ()
             choices.append(Choice(about[spec], tuple(chosen), {**left_out, **({} if spec else skipped)}, spec, notes))
     return choices
 

@@ -88,6 +88,10 @@ def test_attack_and_certificates_run_by_default(tmp_path):
     document = json.loads(planned.stdout)
     assert document["request"]["evaluators"] == ["smoothadv", "smoothing"]
     assert any(spec.startswith("portfolio") for spec in document["skipped"])
+    assert (
+        "add -c"
+        not in robench("eval", "-m", "digits-gaussian", *DATA, "-c", "smoothing:sigma=0.25", "--dry-run").stdout
+    )
     both = robench("eval", "-m", "digits-gaussian", *DATA, "-c", "smoothing:sigma=0.25", "--dry-run", "--json")
     first, second = json.loads(both.stdout)["runs"]
     assert first["request"]["evaluators"] == ["portfolio"]
