@@ -9,14 +9,20 @@ softmax over the other classes − e_y. As 1 − p_y vanishes that is the margin
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-__all__ = ["Loss", "cotangent", "likely_targets"]
+__all__ = ["Loss", "cotangent", "likely_targets", "log_mean_softmax"]
 
 Loss = Literal["ce", "margin", "dlr"]
+
+
+def log_mean_softmax(logits: Tensor) -> Tensor:
+    """Return log (1/m) Σ softmax [B, classes] over the logits of m draws [m, B, classes]."""
+    return logits.log_softmax(2).logsumexp(0) - math.log(len(logits))
 
 
 def cotangent(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,11 +10,12 @@ from torch import Tensor
 from robench.classifier import RandomizedClassifier, outputs_of
 from robench.votes import votes_of
 from robench_plugins.attacks.apgd_losses import temperature
+from robench_plugins.attacks.losses import log_mean_softmax
 
 if TYPE_CHECKING:
     from robench.streams import Stream
 
-__all__ = ["SoftVote", "log_mean_softmax", "trial_margins"]
+__all__ = ["SoftVote", "trial_margins"]
 
 
 class SoftVote:
@@ -50,11 +50,6 @@ class SoftVote:
         spread = (z.detach().amax(2) - z.detach().amin(2)).mean(0)
         unit = temperature("ce", torch.stack([torch.zeros_like(spread), spread], 1))
         return log_mean_softmax(z * unit[:, None])
-
-
-def log_mean_softmax(logits: Tensor) -> Tensor:
-    """Return log (1/m) Σ softmax [B, classes] over the logits of m draws [m, B, classes]."""
-    return logits.log_softmax(2).logsumexp(0) - math.log(len(logits))
 
 
 @torch.no_grad()

@@ -16,9 +16,9 @@ from robench.samples import Samples
 from robench.streams import Stream
 from robench.threat import Epsilon, Norm, Threat
 from robench_plugins.attacks.gradients import ascent
+from robench_plugins.attacks.losses import log_mean_softmax
 from robench_plugins.attacks.regions import Region
 from robench_plugins.attacks.steps import move, step_sizes
-from robench_plugins.smoothing._soft import log_mean_softmax
 from robench_plugins.training._data import Batch
 from robench_plugins.training._loop import BatchLoss, Settings, fit, hits
 
