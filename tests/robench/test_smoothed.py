@@ -204,6 +204,13 @@ def test_bad_input_is_one_line(model, certifier, message, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_whole_numbers_are_no_inputs(tmp_path):
+    x, y = torch.zeros(3, 1, 8, 8, dtype=torch.uint8).numpy(), torch.zeros(3, dtype=torch.int64).numpy()
+    with pytest.raises(InputError, match="need floats"):
+        evaluate("digits-gaussian", (x, y), eps="0.5", norm="l2", attacks="none", certifiers="smoothing:sigma=0.25",
+                 out=tmp_path)  # fmt: skip
+
+
 def test_noise_that_drowns_in_rounding_is_refused(tmp_path):
     ask = {"dataset": "digits | subset:n=4", "eps": "1e-7", "norm": "l2", "attacks": "none", "out": tmp_path}
     with pytest.raises(InputError, match=r"drowns in the rounding of float32 inputs up to 1: take 0\.00012"):

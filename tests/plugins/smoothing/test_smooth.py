@@ -185,6 +185,8 @@ def test_bad_input_is_refused():
     x = base.at(0.1, 0.2)
     with pytest.raises(InputError, match="float32"):
         classifier.predict(x.float(), streams(2), 0.001)
+    with pytest.raises(InputError, match="int64"):
+        classifier.predict(x.long(), streams(2), 0.001)
     with pytest.raises(InputError, match="inputs are"):
         classifier.predict(x[:, :3], streams(2), 0.001)
     with pytest.raises(InputError, match="3 streams for 2 samples"):

@@ -223,7 +223,7 @@ def test_votes_that_differ_for_equal_streams_are_refused(tmp_path):
         def draws(self, x, stream):
             return super().draws(x, Stream.for_samples(np.random.default_rng().integers(2**31), "", range(len(x))))
 
-    data = samples_at(1.0)
+    data = samples_at(*[1.0] * 16)  # two counts of 32 coins each are equal once in ten times, all of them never
     data = Samples(data.x[:, :1], data.y, data.index, data.domain, data.classes)
     with pytest.raises(InputError, match="votes differ for equal streams"):
-        evaluate(Unseeded(0.9, 100, 0.001), data, eps="1.0", norm="l2", attacks=[Step()], certifiers=(), out=tmp_path)
+        evaluate(Unseeded(0.5, 100, 0.001), data, eps="1.0", norm="l2", attacks=[Step()], certifiers=(), out=tmp_path)
