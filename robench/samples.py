@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robench.errors import DataError
+from robench.regions import Regions
 from robench.threat import Domain, Norm
 
 __all__ = ["ArraySource", "Samples"]
@@ -47,6 +48,7 @@ class Samples:
         domain: the box that inputs live in.
         classes: class names in label order.
         thresholds: headline ε per norm, as written (`{"linf": ("8/255",)}`).
+        regions: input sets and output conditions of the samples' own, where they come with the data.
     """
 
     x: ArraySource
@@ -55,6 +57,7 @@ class Samples:
     domain: Domain
     classes: tuple[str, ...]
     thresholds: dict[Norm, tuple[str, ...]] | None = None
+    regions: Regions | None = None
 
     def __post_init__(self) -> None:
         """Check shapes, labels and names. Raises DataError."""
@@ -86,7 +89,8 @@ class Samples:
     def select(self, positions: slice | Sequence[int] | IntArray) -> Samples:
         """Return the samples at `positions`, lazily."""
         rows = np.arange(len(self))[positions]
-        return replace(self, x=_Rows(self.x, rows), y=self.y[rows], index=self.index[rows])
+        regions = None if self.regions is None else self.regions.select(rows)
+        return replace(self, x=_Rows(self.x, rows), y=self.y[rows], index=self.index[rows], regions=regions)
 
     def batch(self, start: int, stop: int) -> npt.NDArray[Any]:
         """Return inputs [stop − start, ...]; raises DataError where one is outside the domain or not finite."""

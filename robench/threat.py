@@ -13,6 +13,8 @@ from robench.errors import InputError
 if TYPE_CHECKING:
     import torch
 
+    from robench.regions import Region
+
 __all__ = ["NORMS", "Domain", "Epsilon", "Norm", "Threat", "parse_norm"]
 
 Norm = Literal["linf", "l2", "l1"]
@@ -113,9 +115,11 @@ class Threat:
     """What an attacker may do: move within `eps` in `norm` and inside the domain.
 
     `eps` is a double in the domain's units; None asks for the smallest perturbation
-    (minimum-norm attacks) or for a radius (certifiers that give one).
+    (minimum-norm attacks) or for a radius (certifiers that give one). `region` holds the batch's own sets
+    where they came with the data: boxes within the linf balls of radius `eps`.
     """
 
     norm: Norm
     eps: float | None
     domain: Domain
+    region: Region | None = None
