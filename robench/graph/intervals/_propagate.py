@@ -11,7 +11,7 @@ from robench.graph.intervals._layers import Layer
 from robench.graph.intervals._sets import Ball, Box, intersect, widen
 from robench.numerics import per_sample, round_up
 
-__all__ = ["propagate", "unsupported"]
+__all__ = ["propagate", "propagate_all", "unsupported"]
 
 _UNARY = {**_elementwise.UNARY, **_sums.RULES}
 
@@ -35,6 +35,14 @@ def propagate(layers: tuple[Layer, ...], start: Box | Ball, stop: int) -> Box | 
         for source in layer.last:
             del values[source]
     return values[stop]
+
+
+def propagate_all(layers: tuple[Layer, ...], start: Box | Ball) -> list[Box | Ball]:
+    """Return the sets at all nodes. Raises GraphError for an operator without a rule."""
+    values: list[Box | Ball] = [start]
+    for layer in layers[1:]:
+        values.append(_apply(layer, [values[source] for source in layer.inputs]))
+    return values
 
 
 def _apply(layer: Layer, arguments: list[Box | Ball]) -> Box | Ball:

@@ -1,0 +1,210 @@
+"""Rows of linear forms pushed back to the input (CROWN, Zhang et al. 2018; DeepPoly, Singh et al. 2019).
+
+A row a at a step, with its constant, is a lower bound a·y + b of what is asked. Every step replaces it by a row at
+its own inputs: affine steps exactly, activations by the line below where the coefficient is positive and the line
+above where it is negative. A split constraint s·x ≥ 0 adds −β s to the row at x, with any β ≥ 0 (beta-CROWN, Wang et al. 2021).
+
+With `Errors` the result is sound: whatever float64 rounded on the way is subtracted (`steps` has the inequality).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from robench.numerics import gamma
+from robench_plugins.verify._engine.errors import Errors
+from robench_plugins.verify._engine.lower import Activation, Program
+from robench_plugins.verify._engine.owners import Owners
+from robench_plugins.verify._engine.region import Region, below
+from robench_plugins.verify._engine.relax import Lines, Relaxed, shifts
+
+__all__ = ["Reached", "Rows", "Split", "fitted", "lower_bounds", "unit_rows"]
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Linear forms at one step.
+
+    Attributes:
+        at: position of the step.
+        owners: the sample of each row.
+        coefficients: [R, *shape]; or None for signed unit rows.
+        unit: flat position of the one entry [R], for unit rows.
+        sign: +1 or −1 [R], for unit rows.
+        constant: [R] or None.
+    """
+
+    at: int
+    owners: Owners
+    coefficients: Tensor | None = None
+    unit: Tensor | None = None
+    sign: Tensor | None = None
+    constant: Tensor | None = None
+
+    def __len__(self) -> int:
+        """How many rows there are."""
+        return len(self.owners.index)
+
+    def to(self, dtype: torch.dtype) -> Rows:
+        """Return the rows in `dtype`."""
+        values = {name: getattr(self, name) for name in ("coefficients", "sign", "constant")}
+        return replace(self, **{name: value.to(dtype) for name, value in values.items() if value is not None})
+
+    def take(self, chosen: Tensor) -> Rows:
+        """Return some of the rows, bool or int64."""
+        names = ("coefficients", "unit", "sign", "constant")
+        values = {name: value[chosen] for name in names if (value := getattr(self, name)) is not None}
+        return replace(self, owners=self.owners.take(chosen), **values)
+
+
+def unit_rows(at: int, owners: Tensor, unit: Tensor, sign: Tensor) -> Rows:
+    """Return rows that ask for ± one entry of a step's value: sign [R] · value.flat[unit [R]]."""
+    return Rows(at, Owners(owners), unit=unit, sign=sign)
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Split constraints s · x ≥ 0 on an activation's input, and their multipliers.
+
+    Attributes:
+        unit: flat positions [R, K]; entries without a constraint may point anywhere.
+        push: s · β [R, K], β ≥ 0; 0 where there is no constraint.
+    """
+
+    unit: Tensor
+    push: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Reached:
+    """What arrived at the input.
+
+    Attributes:
+        bound: [R]; with errors float64 and sound, otherwise rounded to nearest.
+        rows: [R, *input shape].
+    """
+
+    bound: Tensor
+    rows: Tensor
+
+
+def lower_bounds(
+    program: Program,
+    region: Region,
+    lines: Lines,
+    rows: Rows,
+    *,
+    slopes: Mapping[int, Tensor] | None = None,
+    splits: Mapping[int, Split] | None = None,
+    errors: Errors | None = None,
+    seen: dict[int, Tensor] | None = None,
+) -> Reached:
+    """Return lower bounds of `rows` over the region.
+
+    Args:
+        program: constants in the dtype to compute in.
+        region: of the same dtype.
+        lines: lines of every activation before `rows.at`, same dtype.
+        rows: what is asked.
+        slopes: lower slopes by activation [R, ...] in place of the lines' own, `fitted` to them; for sigmoid and tanh
+            [R, 2, ...], below and above.
+        splits: split constraints by activation (on its input).
+        errors: what each step may round; the result is sound then. float64 only.
+        seen: filled with the coefficients that arrive at each activation's output [R, ...], for branching.
+    """
+    owners = rows.owners
+    if errors is not None and slopes is not None:
+        slopes = fitted(slopes, lines, owners)
+    pending, total = _start(program, rows)
+    scale = total.abs()
+    error = torch.zeros_like(total)
+    for position in range(rows.at, 0, -1):
+        if position not in pending:
+            continue
+        step, incoming = program.steps[position], pending.pop(position)
+        if errors is not None:
+            error = error + owners.dot(incoming.abs(), errors.of[position])
+        if isinstance(step, Activation):
+            if seen is not None:
+                seen[position] = incoming
+            slope = None if slopes is None else slopes.get(position)
+            through, part = _through(step, incoming, lines[position], owners, slope)
+            if splits is not None and position in splits:
+                split = splits[position]
+                through = through.flatten(1).scatter_add(1, split.unit, -split.push).reshape(through.shape)
+                if errors is not None:
+                    error = error + owners.dot(through.abs(), errors.reach[step.inputs[0]])
+            parts: tuple[Tensor, ...] = (through,)
+        else:
+            parts, offset = step.back(incoming), step.offset(incoming)
+            part = total.new_zeros(()) if offset is None else offset
+        total = total + part
+        scale = scale + part.abs()
+        for source, arriving in zip(step.inputs, parts, strict=True):
+            if source not in pending:
+                pending[source] = arriving
+                continue
+            pending[source] = pending[source] + arriving
+            if errors is not None:
+                error = error + owners.dot(pending[source].abs(), errors.reach[source])
+    arrived = pending.get(0)
+    if arrived is None:  # a constant
+        arrived = total.new_zeros(len(rows), *program.steps[0].shape)
+    bound = region.least(arrived, owners) + total
+    if errors is not None:
+        error = error + scale * (4 * gamma(2 * len(program.steps) + 8))
+        error = error + region.error(arrived, owners) + owners.of(errors.underflow)
+        bound = below(bound, error)
+    return Reached(bound, arrived)
+
+
+def _start(program: Program, rows: Rows) -> tuple[dict[int, Tensor], Tensor]:
+    """Return the pending rows and the constants so far; unit rows skip their first step where that is exact."""
+    step = program.steps[rows.at]
+    if rows.coefficients is not None:
+        zeros = rows.coefficients.new_zeros(len(rows))
+        return {rows.at: rows.coefficients}, zeros if rows.constant is None else rows.constant
+    assert rows.unit is not None
+    assert rows.sign is not None
+    exact = None if isinstance(step, Activation) else step.unit_rows(rows.unit)
+    if exact is not None:
+        around = [-1, *[1] * (exact[0].dim() - 1)]
+        bias = getattr(step, "bias", None)
+        places = math.prod(step.shape[1:])
+        constant = torch.zeros_like(rows.sign) if bias is None else bias[rows.unit // places] * rows.sign
+        return {step.inputs[0]: exact[0] * rows.sign.reshape(around)}, constant
+    units = rows.sign.new_zeros(len(rows), math.prod(step.shape))
+    units.scatter_(1, rows.unit[:, None], rows.sign[:, None])
+    return {rows.at: units.reshape(len(rows), *step.shape)}, torch.zeros_like(rows.sign)
+
+
+def fitted(slopes: Mapping[int, Tensor], lines: Lines, owners: Owners) -> dict[int, Tensor]:
+    """Return slopes that are valid for `lines`: within [0, 1], and a ReLU's own where its sign is known."""
+    made = {}
+    for position, slope in slopes.items():
+        line, free = lines[position], slope.nan_to_num(nan=0.0).clamp(0, 1)
+        if line.lower_shift is None:
+            free = torch.where(owners.of(line.unstable), free, owners.of(line.lower_slope))
+        made[position] = free
+    return made
+
+
+def _through(
+    step: Activation, rows: Tensor, lines: Relaxed, owners: Owners, slope: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Return (rows at the activation's input, constants [R])."""
+    down, up = rows.clamp_min(0), rows.clamp_max(0)
+    if slope is None:
+        through = owners.times(down, lines.lower_slope) + owners.times(up, lines.upper_slope)
+        constant = owners.dot(up, lines.upper_shift)
+        return through, constant if lines.lower_shift is None else constant + owners.dot(down, lines.lower_shift)
+    if step.op == "relu":
+        return down * slope + owners.times(up, lines.upper_slope), owners.dot(up, lines.upper_shift)
+    low, high = slope.unbind(1)
+    below_shift, above_shift = shifts(step.op, owners.of(lines.lower), owners.of(lines.upper), low, high)
+    return down * low + up * high, (down * below_shift + up * above_shift).flatten(1).sum(1)

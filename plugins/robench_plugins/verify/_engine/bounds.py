@@ -1,0 +1,107 @@
+"""Proven bounds of every activation's input, layer by layer, each intersected with interval arithmetic's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from robench.graph import Graph
+from robench_plugins.verify._engine.backward import Rows, lower_bounds, unit_rows
+from robench_plugins.verify._engine.errors import Errors, errors_of
+from robench_plugins.verify._engine.forward import Interval, step_boxes
+from robench_plugins.verify._engine.lower import Program, lower
+from robench_plugins.verify._engine.region import Region
+from robench_plugins.verify._engine.relax import Lines, relax
+from robench_plugins.verify._engine.slopes import Schedule, optimise
+
+__all__ = ["Bounded", "Method", "bounded", "pieces", "tightened"]
+
+Method = Literal["ibp", "crown", "alpha"]
+
+MEMORY = 2**28
+"""Bytes that one pass of rows may take: more rows go in pieces."""
+
+
+@dataclass(frozen=True, eq=False)
+class Bounded:
+    """A network over one region per sample, everything proven in float64.
+
+    Attributes:
+        program: constants in float64 on the region's device.
+        region: the inputs.
+        boxes: around every step, by interval arithmetic.
+        errors: what float64 rounds.
+        inputs: (lower, upper) of each activation's input, by the activation's position.
+        lines: the default lines that follow from them.
+    """
+
+    program: Program
+    region: Region
+    boxes: Sequence[Interval]
+    errors: Errors
+    inputs: dict[int, Interval]
+    lines: Lines
+
+    def search(self, dtype: torch.dtype = torch.float32) -> tuple[Program, Region, Lines]:
+        """Return program, region and lines in the precision to search in."""
+        lines = {position: line.to(dtype) for position, line in self.lines.items()}
+        return self.program.to(dtype, self.region.lower.device), self.region.to(dtype), lines
+
+
+def pieces(program: Program, count: int, columns: int = 0) -> Iterator[slice]:
+    """Yield slices of `count` rows, each of which fits into `MEMORY`."""
+    widest = max(torch.Size(step.shape).numel() for step in program.steps)
+    size = max(1, MEMORY // (8 * 8 * max(widest, columns)))
+    for start in range(0, count, size):
+        yield slice(start, min(start + size, count))
+
+
+def bounded(graph: Graph, region: Region, method: Method, schedule: Schedule | None = None) -> Bounded:
+    """Return bounds by interval arithmetic alone (`ibp`), with CROWN, or with slopes optimised per neuron (`alpha`).
+
+    Only neurons whose sign is open are asked about. Every bound is the better one of both methods.
+    """
+    program = lower(graph).to(torch.float64, region.lower.device)
+    boxes = step_boxes(lower(graph).to(torch.float64, region.lower.device), graph, region)
+    errors = errors_of(program, boxes)
+    made = Bounded(program, region, boxes, errors, {}, {})
+    for position in program.activations:
+        source = program.steps[position].inputs[0]
+        made.inputs[position] = boxes[source]
+        if method != "ibp" and any(earlier < position for earlier in made.lines):
+            made.inputs[position] = tightened(made, position, schedule if method == "alpha" else None)
+        made.lines[position] = relax(program.steps[position].op, *made.inputs[position])  # type: ignore[union-attr]
+    return made
+
+
+def tightened(known: Bounded, position: int, schedule: Schedule | None) -> Interval:
+    """Return the input bounds of the activation at `position`, its open entries asked again with the lines known."""
+    program, step = known.program, known.program.steps[position]
+    low, high = known.inputs[position]
+    shape = low.shape
+    low, high = low.flatten(1).clone(), high.flatten(1).clone()
+    relu = getattr(step, "op", "") == "relu"
+    open_ = (low < 0) & (high > 0) if relu else high > low
+    owner, unit = open_.nonzero(as_tuple=True)
+    for part in pieces(program, len(owner)):
+        index, entry = owner[part], unit[part]
+        ones = torch.ones(len(index), dtype=torch.float64, device=low.device)
+        rows = unit_rows(step.inputs[0], torch.cat((index, index)), torch.cat((entry, entry)), torch.cat((ones, -ones)))
+        found = _proven(known, rows, schedule)
+        least, most = found[: len(index)], -found[len(index) :]
+        low[index, entry] = torch.maximum(low[index, entry], least)
+        high[index, entry] = torch.minimum(high[index, entry], most)
+    return low.reshape(shape), high.reshape(shape)
+
+
+def _proven(known: Bounded, rows: Rows, schedule: Schedule | None) -> Tensor:
+    slopes = None
+    if schedule is not None:
+        program, region, lines = known.search()
+        found = optimise(program, region, lines, rows.to(torch.float32), schedule=schedule)
+        slopes = {position: values.double() for position, values in found.slopes.items()}
+    return lower_bounds(known.program, known.region, known.lines, rows, slopes=slopes, errors=known.errors).bound

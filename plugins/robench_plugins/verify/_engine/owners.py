@@ -1,0 +1,51 @@
+"""Which sample each row is about, and arithmetic between rows [R, ...] and samples [B, ...]."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["Owners"]
+
+
+@dataclass(frozen=True, eq=False)
+class Owners:
+    """The sample of each row.
+
+    Attributes:
+        index: int64 [R].
+        each: rows per sample, where every sample has equally many, one sample's behind the other's; 0 elsewhere.
+            Then products are broadcast instead of gathered.
+    """
+
+    index: Tensor
+    each: int = 0
+
+    @classmethod
+    def uniform(cls, samples: int, each: int, device: torch.device) -> Owners:
+        """Return `each` rows for each of `samples`."""
+        return cls(torch.arange(samples, device=device).repeat_interleave(each), each)
+
+    def of(self, values: Tensor) -> Tensor:
+        """Return what belongs to each row [R, ...] of `values` [B, ...]."""
+        return values.index_select(0, self.index)
+
+    def times(self, rows: Tensor, values: Tensor) -> Tensor:
+        """Return rows [R, ...] · values [B, ...], entry by entry."""
+        if not self.each:
+            return rows * self.of(values)
+        shape = (len(values), self.each, *rows.shape[1:])
+        return (rows.reshape(shape) * values[:, None]).reshape(rows.shape)
+
+    def dot(self, rows: Tensor, values: Tensor) -> Tensor:
+        """Return the inner product of each row with its sample's values, [R]."""
+        flat, other = rows.flatten(1), values.flatten(1)
+        if not self.each:
+            return (flat * self.of(other)).sum(1)
+        return torch.bmm(flat.reshape(len(other), self.each, -1), other[:, :, None]).flatten()
+
+    def take(self, rows: Tensor) -> Owners:
+        """Return the owners of some rows, bool or int64."""
+        return Owners(self.index[rows])
