@@ -65,7 +65,7 @@ def evaluate(
     model: Any,
     dataset: Any,
     *,
-    eps: str | float | Epsilon | Sequence[str | float | Epsilon],
+    eps: str | float | Epsilon | Sequence[str | float | Epsilon] = (),
     norm: str = "linf",
     attacks: str | Sequence[str | Attack | CompositeAttack] | None = None,
     certifiers: str | Sequence[str | Certifier] | None = None,
@@ -76,6 +76,7 @@ def evaluate(
     seed: int = 0,
     precision: str = "fp32",
     draws: int = 100,
+    trust_certificates: bool | float = False,
     out: str | Path = "results",
     resume: bool = False,
     name: str | None = None,
@@ -88,7 +89,8 @@ def evaluate(
     Args:
         model: a model spec, a `torch.nn.Module` in evaluation mode, or an object with `logits` or `load`.
         dataset: a dataset spec, `Samples`, a dataset object, or a pair (x [N, ...] in [0, 1], y [N]).
-        eps: one budget or several, in the domain's units; `"8/255"` is kept exactly.
+        eps: one budget or several, in the domain's units; `"8/255"` is kept exactly. None where the data come with sets
+            of their own (`vnnlib:FOLDER`).
         norm: `linf`, `l2` or `l1`.
         attacks: specs or attack objects, or one of them; None runs the default, () or "none" switches the side off.
         certifiers: likewise; None runs every cheap one that applies.
@@ -99,6 +101,8 @@ def evaluate(
         seed: seed of every sample's random stream.
         precision: `fp32` or `fp64`.
         draws: how often a classifier that draws at inference is asked at each point.
+        trust_certificates: attacks skip samples that are certified deterministically, but for an audited share (5 %, or
+            the number given); no cost is claimed then.
         out: results folder.
         resume: go on with the newest equal run that was not finished.
         name: display name on boards.
@@ -126,6 +130,7 @@ def evaluate(
         seed=seed,
         precision=precision,
         draws=draws,
+        trust_certificates=trust_certificates,
         display=display(name, meta),
     )
     root = LocalStorage(out)  # a plugin may change the working folder

@@ -8,10 +8,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robench.numerics import gamma, per_sample, round_up
-from robench.threat import NORMS, Norm, Threat
+from robench.numerics import gamma, per_sample, round_down, round_up
+from robench.regions import Region
+from robench.threat import NORMS, Domain, Norm, Threat
 
-__all__ = ["distance", "distances", "linf_box", "project"]
+__all__ = ["distance", "distances", "inner_radius", "linf_box", "outer_radius", "project"]
 
 
 def distance(points: Tensor, x: Tensor, norm: Norm) -> Tensor:
@@ -42,9 +43,12 @@ def project(points: Tensor, x: Tensor, threat: Threat) -> Tensor:
     """Move `points` [B, ...] into the domain and, where `threat.eps` is given, into the closed ball around `x`.
 
     Clips to the domain; in linf clips to the ball, else shrinks towards `x`, until the distance rounded up
-    is at most ε. A point that is within both already comes back unchanged.
+    is at most ε. A point that is within both already comes back unchanged. With `threat.region` it is clipped to the
+    numbers of x's dtype that lie in the box.
     """
     eps = threat.eps
+    if threat.region is not None:
+        return points.clamp(*threat.region.inside(x))
     lower, upper = threat.domain.box(x) if eps is None or threat.norm != "linf" else linf_box(x, threat)
     if eps is None:
         return points.clamp(lower, upper)
@@ -67,12 +71,33 @@ def project(points: Tensor, x: Tensor, threat: Threat) -> Tensor:
 def linf_box(x: Tensor, threat: Threat) -> tuple[Tensor, Tensor]:
     """Return the sides (lower, upper) of the linf ball of radius `threat.eps` around `x` [B, ...] within the domain.
 
-    In x's dtype, each rounded towards `x`: the last numbers that are within ε. Raises ValueError without an ε.
+    In x's dtype, each rounded towards `x`: the last numbers that are within ε. With `threat.region` the sides of its
+    box, rounded inward. Raises ValueError without an ε.
     """
+    if threat.region is not None:
+        return threat.region.inside(x)
     if threat.eps is None:
         raise ValueError("a ball needs a radius: the threat model has no ε")
     lower, upper = threat.domain.box(x)
     return torch.maximum(lower, _inward(x, -threat.eps)), torch.minimum(upper, _inward(x, threat.eps))
+
+
+def outer_radius(x: Tensor, region: Region) -> Tensor:
+    """Return the least linf radius around `x` [B, ...] whose closed ball holds the box, float64 [B], rounded up."""
+    sides = torch.maximum(_apart(region.upper.to(x.device), x), _apart(region.lower.to(x.device), x))
+    return sides.flatten(1).amax(1)
+
+
+def inner_radius(x: Tensor, region: Region, domain: Domain) -> Tensor:
+    """Return the greatest linf radius whose closed ball around `x` within the domain lies in the box.
+
+    Float64 [B], rounded down; 0 where there is none, +inf where the box is the whole domain.
+    """
+    lower, upper = region.lower.to(x.device), region.upper.to(x.device)
+    least, most = domain.box(x.double())
+    below = torch.where(lower <= least, torch.inf, round_down(x.double() - lower))
+    above = torch.where(upper >= most, torch.inf, round_down(upper - x.double()))
+    return torch.minimum(below, above).flatten(1).amin(1).clamp_min(0.0)
 
 
 def _inward(x: Tensor, shift: float) -> Tensor:

@@ -88,7 +88,14 @@ class Data:
             domain=(lower if np.isfinite(lower) else None, upper if np.isfinite(upper) else None),
             classes=self.samples.classes,
             thresholds=self.samples.thresholds or {},
+            regions=None if self.whole.regions is None else self.whole.regions.kind(self.whole.y),
+            names=self._names,
         )
+
+    @property
+    def _names(self) -> dict[int, str]:
+        regions = self.samples.regions
+        return {} if regions is None else dict(zip(self.samples.index.tolist(), regions.names, strict=True))
 
 
 @dataclass(frozen=True)

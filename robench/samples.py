@@ -76,6 +76,8 @@ class Samples:
             )
         if len(np.unique(self.index)) != n:
             raise DataError("sample indices repeat: every sample needs an index of its own")
+        if self.regions is not None and self.regions.lower.shape != tuple(self.x.shape):
+            raise DataError(f"regions {self.regions.lower.shape} are not of the shape of x {tuple(self.x.shape)}")
 
     def __len__(self) -> int:
         """N."""
@@ -106,7 +108,7 @@ class Samples:
         return x
 
     def digest(self) -> str:
-        """sha256 (hex) over x, y, the indices and the domain: the dataset's identity."""
+        """sha256 (hex) over x, y, the indices, the domain and the regions: the dataset's identity."""
         sha = hashlib.sha256(
             f"{self.x.shape}{np.dtype(self.x.dtype).str}{self.domain.lower!r}{self.domain.upper!r}".encode()
         )
@@ -114,6 +116,8 @@ class Samples:
             sha.update(np.ascontiguousarray(self.x[start : start + 4096]).tobytes())
         sha.update(self.y.astype("<i8").tobytes())
         sha.update(self.index.astype("<i8").tobytes())
+        if self.regions is not None:
+            sha.update(self.regions.digest().encode())
         return sha.hexdigest()
 
 

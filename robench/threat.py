@@ -116,7 +116,8 @@ class Threat:
 
     `eps` is a double in the domain's units; None asks for the smallest perturbation
     (minimum-norm attacks) or for a radius (certifiers that give one). `region` holds the batch's own sets
-    where they came with the data: boxes within the linf balls of radius `eps`.
+    where they came with the data: boxes within the linf balls of radius `eps`, which is the least such radius but for
+    rounding up.
     """
 
     norm: Norm

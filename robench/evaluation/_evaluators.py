@@ -12,11 +12,20 @@ from robench.errors import InputError
 from robench.evaluation._settings import Settings
 from robench.loading import Subject, python_name, wrapped
 from robench.params import describe
+from robench.regions import RegionKind
 from robench.registry import Part, Plugins
 from robench.runner import Evaluator
 from robench.threat import Norm
 
-__all__ = ["Choice", "Chosen", "choose"]
+__all__ = ["Asked", "Choice", "Chosen", "choose"]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What evaluators must apply to, besides the classifier: the norm, and regions where the data come with them."""
+
+    norm: Norm
+    regions: RegionKind | None = None
 
 
 @dataclass(frozen=True)
@@ -43,55 +52,63 @@ class Choice:
     notes: tuple[str, ...] = ()
 
 
-def choose(plugins: Plugins, settings: Settings, subject: Subject, norm: Norm) -> list[Choice]:
+def choose(plugins: Plugins, settings: Settings, subject: Subject, asked: Asked) -> list[Choice]:
     """Return what runs about `subject`, and about each function that a certifier makes of it (`Certifier.wraps`).
 
     Attacks run about each of these functions that they apply to. An attack that asks for one function meets a
     classifier that draws through the default attack modifier, in its name too. Raises InputError where nothing is left
     to run, or where something asked for applies to none of the functions.
     """
-    certifiers, skipped = _certifiers(plugins, settings, subject, norm)
+    certifiers, skipped = _certifiers(plugins, settings, subject, asked)
     groups: dict[str, list[Chosen]] = {"": []}
     for one in certifiers:
         groups.setdefault(_wrapper(one.evaluator, subject), []).append(one)
     about = {spec: wrapped(subject, plugins.resolve("wrappers", spec)) if spec else subject for spec in groups}
-    attacks = {spec: _attacks(plugins, settings, one, norm) for spec, one in about.items()}
+    attacks = {spec: _attacks(plugins, settings, one, asked) for spec, one in about.items()}
     why = {
-        spec: [_inapplicable(one.evaluator, about[spec], norm) for one in found] for spec, (found, _) in attacks.items()
+        spec: [_inapplicable(one.evaluator, about[spec], asked) for one in found]
+        for spec, (found, _) in attacks.items()
     }
     choices = []
     for spec, mine in groups.items():
-        asked, left_out = attacks[spec]
+        given, left_out = attacks[spec]
         if len(groups) > 1 and settings.attacks is not None:
             # What applies to none of the functions stays, and is complained about.
             somewhere = [None in reasons for reasons in zip(*why.values(), strict=True)]
-            rows = list(zip(asked, why[spec], somewhere, strict=True))
-            asked = [one for one, reason, used in rows if reason is None or not used]
+            rows = list(zip(given, why[spec], somewhere, strict=True))
+            given = [one for one, reason, used in rows if reason is None or not used]
             left_out = {**left_out, **{one.evaluator.spec: reason for one, reason, used in rows if reason and used}}
-        chosen = [*asked, *mine]
+        chosen = [*given, *mine]
         if chosen or len(groups) == 1:
-            _check(plugins, about[spec], chosen, norm)
-            notes = _costly(plugins, about[spec], norm) if settings.certifiers is None and not mine else ()
+            _check(plugins, about[spec], chosen, asked)
+            notes = _costly(plugins, about[spec], asked) if settings.certifiers is None and not mine else ()
             choices.append(Choice(about[spec], tuple(chosen), {**left_out, **({} if spec else skipped)}, spec, notes))
     return choices
 
 
-def _check(plugins: Plugins, subject: Subject, chosen: Sequence[Chosen], norm: Norm) -> None:
+def _check(plugins: Plugins, subject: Subject, chosen: Sequence[Chosen], asked: Asked) -> None:
     """Raise InputError unless these evaluators can make a run about `subject`."""
     if not chosen:
         if merely_draws(subject.classifier):
             raise InputError("there is nothing to run, as no certifier applies: leave out -a none")
+        if asked.regions == "conditions":
+            raise InputError(
+                "the data's conditions on the outputs are about no label, and nothing that runs unasked knows others: "
+                "add a verifier, as -c bab"
+            )
         raise InputError("both sides are switched off: leave out one of -a none and -c none")
     names = [one.evaluator.spec for one in chosen]
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise InputError(f"{twice!r} is asked for twice: each evaluator runs once")
     for one in chosen:
-        why = _inapplicable(one.evaluator, subject, norm)
+        why = _inapplicable(one.evaluator, subject, asked)
         if why:
             opaque = one.evaluator.side == "attack" and subject.classifier.graph is None
-            others = _others(plugins, subject, norm) if opaque else ""
-            raise InputError(f"{one.evaluator.spec} does not apply to {subject.canonical} in {norm}: {why}{others}")
+            others = _others(plugins, subject, asked) if opaque else ""
+            raise InputError(
+                f"{one.evaluator.spec} does not apply to {subject.canonical} in {asked.norm}: {why}{others}"
+            )
 
 
 def _wrapper(evaluator: Evaluator, subject: Subject) -> str:
@@ -100,7 +117,9 @@ def _wrapper(evaluator: Evaluator, subject: Subject) -> str:
     return cast("str | None", wraps(Counted(subject.classifier))) or "" if wraps else ""
 
 
-def _attacks(plugins: Plugins, settings: Settings, subject: Subject, norm: Norm) -> tuple[list[Chosen], dict[str, str]]:
+def _attacks(
+    plugins: Plugins, settings: Settings, subject: Subject, asked: Asked
+) -> tuple[list[Chosen], dict[str, str]]:
     """Return the attacks that were asked for, or the defaults, and why the defaults before them were left out.
 
     Of a distribution's defaults, in order of registration, the first that applies runs; the last where none does.
@@ -111,8 +130,8 @@ def _attacks(plugins: Plugins, settings: Settings, subject: Subject, norm: Norm)
         for group in plugins.defaults("attacks"):
             for entry in group:
                 found = _attack(plugins, settings, subject, entry.name, default=True)
-                why = _inapplicable(found.evaluator, subject, norm) or _unsettled(found.evaluator, subject)
-                if why is None or entry is group[-1]:
+                why = _inapplicable(found.evaluator, subject, asked) or _unsettled(found.evaluator, subject)
+                if why is None or (entry is group[-1] and asked.regions != "conditions"):
                     chosen.append(found)
                     break
                 skipped[found.evaluator.spec] = why
@@ -155,7 +174,7 @@ def _modified(plugins: Plugins, modifier: str, attack: Attack) -> Attack:
     return cast(AttackModifier, plugins.resolve("attack_modifiers", modifier).value).modify(attack)
 
 
-def _others(plugins: Plugins, subject: Subject, norm: Norm) -> str:
+def _others(plugins: Plugins, subject: Subject, asked: Asked) -> str:
     """Return the attacks that do apply, by their defaults, as the end of a message; nothing where none does."""
     found = []
     for entry in plugins.entries("attacks"):
@@ -168,7 +187,7 @@ def _others(plugins: Plugins, subject: Subject, norm: Norm) -> str:
                 attack = plugins.resolve("attacks", entry.name).value
                 if (modifier := _modifier(plugins, subject, attack, ())) is not None:
                     attack = _modified(plugins, modifier, attack)
-                fits = _inapplicable(Evaluator(entry.name, "attack", attack), subject, norm) is None
+                fits = _inapplicable(Evaluator(entry.name, "attack", attack), subject, asked) is None
         except Exception:  # whatever a plugin does: this is the end of a message
             continue
         if fits:
@@ -176,13 +195,13 @@ def _others(plugins: Plugins, subject: Subject, norm: Norm) -> str:
     return f"; these apply: {', '.join(found)}" if found else ""
 
 
-def _costly(plugins: Plugins, subject: Subject, norm: Norm) -> tuple[str, ...]:
+def _costly(plugins: Plugins, subject: Subject, asked: Asked) -> tuple[str, ...]:
     """Return a line that names the certifiers that apply where none was chosen: those that are not cheap."""
     found = []
     for entry in plugins.entries("certifiers"):
         try:
             certifier = plugins.resolve("certifiers", entry.name).value
-            if _inapplicable(Evaluator(entry.name, "certificate", cast(Certifier, certifier)), subject, norm) is None:
+            if _inapplicable(Evaluator(entry.name, "certificate", cast(Certifier, certifier)), subject, asked) is None:
                 found.append(entry.name)
         except Exception:  # whatever a plugin does: this is a hint
             continue
@@ -190,7 +209,7 @@ def _costly(plugins: Plugins, subject: Subject, norm: Norm) -> tuple[str, ...]:
 
 
 def _certifiers(
-    plugins: Plugins, settings: Settings, subject: Subject, norm: Norm
+    plugins: Plugins, settings: Settings, subject: Subject, asked: Asked
 ) -> tuple[list[Chosen], dict[str, str]]:
     """Return the certifiers that were asked for, or every cheap one that applies; and why others do not."""
     chosen: list[Chosen] = []
@@ -211,7 +230,7 @@ def _certifiers(
         part = resolved.parts[0]
         early = part.entry is not None and part.entry.cost == "small"
         evaluator = Evaluator(resolved.canonical, "certificate", cast(Certifier, part.value), early)
-        why = _inapplicable(evaluator, subject, norm) if automatic else None
+        why = _inapplicable(evaluator, subject, asked) if automatic else None
         if why:
             skipped[resolved.canonical] = why
         else:
@@ -219,7 +238,11 @@ def _certifiers(
     return chosen, skipped
 
 
-def _inapplicable(evaluator: Evaluator, subject: Subject, norm: Norm) -> str | None:
+def _inapplicable(evaluator: Evaluator, subject: Subject, asked: Asked) -> str | None:
+    if asked.regions and is_random(subject.classifier):
+        return "it draws at inference, and the data's own sets are about one function"
+    if asked.regions == "conditions" and not getattr(evaluator.value, "regions", False):
+        return "it asks about labels, and the data's conditions on the outputs are others: take a verifier, and -a none"
     if is_smoothed(subject.classifier):
         if hasattr(evaluator.value, "stages"):
             return "it votes, and a test of votes spends its share of α: stages cannot be counted beforehand"
@@ -227,4 +250,4 @@ def _inapplicable(evaluator: Evaluator, subject: Subject, norm: Norm) -> str | N
         return "it draws at inference: r* is not defined, so there is nothing to certify"
     applies = getattr(evaluator.value, "applies", None)
     # Counted, as the runner hands it out: its answers are checked.
-    return cast("str | None", applies(Counted(subject.classifier), norm)) if applies else None
+    return cast("str | None", applies(Counted(subject.classifier), asked.norm)) if applies else None

@@ -10,6 +10,7 @@ from typing import Any, cast, get_args
 import torch
 
 import robench
+from robench.audit import AUDIT
 from robench.classifier import Classifier, RandomizedClassifier, SmoothedClassifier, is_smoothed, merely_draws
 from robench.contracts import Access, Attack
 from robench.evaluation._evaluators import Chosen
@@ -60,6 +61,7 @@ def first_manifest(
         seed=plan.seed,
         precision=settings.precision,
         **_draws(plan),
+        audit=plan.audit,
         versions=majors,
     )
     words = ["robench eval", "-m", subject.canonical, "-d", " | ".join(part.canonical for part in data.parts)]
@@ -155,6 +157,8 @@ def _command(words: list[str], settings: Settings, plan: Plan, chosen: Sequence[
     ):
         if value != usual:
             words += [option, str(value)]
+    if plan.audit is not None:
+        words += ["--trust-certificates", *([] if plan.audit == AUDIT else ["--audit", str(plan.audit)])]
     return " ".join([words[0], *map(shlex.quote, words[1:])])
 
 

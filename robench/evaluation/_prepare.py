@@ -16,8 +16,9 @@ from robench.binomial import top_two_pvalue
 from robench.classifier import Counted, SmoothedClassifier, is_smoothed, merely_draws
 from robench.errors import InputError
 from robench.evaluation._display import beneath, read_card
-from robench.evaluation._evaluators import Choice, choose
+from robench.evaluation._evaluators import Asked, Choice, choose
 from robench.evaluation._manifest import first_manifest
+from robench.evaluation._regions import check_regions, regions_of
 from robench.evaluation._settings import Settings
 from robench.fields import first_problem
 from robench.graph import full_precision
@@ -70,7 +71,6 @@ def prepare(settings: Settings) -> list[Prepared]:
         raise InputError("torch's default device is meta, which computes nothing: leave `with torch.device('meta')`")
     plugins = registry.load_plugins()
     norm = parse_norm(settings.norm)
-    epsilons = _epsilons(settings.eps)
     if settings.precision not in PRECISIONS:
         raise InputError(f"unknown precision {settings.precision!r}: choose one of {', '.join(PRECISIONS)}")
     if settings.batch_size is not None and settings.batch_size < 1:
@@ -79,10 +79,13 @@ def prepare(settings: Settings) -> list[Prepared]:
         raise InputError(f"{settings.draws} draws: ask for 1 to {MOST_DRAWS}")
     device = parse_device(settings.device)
     data = _data(plugins, settings)
+    regions = regions_of(data, settings, norm)
+    epsilons = () if regions else _epsilons(settings.eps)
     subject = _subject(plugins, settings, device, data)
     _check_fit(subject, data)
+    check_regions(subject, data)
     refuse_undeclared_randomness(subject.classifier, data.samples)
-    choices = choose(plugins, settings, subject, norm)
+    choices = choose(plugins, settings, subject, Asked(norm, regions))
     for choice in choices:
         _check_noise(choice.subject, data)
     prepared = [_prepared(settings, data, choice, norm, epsilons) for choice in choices]
@@ -117,7 +120,7 @@ def _prepared(settings: Settings, data: Data, choice: Choice, norm: Norm, epsilo
     if why:
         notes.append(f"no graph of {subject.canonical} ({why}): evidence is about the map as executed")
     domain = data.samples.domain
-    if norm == "linf" and plan.epsilons[-1].value >= domain.upper - domain.lower:
+    if norm == "linf" and epsilons and plan.epsilons[-1].value >= domain.upper - domain.lower:
         notes.append(
             f"ε = {plan.epsilons[-1]} covers the whole domain [{domain.lower:g}, {domain.upper:g}]: is it 8/255?"
         )
@@ -163,7 +166,7 @@ def _out_of_reach(plan: Plan) -> list[str]:
             continue
         asked = {eps: ask(Counted(plan.classifier), plan.norm, eps.value) for eps in plan.epsilons}
         lines = [f"{evaluator.spec} can never certify ε = {eps}: {why}" for eps, why in asked.items() if why]
-        if len(lines) == len(asked):
+        if lines and len(lines) == len(asked):
             raise InputError(lines[0])
         notes += lines
     return notes
@@ -216,7 +219,8 @@ def _check_fit(subject: Subject, data: Data) -> None:
             f"{subject.canonical} takes inputs {list(classifier.input_shape)}, but {data.canonical} "
             f"has {list(samples.shape)}: export the model for this shape, or reshape the data"
         )
-    if classifier.classes < 2 or int(data.whole.y.max()) >= classifier.classes:
+    about_labels = data.whole.regions is None or data.whole.regions.kind(data.whole.y) == "labels"
+    if (classifier.classes < 2 and about_labels) or int(data.whole.y.max()) >= classifier.classes:
         raise InputError(
             f"{subject.canonical} has {classifier.classes} classes, but {data.canonical} has labels up to "
             f"{int(data.whole.y.max())}"

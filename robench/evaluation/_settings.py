@@ -24,6 +24,7 @@ class Settings:
 
     `attacks` and `certifiers`: None asks for the defaults, an empty sequence switches the side off.
     `draws`: how often a classifier that draws is asked at each point.
+    `trust_certificates`: whether attacks skip what is certified deterministically, or the share of it that is audited.
     `search`: folders in which files written as `name@sha256:…` are looked for.
     """
 
@@ -40,5 +41,6 @@ class Settings:
     seed: int = 0
     precision: str = "fp32"
     draws: int = 100
+    trust_certificates: bool | float = False
     display: Display = field(default_factory=Display)
     search: Sequence[Path] = (Path(),)

@@ -14,12 +14,14 @@ from robench.metrics._norms import carried_lower
 from robench.metrics._paired import Comparison, holm, mcnemar, rank_ranges
 from robench.metrics._radii import Radii
 from robench.metrics._random import Expected, RandomResult, counted_draws, random_results
+from robench.metrics._regions import GIVEN, in_units, region_kind
 from robench.metrics._statement import RHO, DatasetStatement, dataset_statement, most_by_chance
 from robench.metrics._subject import RunLike, Subject, subjects
 from robench.metrics._summary import LEVEL, Result, Share, in_order, result_at, results, summarise
 
 __all__ = [
     "BLOCKING",
+    "GIVEN",
     "LEAST_CONFIDENCE",
     "LEVEL",
     "RHO",
@@ -57,10 +59,12 @@ __all__ = [
     "health",
     "holm",
     "in_order",
+    "in_units",
     "mcnemar",
     "most_by_chance",
     "random_results",
     "rank_ranges",
+    "region_kind",
     "result_at",
     "results",
     "searched_at",

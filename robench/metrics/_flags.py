@@ -21,11 +21,15 @@ if TYPE_CHECKING:
     from robench.metrics._health import Health
     from robench.metrics._statement import DatasetStatement
     from robench.metrics._subject import Subject
+    from robench.metrics._trust import Audit
 
 __all__ = ["BLOCKING", "Flag", "flags_at"]
 
 BLOCKING = frozenset(
-    {"chance-contradictions", "contradictions", "coverage", "disputed", "errors", "incomplete", "unsearched"}
+    {
+        *("audit-failed", "chance-contradictions", "contradictions", "coverage", "disputed", "errors", "incomplete"),
+        "unsearched",
+    }
 )
 """Codes that keep a row from being ranked."""
 
@@ -55,14 +59,16 @@ def flags_at(
     ceiling: Ceiling | None = None,
     health: Health | None = None,
     statement: DatasetStatement | None = None,
+    audit: Audit | None = None,
 ) -> tuple[Flag, ...]:
     """Return the flags of a subject at (norm, ε), sorted by code, each once."""
     found = {
         *_run_flags(subject),
-        *_evidence_flags(subject, norm, eps, attacked, certified),
+        *_evidence_flags(subject, norm, eps, attacked, certified, trusting=audit is not None),
         *_chance_flags(subject, norm, eps, statement),
         *(_ceiling_flags(subject, norm, eps, attacked, ceiling) if ceiling else ()),
         *(_health_flags(health) if health else ()),
+        *(_audit_flags(audit) if audit else ()),
     }
     return tuple(sorted(found))
 
@@ -79,7 +85,9 @@ def _run_flags(subject: Subject) -> Iterator[Flag]:
             yield Flag(flag.code, flag.text)
 
 
-def _evidence_flags(subject: Subject, norm: Norm, eps: float, attacked: bool, certified: bool) -> Iterator[Flag]:
+def _evidence_flags(
+    subject: Subject, norm: Norm, eps: float, attacked: bool, certified: bool, *, trusting: bool
+) -> Iterator[Flag]:
     radii, rows = subject.radii(norm), relevant(subject.rows, norm, eps)
     contradictions = int(radii.contradictions().sum())
     if contradictions:
@@ -99,6 +107,7 @@ def _evidence_flags(subject: Subject, norm: Norm, eps: float, attacked: bool, ce
     at_eps = rows[rows["kind"] != "clean"]
     if attacked:
         settled = falsified_at(radii.best_upper, eps)
+        settled |= certified_at(radii.lower, eps) if trusting else False
         yield from _coverage(subject, at_eps, settled, ("attack", "verifier"), "attacked", eps)
     if certified:
         settled = falsified_at(radii.best_upper, eps) | certified_at(radii.best_lower, eps)
@@ -172,6 +181,23 @@ def _ceiling_flags(subject: Subject, norm: Norm, eps: float, attacked: bool, cei
 def _health_flags(health: Health) -> Iterator[Flag]:
     if health.grade == "flagged":
         yield Flag("health", f"the empirical accuracy may be too high: {'; '.join(health.reasons)}")
+
+
+def _audit_flags(audit: Audit) -> Iterator[Flag]:
+    """Say what attacks did not search, and where an audit breaks what was trusted."""
+    yield Flag(
+        "trusted",
+        f"no attack searched {_samples(audit.skipped)}, trusting certificates; {audit.audited} more were audited; no "
+        "cost is claimed",
+    )
+    if audit.broken:
+        some = ", ".join(map(str, audit.broken[:10])) + (", …" if len(audit.broken) > 10 else "")
+        yield Flag(
+            "audit-failed",
+            f"do not trust the certificates of {', '.join(audit.certifiers)}: {len(audit.broken)} of {audit.audited} "
+            f"audited samples are broken ({some}); the empirical accuracy rests on them: evaluate again without "
+            "--trust-certificates",
+        )
 
 
 def _distinct(rows: pd.DataFrame) -> int:

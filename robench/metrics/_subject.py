@@ -16,10 +16,12 @@ import pyarrow.compute as pc
 
 from robench.metrics._radii import Radii, merge, row_bounds
 from robench.metrics._readings import frame_of, readings_of
+from robench.metrics._regions import GIVEN, in_units, region_kind
 from robench.runs import samples_hash
 from robench.threat import NORMS, Epsilon, Norm
 
 if TYPE_CHECKING:
+    from robench.regions import RegionKind
     from robench.runs import EvaluatorInfo, Manifest
 
 __all__ = ["RunLike", "Subject", "subjects"]
@@ -61,6 +63,8 @@ class Subject:
         runs: manifests of the runs that speak about it, oldest first.
         silent: evaluators that were asked and left no row (every sample was settled before their turn). A composite
             attack is among them where none of its stages left one; older manifests do not tell the stages.
+        regions: what the samples' own sets are about, where they came with the data: then the only ε is `GIVEN`, and
+            bounds are in units of each region (`in_units`). None: budgets.
         rows: one row per evidence row, in an order that does not depend on the order of runs or files; besides
             the schema's columns `numerical` (open for numerical reasons) and `witness_<norm>` (+inf: none).
         readings: what attacks measured about single samples (`robench.health`): sample, norm, eps, code, value.
@@ -77,12 +81,22 @@ class Subject:
     rows: pd.DataFrame
     readings: pd.DataFrame
     dimension: int | None
+    regions: RegionKind | None = None
 
     @property
     def title(self) -> str:
         """The newest display name that a run gives, else the spec."""
         names = [manifest.display.name for manifest in self.runs if manifest.display.name]
         return names[-1] if names else self.classifier
+
+    @cached_property
+    def _names(self) -> dict[int, str]:
+        return {sample: name for manifest in self.runs for sample, name in manifest.dataset.names.items()}
+
+    def called(self, sample: int) -> str:
+        """Return `sample N`, with what its source calls it where that is told."""
+        name = self._names.get(sample)
+        return f"sample {sample}" + (f" ({name})" if name else "")
 
     @cached_property
     def samples(self) -> npt.NDArray[np.int64]:
@@ -105,6 +119,8 @@ class Subject:
     def _right(self) -> npt.NDArray[np.bool_]:
         rows = self.rows
         agrees = (rows["prediction"] == rows["label"]).to_numpy(dtype=bool, na_value=False)
+        if self.regions == "conditions":  # on the outputs, about no label
+            agrees = np.ones(len(rows), dtype=bool)
         return np.where(rows["kind"] == "clean", rows["status"] == "correct", agrees)
 
     @property
@@ -129,6 +145,8 @@ class Subject:
     @cached_property
     def requested(self) -> dict[Norm, tuple[Epsilon, ...]]:
         """The ε that were asked for in each norm, ascending, in the words they were given in."""
+        if self.regions is not None:
+            return {"linf": (GIVEN,)}
         found: dict[Norm, dict[float, Epsilon]] = {}
         for manifest in self.runs:
             if manifest.request.norm is not None:
@@ -187,6 +205,7 @@ def subjects(runs: Sequence[RunLike]) -> list[Subject]:
         names = sorted(map(str, rows["run"].unique()))
         about = tuple(manifests[name] for name in names)
         newest = rows[rows["run"] == names[-1]]
+        kind, read = region_kind(about), readings[readings["run"].isin(names)]
         sizes = {math.prod(shapes[name]) for name in names if shapes.get(name)}
         out.append(
             Subject(
@@ -197,9 +216,10 @@ def subjects(runs: Sequence[RunLike]) -> list[Subject]:
                 split=split,
                 runs=about,
                 silent=_silent(rows, about),
-                rows=rows,
-                readings=readings[readings["run"].isin(names)],
+                rows=rows if kind is None else in_units(rows),
+                readings=read if kind is None else read.assign(eps=1.0),
                 dimension=sizes.pop() if len(sizes) == 1 else None,
+                regions=kind,
             )
         )
     return sorted(out, key=lambda s: (s.dataset, s.dataset_hash, s.split, s.classifier, s.fingerprint))

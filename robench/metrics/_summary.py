@@ -16,6 +16,7 @@ from robench.metrics._intervals import Interval, clopper_pearson
 from robench.metrics._random import random_results
 from robench.metrics._statement import RHO, DatasetStatement, dataset_statement
 from robench.metrics._subject import RunLike, Subject, subjects
+from robench.metrics._trust import Audit, audit_of
 from robench.threat import Epsilon, Norm
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Result:
         confidence: the lowest confidence of a statement used; 1 for proofs, None where a source does not tell.
         contradictions: samples where a proof reaches a verified misclassified point.
         errors: samples with a row that ended in error.
+        audit: what came of the audit, where attacks trusted certificates (then no cost is claimed); None elsewhere.
         health: whether the ground under the attacks was probed, and what was found; None where no attack was asked.
         flags: what a reader must know.
         evaluators: what each evaluator did.
@@ -86,6 +88,7 @@ class Result:
     contradictions: int
     errors: int
     health: Health | None
+    audit: Audit | None
     flags: tuple[Flag, ...]
     evaluators: tuple[EvaluatorCounts, ...]
 
@@ -138,7 +141,7 @@ class Result:
             "dataset": self.subject.dataset,
             "norm": self.norm,
             "eps": self.eps.text,
-            "eps_value": self.eps.value,
+            "eps_value": None if self.subject.regions else self.eps.value,
             "n": self.n,
             **{name: share.value if share else None for name, share in shares.items()},
             "ceiling": self.ceiling.value if self.ceiling else None,
@@ -149,6 +152,7 @@ class Result:
             "contradictions": self.contradictions,
             "errors": self.errors,
             "health": self.health.document() if self.health else None,
+            "audit": asdict(self.audit) if self.audit else None,
             "randomized": None,
             "flags": [asdict(flag) for flag in self.flags],
             "evaluators": [asdict(counts) for counts in self.evaluators],
@@ -166,6 +170,7 @@ def result_at(subject: Subject, norm: Norm, eps: Epsilon, ceilings: Ceilings = _
     found = health(subject, norm, eps.value) if attacked else None
     table = evaluator_table(subject, norm, eps.value)
     statement = _statement(subject, norm, eps.value) if certified else None
+    audit = audit_of(subject, norm, eps.value)
     rows = subject.rows
     wrong = (rows["status"] == "error") & ((rows["norm"] == norm) | (rows["kind"] == "clean"))
     exact = rows["eps"].isna() | (rows["eps"] == eps.value)
@@ -185,6 +190,7 @@ def result_at(subject: Subject, norm: Norm, eps: Epsilon, ceilings: Ceilings = _
         contradictions=int(radii.contradictions().sum()),
         errors=int(rows.loc[wrong & exact, "sample"].nunique()),
         health=found,
+        audit=audit,
         flags=flags_at(
             subject,
             norm,
@@ -194,6 +200,7 @@ def result_at(subject: Subject, norm: Norm, eps: Epsilon, ceilings: Ceilings = _
             ceiling=ceiling,
             health=found,
             statement=statement,
+            audit=audit,
         ),
         evaluators=tuple(table),
     )

@@ -95,19 +95,21 @@ class Chunk:
         """Run the clean pass and every evaluator; returns all rows."""
         predictions = self._clean()
         for evaluator, eps in self.plan.passes():
-            threat = Threat(self.plan.norm, eps, self.plan.samples.domain)
-            if evaluator.side == "attack":
-                self._attack(evaluator, threat)
-            else:
-                self._certify(evaluator, threat)
+            self._pass(evaluator, Threat(self.plan.norm, eps, self.plan.samples.domain))
         return ChunkResult(predictions, self.blocks, self.witnesses, self.batches.limit, self.stages)
+
+    def _pass(self, evaluator: Evaluator, threat: Threat) -> None:
+        if evaluator.side == "attack":
+            self._attack(evaluator, threat)
+        else:
+            self._certify(evaluator, threat)
 
     # ------------------------------------------------------------------ clean
 
     def _clean(self) -> list[int | None]:
         start = time.perf_counter()
         rows = torch.arange(len(self.x), device=self.x.device)
-        parts = list(self.batches.run(rows, lambda part: self.judge.clean(self.x[part], self.y[part])))
+        parts = list(self.batches.run(rows, self._classify))
         self.correct, error, prediction, margin = (torch.cat([part[i] for _, part in parts]) for i in range(4))
         count = len(rows)
         forwards, backwards = spread(self.judge.classifier.take(), None, count)
@@ -136,6 +138,9 @@ class Chunk:
             )
         )
         return [None if bad else int(one) for bad, one in zip(wrong, prediction.tolist(), strict=True)]
+
+    def _classify(self, part: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.judge.clean(self.x[part], self.y[part])
 
     # ----------------------------------------------------------------- attack
 
@@ -168,7 +173,16 @@ class Chunk:
 
     def _active(self, threat: Threat, side: Side) -> Tensor:
         """Bool [B]: correct samples that no witness has settled at this ε, for attacks or for certifiers."""
-        return self.correct if threat.eps is None else self.correct & (self.upper > threat.eps)
+        budget = self._budget(threat)
+        return self.correct if budget is None else self.correct & (self.upper > budget)
+
+    def _budget(self, threat: Threat) -> float | Tensor | None:
+        """Return the ε within which a witness or a proof settles a sample: one for all, or float64 [B]."""
+        return threat.eps
+
+    def _given(self, threat: Threat, part: Tensor) -> Threat:
+        """Return the threat to the samples `part`, as evaluators and the judge get it."""
+        return threat
 
     def _stage(self, work: Work, attack: Attack) -> Outcome:
         def propose(part: Tensor) -> tuple[Proposal, tuple[int, int], Verdict]:
@@ -179,7 +193,7 @@ class Chunk:
                 self._handed(),
                 self.x[part],
                 self.y[part],
-                work.threat,
+                self._given(work.threat, part),
                 self._stream(work.spec, part),
             )
             proposal = checked_proposal(work.spec, made, self.x[part])
@@ -207,11 +221,11 @@ class Chunk:
 
     def _certify(self, evaluator: Evaluator, threat: Threat) -> None:
         certifier, spec = cast(Certifier, evaluator.value), evaluator.spec
-        active = self._active(threat, "certificate")
-        if threat.eps is not None:
+        active, budget = self._active(threat, "certificate"), self._budget(threat)
+        if budget is not None:
             for other, radius in self.lower.items():
                 if other != spec:
-                    active = active & (radius < threat.eps)
+                    active = active & (radius < budget)
         work = Work(spec, evaluator.kind, threat, active.nonzero()[:, 0])
 
         def prove(part: Tensor) -> tuple[Claims, tuple[int, int], Verdict | None]:
@@ -221,10 +235,10 @@ class Chunk:
                 self._handed(),
                 self.x[part],
                 self.y[part],
-                threat,
+                self._given(threat, part),
                 self._stream(spec, part),
             )
-            claims = checked_certificates(spec, made, self.x[part], threat, evaluator.kind == "verifier")
+            claims = self._claims(work, part, made)
             searched = self.searched.take()
             return claims, searched, None if claims.points is None else self._judge(spec, part, claims.points, threat)
 
@@ -234,6 +248,9 @@ class Chunk:
             settled = np.where(claims.confidence == 1.0, claims.lower, 0.0)
             proven[part] = torch.maximum(proven[part], torch.from_numpy(settled).to(proven))
 
+    def _claims(self, work: Work, part: Tensor, made: Any) -> Claims:
+        return checked_certificates(work.spec, made, self.x[part], work.threat, work.kind == "verifier")
+
     # ---------------------------------------------------------------- plumbing
 
     def _handed(self) -> Counted:
@@ -241,7 +258,7 @@ class Chunk:
         return Counted(self.plan.classifier, self.searched)
 
     def _judge(self, spec: str, rows: Tensor, points: Tensor, threat: Threat) -> Verdict:
-        verdict = self.judge.judge(self.x[rows], self.y[rows], points, threat)
+        verdict = self.judge.judge(self.x[rows], self.y[rows], points, self._given(threat, rows))
         self._check_within(spec, rows, verdict.points, threat)
         return verdict
 

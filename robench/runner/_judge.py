@@ -3,7 +3,9 @@
 A proposal is cast to the model's input dtype, projected into domain and budget, asked about again at full
 precision, shrunk towards the clean sample by bisection, and then verified: the margin's rigorous enclosure
 must say *misclassified*, or, where the enclosure is too wide to tell, float64 must confirm it. For an opaque
-classifier, which is the map as executed, asking once more must give another class again.
+classifier, which is the map as executed, asking once more must give another class again. Where a sample has a set of
+its own, points are projected into its box, and its condition on the outputs stands for *misclassified*; they are not
+shrunk, since any point of the set answers the question, and one on the boundary would not survive another runtime.
 """
 
 from __future__ import annotations
@@ -15,9 +17,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from robench.classifier import Classifier, Counted, margins
+from robench.classifier import Classifier, Counted
 from robench.distances import distances, project
 from robench.numerics import per_sample
+from robench.regions import Region
+from robench.runner._conditions import Question
 from robench.threat import Norm, Threat
 
 __all__ = ["Judge", "Verdict"]
@@ -74,20 +78,23 @@ class Judge:
             self._reference = GraphClassifier(classifier.graph, device=classifier.device, dtype=torch.float64)
 
     @torch.no_grad()
-    def clean(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def clean(self, x: Tensor, y: Tensor, region: Region | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Classify clean samples `x` [B, ...]: returns (correct, error, prediction, margin) [B].
 
         Correct needs a margin above 0; a tie is an error, and so is what neither enclosure nor float64 decides.
         """
+        asked = Question.of(y, region)
         logits = self.classifier.logits(x)
-        margin = margins(logits, y).double()
+        margin = asked.margins(logits)
         error = margin.isnan()
         prediction = logits.argmax(1)
         if self._reference is not None:
-            sign, exact, confirmed, _ = self._settle(x, y)
+            sign, exact, confirmed, _ = self._settle(x, asked)
             margin = torch.where(error, margin, exact)
-            prediction = torch.where((sign > 0) & ~error, y, torch.where(prediction == y, confirmed, prediction))
-            return (sign > 0) & ~error, error, prediction, margin
+            right = (sign > 0) & ~error
+            if asked.conditions is None:
+                prediction = torch.where(right, y, torch.where(prediction == y, confirmed, prediction))
+            return right, error, prediction, margin
         return margin > 0, error, prediction, margin
 
     @torch.no_grad()
@@ -96,7 +103,8 @@ class Judge:
         points = points.detach().to(dtype=x.dtype, device=x.device)
         finite = points.flatten(1).isfinite().all(1)
         points = project(torch.where(per_sample(finite, x), points, x), x, threat)
-        margin, prediction = self._ask(points, y)
+        asked = Question.of(y, threat.region)
+        margin, prediction = self._ask(points, asked)
         error = ~finite | margin.isnan()
         claimed = (margin <= 0) & ~error
         broken, numerical = torch.zeros_like(claimed), torch.zeros_like(claimed)
@@ -104,10 +112,13 @@ class Judge:
         forwards = torch.ones_like(y)
         rows = claimed.nonzero()[:, 0]
         if len(rows):
-            forwards[rows] += BISECTIONS
-            near = self._shrink(x[rows], y[rows], points[rows], threat)
-            for candidate in (near, points[rows]):
-                proven, exact, seen, how = self.confirm(candidate, y[rows])
+            some = asked.select(rows)
+            candidates = [points[rows]]
+            if threat.region is None:
+                forwards[rows] += BISECTIONS
+                candidates.insert(0, self._shrink(x[rows], some, points[rows], threat))
+            for candidate in candidates:
+                proven, exact, seen, how = self._confirm(candidate, some)
                 forwards[rows] += self.settling
                 fresh = proven & ~broken[rows]
                 taken = rows[fresh]
@@ -122,11 +133,11 @@ class Judge:
             broken, numerical, error, points, distances(points, x), prediction, margin.double(), method, forwards
         )
 
-    def _ask(self, points: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _ask(self, points: Tensor, asked: Question) -> tuple[Tensor, Tensor]:
         logits = self.classifier.logits(points)
-        return margins(logits, y).double(), logits.argmax(1)
+        return asked.margins(logits), logits.argmax(1)
 
-    def _shrink(self, x: Tensor, y: Tensor, points: Tensor, threat: Threat) -> Tensor:
+    def _shrink(self, x: Tensor, asked: Question, points: Tensor, threat: Threat) -> Tensor:
         """Bisect each segment from `x` (correct) to its point (not) and return its nearest misclassified end."""
         far = torch.ones(len(x), dtype=x.dtype, device=x.device)
         near = torch.zeros_like(far)
@@ -134,39 +145,41 @@ class Judge:
         for _ in range(BISECTIONS):
             middle = (near + far) / 2
             candidate = project(x + (points - x) * per_sample(middle, x), x, threat)
-            wrong = self._ask(candidate, y)[0] <= 0
+            wrong = self._ask(candidate, asked)[0] <= 0
             best = torch.where(per_sample(wrong, x), candidate, best)
             near, far = torch.where(wrong, near, middle), torch.where(wrong, middle, far)
         return best
 
-    @torch.no_grad()
-    def confirm(self, points: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, list[Method | None]]:
+    def confirm(
+        self, points: Tensor, y: Tensor, region: Region | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, list[Method | None]]:
         """Return (misclassified, margin, prediction, method) [B] of `points` as they are, in the model's dtype.
 
         The verdict of the enclosure, else of float64; of asking again where the classifier is opaque.
         """
+        return self._confirm(points, Question.of(y, region))
+
+    @torch.no_grad()
+    def _confirm(self, points: Tensor, asked: Question) -> tuple[Tensor, Tensor, Tensor, list[Method | None]]:
         if self._reference is None:
-            margin, prediction = self._ask(points, y)
+            margin, prediction = self._ask(points, asked)
             return margin <= 0, margin, prediction, ["repeat" if bad else None for bad in (margin <= 0).tolist()]
-        sign, margin, prediction, proven = self._settle(points, y)
+        sign, margin, prediction, proven = self._settle(points, asked)
         how: list[Method | None] = [
             ("enclosure" if sure else "float64") if bad else None
             for bad, sure in zip((sign < 0).tolist(), proven.tolist(), strict=True)
         ]
         return sign < 0, margin, prediction, how
 
-    def _settle(self, points: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _settle(self, points: Tensor, asked: Question) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return (sign of the real-arithmetic margin: 1, −1 or 0 unknown, float64 margin, prediction, proven) [B]."""
-        from robench.graph.intervals import point_margins
-
         assert self._reference is not None
         assert self.classifier.graph is not None
-        lower, upper = point_margins(self.classifier.graph, points, y)
+        lower, upper = asked.bounds(self.classifier.graph, points)
         logits = self._reference.logits(points.double())
         self.classifier.charge(self.settling * len(points))
-        margin = margins(logits, y)
+        margin = asked.margins(logits)
         proven = (lower > 0) | (upper <= 0)
         guess = torch.where(margin > 0, 1, torch.where(margin < 0, -1, 0))
         sign = torch.where(lower > 0, 1, torch.where(upper <= 0, -1, guess))
-        other = logits.scatter(1, y[:, None], -torch.inf).argmax(1)
-        return sign, margin, torch.where(sign > 0, y, other), proven
+        return sign, margin, asked.prediction(logits, sign > 0), proven

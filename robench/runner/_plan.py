@@ -72,13 +72,16 @@ class Plan:
 
         Cheap certificates first: attacks run on certified samples too, so that an unsound certificate is
         found. Then minimum-norm attacks, attacks by rising ε (a falsification settles larger ε), and costly
-        certifiers on what is left.
+        certifiers on what is left. Where each sample has a set of its own (`Samples.regions`) every evaluator passes
+        once, with ε None.
         """
         values = sorted(epsilon.value for epsilon in self.epsilons)
         early = [e for e in self.evaluators if e.side == "certificate" and e.early]
         attacks = [e for e in self.evaluators if e.side == "attack"]
         late = [e for e in self.evaluators if e.side == "certificate" and not e.early]
         order: list[tuple[Evaluator, float | None]] = []
+        if self.samples.regions is not None:
+            return [(e, None) for e in (*early, *attacks, *late)]
         for group in (early, attacks, late):
             order += [(e, None) for e in group if not e.per_eps]
             order += [(e, eps) for eps in values for e in group if e.per_eps]

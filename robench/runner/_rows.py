@@ -21,13 +21,14 @@ DETAIL_LIMIT = 64 * 1024
 class Block:
     """Rows of one evaluator at one ε; arrays have one entry per sample [B].
 
-    `rows` are positions in the chunk; the other fields are the evidence columns of the same name.
+    `rows` are positions in the chunk; the other fields are the evidence columns of the same name. Samples with regions
+    have an ε each.
     """
 
     evaluator: str
     kind: Kind
     norm: Norm | None
-    eps: float | None
+    eps: float | npt.NDArray[np.float64] | None
     rows: npt.NDArray[np.int64]
     lower: npt.NDArray[np.float64]
     upper: npt.NDArray[np.float64]
@@ -51,7 +52,7 @@ class WitnessBlock:
 
     evaluator: str
     norm: Norm
-    eps: float | None
+    eps: float | npt.NDArray[np.float64] | None
     rows: npt.NDArray[np.int64]
     points: npt.NDArray[Any]
     distances: Mapping[str, npt.NDArray[np.float64]]

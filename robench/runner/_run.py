@@ -14,6 +14,7 @@ from robench.graph import full_precision
 from robench.runner._chunk import Chunk, ChunkResult
 from robench.runner._draws import RandomChunk
 from robench.runner._plan import Plan
+from robench.runner._regional import RegionChunk
 from robench.runner._votes import SmoothedChunk
 from robench.samples import Samples
 from robench.streams import Stream
@@ -39,9 +40,14 @@ def evaluate_chunk(plan: Plan, start: int, stop: int, limit: int, warn: Callable
     classifier = plan.classifier
     x = _inputs(classifier, plan.samples, start, stop)
     y = torch.from_numpy(plan.samples.y[start:stop].copy()).to(classifier.device)
+    indices = plan.samples.index[start:stop].tolist()
+    if (regions := plan.samples.regions) is not None:
+        region = regions.batch(slice(start, stop), classifier.device)
+        with full_precision():
+            return RegionChunk(plan, x, y, indices, limit, warn, region).run()
     kind = SmoothedChunk if is_smoothed(classifier) else RandomChunk if is_random(classifier) else Chunk
     with full_precision():
-        return kind(plan, x, y, plan.samples.index[start:stop].tolist(), limit, warn).run()
+        return kind(plan, x, y, indices, limit, warn).run()
 
 
 def refuse_undeclared_randomness(classifier: Classifier | RandomizedClassifier, samples: Samples) -> None:

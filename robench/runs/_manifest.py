@@ -26,6 +26,7 @@ from robench.fields import (
     Time,
     first_problem,
 )
+from robench.regions import RegionKind
 from robench.runs._layout import RUN_ID, new_run_id
 from robench.threat import Norm
 
@@ -89,6 +90,8 @@ class DatasetInfo(Component):
     """The samples: `hash` is the whole split's, `samples_hash` that of the selected indices, `n` their number.
 
     `canonical` leaves selections out; `selection` holds them. A side of `domain` that is unbounded is None.
+    `names`: what the source calls each sample, by index, where it names them. `regions` says that each sample has a set
+    of its own, and whether what must not happen there is about its label.
     """
 
     hash: Identity
@@ -99,6 +102,8 @@ class DatasetInfo(Component):
     domain: tuple[float | None, float | None] = (0.0, 1.0)
     classes: tuple[Line, ...] = ()
     thresholds: dict[Norm, tuple[EpsilonText, ...]] = Field(default_factory=dict)
+    regions: RegionKind | None = None
+    names: Annotated[dict[Count, Line], Field(max_length=100_000)] = Field(default_factory=dict)
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -139,7 +144,8 @@ class EvaluatorInfo(Component):
 class Request(Strict):
     """What `--resume` compares: two runs with equal requests give the same evidence.
 
-    `draws` is null where the classifier does not draw, `alpha` where it does not vote.
+    `draws` is null where the classifier does not draw, `alpha` where it does not vote; `audit` is the share of
+    certified samples that is attacked where the others are trusted, null where attacks trust no certificate.
     """
 
     fingerprint: Identity
@@ -154,6 +160,7 @@ class Request(Strict):
     precision: Line
     draws: Annotated[int, Field(ge=1, lt=2**31)] | None = None
     alpha: Annotated[float, Field(gt=0, lt=1)] | None = None
+    audit: Annotated[float, Field(gt=0, le=1)] | None = None
     versions: dict[Line, Line] = Field(default_factory=dict)
 
 
