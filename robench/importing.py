@@ -98,6 +98,7 @@ class ImportedRun:
         domain: the box that inputs live in.
         trust: `imported` (per-sample results), `aggregate` or `self-reported`.
         display: name, paper, licence, training data.
+        names: what the source calls the samples, by index, where it names them.
     """
 
     classifier: str
@@ -116,6 +117,7 @@ class ImportedRun:
     domain: tuple[float | None, float | None] = (0.0, 1.0)
     trust: Trust = "imported"
     display: Display = field(default_factory=Display)
+    names: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def fingerprint(self) -> str:
@@ -129,7 +131,10 @@ class ImportedRun:
 
     def manifest(self, importer: PluginInfo | None = None) -> Manifest:
         """Return the manifest of a new run. Raises DataError for a value that no manifest may hold."""
-        evaluators = {(rows.evaluator, rows.kind): rows for rows in self.rows if rows.kind != "clean"}
+        evaluators: dict[tuple[str, Kind], list[ImportedRows]] = {}
+        for rows in self.rows:
+            if rows.kind != "clean":
+                evaluators.setdefault((rows.evaluator, rows.kind), []).append(rows)
         dataset = {
             "canonical": self.dataset,
             "hash": self.dataset_hash,
@@ -137,6 +142,7 @@ class ImportedRun:
             "samples_hash": samples_hash(self.sample),
             "n": len(self.sample),
             "domain": self.domain,
+            "names": dict(self.names),
         }
         request = {
             "fingerprint": self.fingerprint,
@@ -157,11 +163,11 @@ class ImportedRun:
                 plugins=(importer,) if importer else (),
                 kind=kind,
                 side="attack" if kind == "attack" else "certificate",
-                norm=rows.norm,
-                per_eps=rows.eps is not None,
-                deterministic=rows.confidence == 1.0,
+                norm=groups[0].norm,
+                per_eps=any(rows.eps is not None for rows in groups),
+                deterministic=all(rows.confidence == 1.0 for rows in groups),
             )
-            for (name, kind), rows in evaluators.items()
+            for (name, kind), groups in evaluators.items()
         )
         try:
             return Manifest(

@@ -84,7 +84,7 @@ COLUMNS: tuple[tuple[str, str], ...] = (
     ("contradictions, errors", "numbers of samples"),
     ("health", "clean, flagged or unprobed: whether gradients can be trusted here; empty where no attack was asked"),
     ("flags", "codes, separated by spaces"),
-    ("forwards, backwards, seconds", "cost of everything that speaks about this budget"),
+    ("forwards, backwards, seconds", "cost of everything that speaks about this budget; empty where none is claimed"),
 )
 """What the columns of the figures mean."""
 
@@ -183,9 +183,9 @@ def _record(board: Board, row: Row) -> dict[str, Any]:
         "errors": result.errors,
         "health": result.health.grade if result.health else None,
         "flags": " ".join(sorted({flag.code for flag in result.flags})),
-        "forwards": result.forwards,
-        "backwards": result.backwards,
-        "seconds": result.seconds,
+        "forwards": None if result.audit else result.forwards,
+        "backwards": None if result.audit else result.backwards,
+        "seconds": None if result.audit else result.seconds,
     }
 
 

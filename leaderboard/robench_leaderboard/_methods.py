@@ -45,6 +45,10 @@ FLAGS: tuple[Meaning, ...] = (
         "least the number of samples that the flag tells.",
     ),
     _flag(
+        "audit-failed",
+        "Attacks trusted certificates, and an audited one turned out wrong: neither figure can be trusted.",
+    ),
+    _flag(
         "chance-contradictions",
         "More statistical bounds contradict each other, or a ceiling, than their error rates explain (binomial "
         "quantile at 0.999).",
@@ -78,6 +82,11 @@ FLAGS: tuple[Meaning, ...] = (
     _flag(
         "randomized",
         "The classifier draws at inference: accuracies are expected ones over its draws, in a table of their own.",
+    ),
+    _flag(
+        "trusted",
+        "Attacks skipped samples with a deterministic certificate, but for a random share that was audited: such samples "
+        "are unbroken because they are certified, and no cost is claimed.",
     ),
     _flag("unsearched", "Nothing was asked at this ε itself: the values carry over from other budgets or norms."),
 )

@@ -42,7 +42,7 @@ class Row:
     certified: Figure | None
     empirical: Figure | None
     ceiling: str | None
-    passes: float
+    passes: float | None
     passes_text: str
     time: str
     twin: bool
@@ -181,7 +181,7 @@ def _row(result: Result, rank: tuple[int, int] | None, twin: bool) -> Row:
         certified=None if result.certified is None else _figure(result.certified),
         empirical=None if result.empirical is None else _figure(result.empirical),
         ceiling=None if result.ceiling is None else f"{100 * result.ceiling.value:.1f} %",
-        passes=(result.forwards + result.backwards) / max(1, result.n),
+        passes=None if result.audit else (result.forwards + result.backwards) / max(1, result.n),
         passes_text=passes,
         time=time,
         twin=twin,

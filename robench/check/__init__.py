@@ -12,6 +12,7 @@ from robench.bounds import BoundRun, Ceilings, find_bounds
 from robench.check._asked import asked_of_run
 from robench.check._ceilings import above_ceilings, of_bounds
 from robench.check._chain import chain
+from robench.check._disputes import disputes
 from robench.check._draws import rows_of_random_run, with_counts, with_distances, with_settled
 from robench.check._findings import CODES, Checked, Finding, gathered
 from robench.check._rows import rows_of_run, samples_of_run
@@ -72,6 +73,7 @@ def check(runs: Sequence[Run], bounds: Sequence[BoundRun] = (), damaged: Iterabl
         for broken, remarks in (chain(subject), above_ceilings(subject, ceilings)):
             findings += broken
             notes += remarks
+        findings += disputes(subject)
     counts = {
         "runs": len(runs),
         "classifiers": len({*(subject.fingerprint for subject in about), *(key[0] for key in drawn)}),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from robench.check._findings import Finding
+from robench.check._findings import Finding, named
 from robench.metrics import Subject, certified_at, contradictions_by_chance, falsified_at, most_by_chance
 from robench.threat import NORMS, Norm
 
@@ -52,8 +52,8 @@ def _contradictions(subject: Subject, norm: Norm, reported: set[int], *, native:
         points = mine[falsified_at(mine["shows"].to_numpy(), lower) & mine["shows_upper"].to_numpy()]
         yield Finding(
             code="contradiction",
-            text=f"sample {sample} of {subject.title}: {_who(proofs, 'proves')} certifies {norm} {lower:.9g}, but "
-            f"{_who(points, 'shows', smallest=True)} is misclassified at {upper:.9g}",
+            text=f"{subject.called(sample)} of {subject.title}: {_who(proofs, 'proves')} certifies {norm} {lower:.9g}, "
+            f"but {_who(points, 'shows', smallest=True)} is misclassified at {upper:.9g}",
             classifier=subject.classifier,
             fingerprint=subject.fingerprint,
             sample=sample,
@@ -65,9 +65,11 @@ def _contradictions(subject: Subject, norm: Norm, reported: set[int], *, native:
 
 
 def _who(rows: pd.DataFrame, column: str, smallest: bool = False) -> str:
+    """The evaluator of the best row and its run; the others by name, and how many rows more."""
     best = rows.sort_values([column, "run", "evaluator"], ascending=[smallest, True, True]).iloc[0]
     more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
-    return f"{best['evaluator']} (run {best['run']}{more})"
+    others = named(set(map(str, rows["evaluator"])) - {str(best["evaluator"])})
+    return f"{best['evaluator']} (run {best['run']}{more}{': ' if others else ''}{others})"
 
 
 def _by_chance(subject: Subject) -> tuple[list[Finding], list[str]]:
@@ -135,8 +137,8 @@ def _predictions(subject: Subject) -> tuple[list[Finding], list[str]]:
 
 
 def _clean(subject: Subject, columns: tuple[str, ...]) -> Iterator[Finding]:
-    """Samples whose rows name different labels or clean predictions."""
-    rows = subject.rows
+    """Samples whose rows name different labels or clean predictions; a source may not tell the label (−1)."""
+    rows = subject.rows[subject.rows["label"] >= 0]
     for column in columns:
         spread = rows.groupby("sample")[column].agg(["min", "max"])
         for sample in map(int, spread.index[spread["min"] != spread["max"]][:10_000]):
@@ -146,7 +148,8 @@ def _clean(subject: Subject, columns: tuple[str, ...]) -> Iterator[Finding]:
             values = sorted({int(value) for value in mine[column].dropna()})
             yield Finding(
                 code="clean",
-                text=f"sample {sample} of {subject.title}: rows give it the {column}s {', '.join(map(str, values))}",
+                text=f"{subject.called(sample)} of {subject.title}: rows give it the {column}s "
+                f"{', '.join(map(str, values))}",
                 classifier=subject.classifier,
                 fingerprint=subject.fingerprint,
                 sample=sample,
@@ -159,7 +162,8 @@ def _clean(subject: Subject, columns: tuple[str, ...]) -> Iterator[Finding]:
         if mine["status"].nunique() > 1 and mine["prediction"].nunique() < 2:
             yield Finding(
                 code="clean",
-                text=f"sample {sample} of {subject.title}: clean rows say {' and '.join(sorted(set(mine['status'])))}",
+                text=f"{subject.called(sample)} of {subject.title}: clean rows say "
+                f"{' and '.join(sorted(set(mine['status'])))}",
                 classifier=subject.classifier,
                 fingerprint=subject.fingerprint,
                 sample=sample,

@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-__all__ = ["CODES", "Checked", "Finding"]
+__all__ = ["CODES", "Checked", "Finding", "gathered", "named"]
+
+_NAMED = 10
 
 CODES = {
     "bound": "A stored bound cannot be read, was edited, or is a ceiling that rises with ε.",
@@ -14,6 +16,7 @@ CODES = {
     "clean": "Rows disagree about the label or the clean prediction of a sample.",
     "contradiction": "A certificate reaches a misclassified point: one of the two tools is wrong.",
     "chance": "More statistical bounds contradict each other, or a ceiling, than chance explains.",
+    "disagreement": "Verifiers contradict each other without a point that tells who is right: one of them is wrong.",
     "distance": "A witness's recorded distance is not that of its point, or lies outside its budget.",
     "edited": "A part differs from the hash in the manifest, or the manifest was edited.",
     "missing": "A sample lacks a row that the run must hold.",
@@ -58,6 +61,12 @@ class Checked:
             "findings": [asdict(finding) for finding in self.findings],
             "notes": list(self.notes),
         }
+
+
+def named(evaluators: Iterable[str]) -> str:
+    """Return the names on one line: sorted, ten of them, and how many more there are."""
+    names = sorted(set(evaluators))
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
 def gathered(findings: Iterable[Finding]) -> tuple[Finding, ...]:

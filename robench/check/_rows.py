@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from robench.check._disputes import claimed_without_a_point
 from robench.check._findings import Finding
 from robench.metrics import certified_at, falsified_at
 from robench.runs import samples_hash
@@ -30,6 +31,7 @@ def rows_of_run(manifest: Manifest, rows: pd.DataFrame) -> Iterator[Finding]:
     sure = _sure(manifest, rows)
     failed = ~clean & status.isin(("abstain", "error")).to_numpy()
     certified, falsified = (status == "certified").to_numpy(), (status == "falsified").to_numpy()
+    falsified = falsified & (~claimed_without_a_point(rows) | (manifest.origin == "measured"))
 
     wrong = {
         "is certified with a lower bound below its ε": certified & budget & ~certified_at(lower, eps),

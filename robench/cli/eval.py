@@ -68,6 +68,21 @@ def evaluate(
     draws: Annotated[
         int, typer.Option(metavar="N", help="Draws at each point of a classifier that draws at inference.")
     ] = 100,
+    trust_certificates: Annotated[
+        bool,
+        typer.Option(
+            "--trust-certificates",
+            help="Attacks skip samples that are certified deterministically, but for an audited share; costly certifiers "
+            "run first. No cost is claimed.",
+        ),
+    ] = False,
+    audit: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="With --trust-certificates: the share of certified samples that is attacked nonetheless (0.05).",
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Results folder.")] = Path("results"),
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the newest equal run that is not complete.")
@@ -113,6 +128,7 @@ def evaluate(
                 seed=seed,
                 precision=precision,
                 draws=draws,
+                trust_certificates=_trust(trust_certificates, audit),
                 display=display(name, meta),
                 search=[Path(), *(files or [])],
             )
@@ -161,6 +177,12 @@ def _side(given: list[str] | None, option: str) -> list[str] | None:
             raise InputError(f"{option} none switches the side off: leave out the other {option}")
         return []
     return given or None
+
+
+def _trust(trust: bool, audit: float | None) -> bool | float:
+    if audit is not None and not trust:
+        raise InputError("--audit is the share of trusted certificates that is attacked: add --trust-certificates")
+    return trust if audit is None else audit
 
 
 def _batch_size(text: str) -> int | None:

@@ -12,6 +12,7 @@ import torch
 from pydantic import ValidationError
 
 from robench import registry
+from robench.audit import share_of
 from robench.binomial import top_two_pvalue
 from robench.classifier import Counted, SmoothedClassifier, is_smoothed, merely_draws
 from robench.errors import InputError
@@ -99,7 +100,8 @@ def prepare(settings: Settings) -> list[Prepared]:
 def _prepared(settings: Settings, data: Data, choice: Choice, norm: Norm, epsilons: tuple[Epsilon, ...]) -> Prepared:
     subject, chosen = choice.subject, choice.evaluators
     evaluators = [one.evaluator for one in chosen]
-    plan = Plan(subject.classifier, data.samples, norm, epsilons, evaluators, settings.seed, settings.draws)
+    audit = share_of(settings.trust_certificates)
+    plan = Plan(subject.classifier, data.samples, norm, epsilons, evaluators, settings.seed, settings.draws, audit)
     batch_size = settings.batch_size or automatic_batch_size(data.samples, subject.classifier)
     settings, notes = _with_card(_named(settings, choice), subject)
     notes += _out_of_reach(plan)

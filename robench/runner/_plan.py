@@ -57,7 +57,11 @@ class Evaluator:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that decides a run's rows. `draws` is how often a classifier that draws is asked at each point."""
+    """Everything that decides a run's rows.
+
+    `draws` is how often a classifier that draws is asked at each point. `audit`: attacks skip what is certified
+    deterministically, but for this share; None: they do not.
+    """
 
     classifier: Classifier | RandomizedClassifier
     samples: Samples
@@ -66,19 +70,22 @@ class Plan:
     evaluators: Sequence[Evaluator]
     seed: int
     draws: int = 100
+    audit: float | None = None
 
     def passes(self) -> list[tuple[Evaluator, float | None]]:
         """Return (evaluator, ε) in the order in which each chunk of samples meets them.
 
         Cheap certificates first: attacks run on certified samples too, so that an unsound certificate is
         found. Then minimum-norm attacks, attacks by rising ε (a falsification settles larger ε), and costly
-        certifiers on what is left. Where each sample has a set of its own (`Samples.regions`) every evaluator passes
+        certifiers on what is left; they come before the attacks where these trust certificates. Where each sample has a set of its own (`Samples.regions`) every evaluator passes
         once, with ε None.
         """
         values = sorted(epsilon.value for epsilon in self.epsilons)
         early = [e for e in self.evaluators if e.side == "certificate" and e.early]
         attacks = [e for e in self.evaluators if e.side == "attack"]
         late = [e for e in self.evaluators if e.side == "certificate" and not e.early]
+        if self.audit is not None:
+            early, late = [*early, *late], []
         order: list[tuple[Evaluator, float | None]] = []
         if self.samples.regions is not None:
             return [(e, None) for e in (*early, *attacks, *late)]

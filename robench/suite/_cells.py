@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from robench.audit import share_of
 from robench.errors import InputError, RobenchError
 from robench.evaluation import Settings
 from robench.fields import first_problem
@@ -157,7 +158,10 @@ class _Expansion:
             for kind, side in (("attacks", settings.attacks), ("certifiers", settings.certifiers))
         ]
         budgets = frozenset(eps.value for eps in threat.eps)
-        shared = settings.split, settings.samples, settings.seed, settings.precision, settings.draws
+        shared = (
+            *(settings.split, settings.samples, settings.seed, settings.precision, settings.draws),
+            share_of(settings.trust_certificates),
+        )
         return model, data, threat.norm, budgets, *sides, shared
 
     def _bounds(self, file: SuiteFile, block: Block, place: str) -> Iterator[BoundCell]:
@@ -225,7 +229,7 @@ class _Expansion:
 def _settings(file: SuiteFile, block: Block) -> dict[str, Any]:
     """Return the settings of a block: its own, else the file's, else the usual ones."""
     usual: dict[str, Any] = {"split": "test", "samples": None, "seed": 0, "device": "auto", "precision": "fp32"}
-    usual["draws"] = Settings.draws
+    usual |= {"draws": Settings.draws, "trust_certificates": Settings.trust_certificates}
     out = {**usual, "batch_size": None}
     for source in (file, block):
         out.update({name: value for name in out if (value := getattr(source, name)) is not None})

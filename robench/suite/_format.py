@@ -86,6 +86,7 @@ class Shared(Strict):
     device: Line | None = None
     precision: Literal["fp32", "fp64"] | None = None
     draws: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    trust_certificates: bool | Annotated[float, Field(gt=0, le=1)] | None = None
     batch_size: Annotated[int | str | None, PlainValidator(_batch_size)] = None
 
 

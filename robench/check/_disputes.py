@@ -1,0 +1,60 @@
+"""Verifiers that contradict each other where nobody shows a point: imported verdicts without a witness."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from robench.check._findings import Finding, named
+from robench.metrics import Subject, certified_at
+from robench.threat import NORMS
+
+__all__ = ["claimed_without_a_point", "disputes"]
+
+
+def claimed_without_a_point(rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """Return which rows say that a sample can be misclassified within ε, and prove nothing: [N], `upper` is +inf."""
+    claims = (rows["kind"] == "verifier") & (rows["status"] == "falsified") & (rows["upper"] == np.inf)
+    return np.asarray(claims & rows["eps"].notna())
+
+
+def disputes(subject: Subject) -> Iterator[Finding]:
+    """Yield the (sample, norm, ε) that some verifiers call breakable and others prove robust.
+
+    Both are said to be sure, so one side is wrong. Where a witness meets a proof, that contradiction tells more.
+    """
+    claimed = claimed_without_a_point(subject.rows)
+    if not claimed.any():
+        return
+    rows = subject.rows
+    proofs = rows[rows["kind"].isin(("certificate", "verifier")) & (rows["confidence"] == 1.0)]
+    for norm in NORMS:
+        radii = subject.radii(norm)
+        shown = set(radii.sample[radii.contradictions()].tolist())
+        mine = rows[claimed & (rows["norm"] == norm).to_numpy() & ~rows["sample"].isin(shown).to_numpy()]
+        for (sample, eps), breakers in mine.groupby(["sample", "eps"], sort=True):
+            here = proofs[(proofs["sample"] == sample) & (proofs["norm"] == norm)]
+            provers = here[certified_at(here["lower"].to_numpy(dtype=float), float(eps))]
+            if len(provers):
+                yield _finding(subject, int(sample), norm, float(eps), breakers, provers)
+
+
+def _finding(
+    subject: Subject, sample: int, norm: str, eps: float, breakers: pd.DataFrame, provers: pd.DataFrame
+) -> Finding:
+    broken, proven = set(map(str, breakers["evaluator"])), set(map(str, provers["evaluator"]))
+    return Finding(
+        code="disagreement",
+        text=f"{subject.called(sample)} of {subject.title}: {norm} {eps:.9g} is certified by {len(proven)} "
+        f"({named(proven)}) and called breakable, without a point that shows it, by {len(broken)} ({named(broken)})",
+        classifier=subject.classifier,
+        fingerprint=subject.fingerprint,
+        sample=sample,
+        norm=norm,
+        evaluators=tuple(sorted(broken | proven)),
+        runs=tuple(sorted({*map(str, breakers["run"]), *map(str, provers["run"])})),
+        values={"eps": eps, "certify": len(proven), "falsify": len(broken)},
+    )
