@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from robench.graph.intervals import ieee_arithmetic
 from robench.numerics import gamma
 from robench_plugins.verify._engine.errors import Errors
 from robench_plugins.verify._engine.lower import Activation, Program
@@ -117,6 +119,20 @@ def lower_bounds(
         errors: what each step may round; the result is sound then. float64 only.
         seen: filled with the coefficients that arrive at each activation's output [R, ...], for branching.
     """
+    with nullcontext() if errors is None else ieee_arithmetic(region.lower.device):
+        return _lower_bounds(program, region, lines, rows, slopes, splits, errors, seen)
+
+
+def _lower_bounds(
+    program: Program,
+    region: Region,
+    lines: Lines,
+    rows: Rows,
+    slopes: Mapping[int, Tensor] | None,
+    splits: Mapping[int, Split] | None,
+    errors: Errors | None,
+    seen: dict[int, Tensor] | None,
+) -> Reached:
     owners = rows.owners
     if errors is not None and slopes is not None:
         slopes = fitted(slopes, lines, owners)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from robench.graph import Graph
+from robench.graph.intervals import ieee_arithmetic
 from robench_plugins.verify._engine.backward import Rows, lower_bounds, unit_rows
 from robench_plugins.verify._engine.errors import Errors, errors_of
 from robench_plugins.verify._engine.forward import Interval, step_boxes
@@ -18,7 +19,7 @@ from robench_plugins.verify._engine.region import Region
 from robench_plugins.verify._engine.relax import Lines, relax
 from robench_plugins.verify._engine.slopes import Schedule, optimise
 
-__all__ = ["Bounded", "Method", "bounded", "pieces", "tightened"]
+__all__ = ["Bounded", "Method", "bounded", "pieces", "refined", "tightened"]
 
 Method = Literal["ibp", "crown", "alpha"]
 
@@ -46,6 +47,26 @@ class Bounded:
     inputs: dict[int, Interval]
     lines: Lines
 
+    def select(self, index: Tensor) -> Bounded:
+        """Return the samples at `index` [N]."""
+        inputs = {position: (low[index], high[index]) for position, (low, high) in self.inputs.items()}
+        return Bounded(
+            self.program,
+            self.region.select(index),
+            [(low[index], high[index]) for low, high in self.boxes],
+            self.errors.select(index),
+            inputs,
+            {position: line.select(index) for position, line in self.lines.items()},
+        )
+
+    def open_neurons(self) -> Tensor:
+        """Return how many ReLUs have an open sign, int64 [B]."""
+        count = torch.zeros(len(self.region), dtype=torch.int64, device=self.region.lower.device)
+        for line in self.lines.values():
+            if line.lower_shift is None:
+                count += line.unstable.flatten(1).sum(1)
+        return count
+
     def search(self, dtype: torch.dtype = torch.float32) -> tuple[Program, Region, Lines]:
         """Return program, region and lines in the precision to search in."""
         lines = {position: line.to(dtype) for position, line in self.lines.items()}
@@ -66,16 +87,29 @@ def bounded(graph: Graph, region: Region, method: Method, schedule: Schedule | N
     Only neurons whose sign is open are asked about. Every bound is the better one of both methods.
     """
     program = lower(graph).to(torch.float64, region.lower.device)
-    boxes = step_boxes(lower(graph).to(torch.float64, region.lower.device), graph, region)
-    errors = errors_of(program, boxes)
-    made = Bounded(program, region, boxes, errors, {}, {})
-    for position in program.activations:
-        source = program.steps[position].inputs[0]
-        made.inputs[position] = boxes[source]
-        if method != "ibp" and any(earlier < position for earlier in made.lines):
-            made.inputs[position] = tightened(made, position, schedule if method == "alpha" else None)
-        made.lines[position] = relax(program.steps[position].op, *made.inputs[position])  # type: ignore[union-attr]
+    with ieee_arithmetic(region.lower.device):
+        boxes = step_boxes(program, graph, region)
+        made = Bounded(program, region, boxes, errors_of(program, boxes), {}, {})
+        for position in program.activations:
+            made.inputs[position] = boxes[program.steps[position].inputs[0]]
+            _relaxed(made, position, method != "ibp", schedule if method == "alpha" else None)
     return made
+
+
+def refined(known: Bounded, schedule: Schedule) -> Bounded:
+    """Return the same bounds, or better ones, with every open neuron's slopes optimised."""
+    made = Bounded(known.program, known.region, known.boxes, known.errors, dict(known.inputs), {})
+    with ieee_arithmetic(known.region.lower.device):
+        for position in known.program.activations:
+            _relaxed(made, position, True, schedule)
+    return made
+
+
+def _relaxed(made: Bounded, position: int, tight: bool, schedule: Schedule | None) -> None:
+    """Add the lines of the activation at `position`, whose input bounds may be tightened with the lines before it."""
+    if tight and any(earlier < position for earlier in made.lines):
+        made.inputs[position] = tightened(made, position, schedule)
+    made.lines[position] = relax(made.program.steps[position].op, *made.inputs[position])  # type: ignore[union-attr]
 
 
 def tightened(known: Bounded, position: int, schedule: Schedule | None) -> Interval:

@@ -216,12 +216,18 @@ def _conv(low: _Lowering, node: Node, at: int) -> int:
     return low.add(Conv((at,), node.shape, weight, bias, low.shape(at), *windows, int(_number(node, "groups"))))
 
 
+def _lost(factor: Tensor, source: Tensor) -> Tensor:
+    """Return +inf where a quotient is too small to have a relative error, or no number; 0 elsewhere."""
+    lost = ((factor.abs() < 2.0**-960) & (source != 0)) | ~factor.isfinite()
+    return torch.zeros_like(factor).masked_fill(lost, math.inf)
+
+
 def _batch_norm(low: _Lowering, node: Node, at: int) -> int:
     mean, weight, bias = (_needed(node, name) for name in ("mean", "weight", "bias"))
     # Four roundings in the factor (sum, root, quotient), two more behind the shift.
     factor = weight / (_needed(node, "var") + _number(node, "eps")).sqrt()
     moved = mean * factor
-    error = 16 * UNIT_ROUNDOFF * (bias.abs() + moved.abs())
+    error = 16 * UNIT_ROUNDOFF * (bias.abs() + moved.abs()) + _lost(factor, weight)
     around = (-1, *[1] * (len(node.shape) - 1))
     constants = (value.reshape(around) for value in (factor, bias - moved))
     return low.add(Scale((at,), node.shape, *constants, low.shape(at), 8, error.reshape(around)))
@@ -307,7 +313,8 @@ def _mul(low: _Lowering, node: Node, at: int) -> int:
 
 
 def _div(low: _Lowering, node: Node, at: int) -> int:
-    return low.add(Scale((at,), node.shape, 1.0 / _needed(node, "other"), None, low.shape(at), 1))
+    other = _needed(node, "other")
+    return low.add(Scale((at,), node.shape, 1.0 / other, None, low.shape(at), 1, _lost(1.0 / other, other)))
 
 
 def _neg(low: _Lowering, node: Node, at: int) -> int:

@@ -135,7 +135,8 @@ def _gap_up(op: str, x: Tensor, slope: Tensor) -> Tensor:
 
 
 def _touching(op: str, slope: Tensor) -> Tensor:
-    """Return about the x ≥ 0 with f'(x) = slope."""
+    """Return about the x ≥ 0 with f'(x) = slope; it is optimal, so no gradient goes through it."""
+    slope = slope.detach()
     if op == "sigmoid":
         y = (1 + (1 - 4 * slope).clamp_min(0).sqrt()) / 2
         return torch.logit(y.clamp(0.5, 1 - 1e-16))
