@@ -6,7 +6,13 @@ rounded outward in every step.
 
 from robench.graph.intervals._arithmetic import ieee_arithmetic
 from robench.graph.intervals._boxes import node_boxes
-from robench.graph.intervals._margins import ball_margin_lower, logit_bounds, pairwise_margins, point_margins
+from robench.graph.intervals._margins import (
+    ball_margin_lower,
+    logit_bounds,
+    pairwise_margins,
+    point_margins,
+    set_margins,
+)
 from robench.graph.intervals._norms import dual_norm_up
 from robench.graph.intervals._propagate import unsupported
 from robench.graph.intervals._sets import Ball, Box, input_set
@@ -22,5 +28,6 @@ __all__ = [
     "node_boxes",
     "pairwise_margins",
     "point_margins",
+    "set_margins",
     "unsupported",
 ]

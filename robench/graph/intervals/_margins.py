@@ -22,7 +22,7 @@ from robench.graph.intervals._sums import Rows, apply_rows, rows_radius
 from robench.numerics import per_sample, round_down, round_up
 from robench.threat import Domain, Norm
 
-__all__ = ["ball_margin_lower", "logit_bounds", "pairwise_margins", "point_margins"]
+__all__ = ["ball_margin_lower", "logit_bounds", "pairwise_margins", "point_margins", "set_margins"]
 
 _KEPT_ELEMENTS = 2**22
 """Differences of the last layer's rows are kept per label up to this many doubles in all."""
@@ -63,6 +63,16 @@ def pairwise_margins(
         start = Box(points, points) if point else input_set(points, norm, eps, domain)
         finite = points.flatten(1).isfinite().all(1)
         lower, upper = _label_margins(prepared, start, y, finite)
+    return lower, upper
+
+
+def set_margins(graph: Graph, start: Box | Ball, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (lower, upper), float64 [B, classes], around f_y − f_j over the sets `start`; +inf at j = y."""
+    _check(graph)
+    box = start.box if isinstance(start, Ball) else start
+    with ieee_arithmetic(box.lower.device):
+        finite = (box.lower.isfinite() & box.upper.isfinite()).flatten(1).all(1)
+        lower, upper = _label_margins(layers(graph, box.lower.device), start, y, finite)
     return lower, upper
 
 
