@@ -112,7 +112,7 @@ def optimise(
             kept.copy_(torch.where(better.reshape(shape), value.detach(), kept))
         if not bound.requires_grad or (enough is not None and bool((top > enough).all())):
             break
-        gradients = torch.autograd.grad(bound.sum(), variables, allow_unused=True)
+        gradients = torch.autograd.grad(bound, variables, torch.ones_like(bound), allow_unused=True)
         decay = schedule.decay**turn
         with torch.no_grad():
             for k, gradient in enumerate(gradients):
