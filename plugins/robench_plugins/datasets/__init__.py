@@ -14,6 +14,7 @@ def robench_register_datasets(register: Register) -> None:
     register("digits", f"{__name__}.digits:Digits", summary="1,797 handwritten digits, 8x8 (scikit-learn)")
     register("mnist", f"{__name__}.mnist:Mnist", summary="70,000 handwritten digits, 28x28, from your own files")
     register("npz", f"{__name__}.npz:Npz", summary="arrays x and y from a NumPy .npz file")
+    register("vnnlib", f"{__name__}.vnnlib:Vnnlib", summary="properties of a network (VNN-LIB): a box for each sample")
 
 
 @hookimpl
