@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from robench.graph import Graph
 from robench.graph.intervals import ieee_arithmetic
-from robench_plugins.verify._engine.backward import Rows, lower_bounds, unit_rows
+from robench_plugins.verify._engine.backward import lower_bounds, unit_rows
 from robench_plugins.verify._engine.errors import Errors, errors_of
 from robench_plugins.verify._engine.forward import Interval, step_boxes
 from robench_plugins.verify._engine.lower import Program, lower
@@ -28,6 +28,26 @@ MEMORY = 2**28
 
 
 @dataclass(frozen=True, eq=False)
+class Kept:
+    """Optimised slopes of an activation's input bounds, to start from where they are asked for again.
+
+    Attributes:
+        place: the row of each entry, int64 [B, n]; −1 where there is none.
+        below: slopes of the lower bounds by earlier activation [rows, ...].
+        above: slopes of the upper bounds.
+    """
+
+    place: Tensor
+    below: dict[int, Tensor]
+    above: dict[int, Tensor]
+
+    def slopes(self, sample: Tensor, entry: Tensor) -> dict[int, Tensor]:
+        """Return the slopes for lower, then upper bounds of entries [R] of samples [R], [2 R, ...]."""
+        at = self.place[sample, entry].clamp_min(0)
+        return {position: torch.cat((self.below[position][at], self.above[position][at])) for position in self.below}
+
+
+@dataclass(frozen=True, eq=False)
 class Bounded:
     """A network over one region per sample, everything proven in float64.
 
@@ -38,6 +58,7 @@ class Bounded:
         errors: what float64 rounds.
         inputs: (lower, upper) of each activation's input, by the activation's position.
         lines: the default lines that follow from them.
+        kept: the slopes with which each activation's input was bounded, where they were optimised.
     """
 
     program: Program
@@ -46,6 +67,7 @@ class Bounded:
     errors: Errors
     inputs: dict[int, Interval]
     lines: Lines
+    kept: dict[int, Kept] = field(default_factory=dict)
 
     def select(self, index: Tensor) -> Bounded:
         """Return the samples at `index` [N]."""
@@ -73,10 +95,10 @@ class Bounded:
         return self.program.to(dtype, self.region.lower.device), self.region.to(dtype), lines
 
 
-def pieces(program: Program, count: int, columns: int = 0) -> Iterator[slice]:
-    """Yield slices of `count` rows, each of which fits into `MEMORY`."""
+def pieces(program: Program, count: int) -> Iterator[slice]:
+    """Yield slices of `count` rows, each of which fits into `MEMORY`; even ones, for rows that come in pairs."""
     widest = max(torch.Size(step.shape).numel() for step in program.steps)
-    size = max(1, MEMORY // (8 * 8 * max(widest, columns)))
+    size = 2 * max(1, MEMORY // (8 * 16 * widest))
     for start in range(0, count, size):
         yield slice(start, min(start + size, count))
 
@@ -112,30 +134,43 @@ def _relaxed(made: Bounded, position: int, tight: bool, schedule: Schedule | Non
     made.lines[position] = relax(made.program.steps[position].op, *made.inputs[position])  # type: ignore[union-attr]
 
 
-def tightened(known: Bounded, position: int, schedule: Schedule | None) -> Interval:
-    """Return the input bounds of the activation at `position`, its open entries asked again with the lines known."""
+def tightened(
+    known: Bounded, position: int, schedule: Schedule | None, among: Tensor | None = None, start: Tensor | None = None
+) -> Interval:
+    """Return the input bounds of the activation at `position`, its open entries asked again with the lines known.
+
+    `among` bool [B] leaves the other samples as they are. With `start`, the sample of each region at the root where
+    slopes were kept [B], those are used; with a `schedule` slopes are optimised, and kept.
+    """
     program, step = known.program, known.program.steps[position]
     low, high = known.inputs[position]
     shape = low.shape
     low, high = low.flatten(1).clone(), high.flatten(1).clone()
     relu = getattr(step, "op", "") == "relu"
     open_ = (low < 0) & (high > 0) if relu else high > low
+    if among is not None:
+        open_ &= among[:, None]
     owner, unit = open_.nonzero(as_tuple=True)
-    for part in pieces(program, len(owner)):
-        index, entry = owner[part], unit[part]
+    kept: list[dict[int, Tensor]] = []
+    for part in pieces(program, 2 * len(owner)):
+        index, entry = owner[part.start // 2 : part.stop // 2], unit[part.start // 2 : part.stop // 2]
         ones = torch.ones(len(index), dtype=torch.float64, device=low.device)
         rows = unit_rows(step.inputs[0], torch.cat((index, index)), torch.cat((entry, entry)), torch.cat((ones, -ones)))
-        found = _proven(known, rows, schedule)
-        least, most = found[: len(index)], -found[len(index) :]
-        low[index, entry] = torch.maximum(low[index, entry], least)
-        high[index, entry] = torch.minimum(high[index, entry], most)
+        slopes = None
+        if schedule is not None:
+            program32, region, lines = known.search()
+            chosen = optimise(program32, region, lines, rows.to(torch.float32), schedule=schedule)
+            slopes = chosen.slopes
+            kept.append(slopes)
+        elif start is not None and position in known.kept:
+            slopes = known.kept[position].slopes(start[index], entry)
+        exact = None if slopes is None else {earlier: values.double() for earlier, values in slopes.items()}
+        found = lower_bounds(known.program, known.region, known.lines, rows, slopes=exact, errors=known.errors).bound
+        low[index, entry] = torch.maximum(low[index, entry], found[: len(index)])
+        high[index, entry] = torch.minimum(high[index, entry], -found[len(index) :])
+    if kept:
+        place = torch.full(low.shape, -1, dtype=torch.int64, device=low.device)
+        place[owner, unit] = torch.arange(len(owner), device=low.device)
+        halves = [{e: torch.cat([one[e].chunk(2)[half] for one in kept]) for e in kept[0]} for half in (0, 1)]
+        known.kept[position] = Kept(place, halves[0], halves[1])
     return low.reshape(shape), high.reshape(shape)
-
-
-def _proven(known: Bounded, rows: Rows, schedule: Schedule | None) -> Tensor:
-    slopes = None
-    if schedule is not None:
-        program, region, lines = known.search()
-        found = optimise(program, region, lines, rows.to(torch.float32), schedule=schedule)
-        slopes = {position: values.double() for position, values in found.slopes.items()}
-    return lower_bounds(known.program, known.region, known.lines, rows, slopes=slopes, errors=known.errors).bound

@@ -16,8 +16,8 @@ class Owners:
 
     Attributes:
         index: int64 [R].
-        each: rows per sample, where every sample has equally many, one sample's behind the other's; 0 elsewhere.
-            Then products are broadcast instead of gathered.
+        each: rows per sample, where all samples have equally many, one sample's behind the other's; 0 elsewhere. Then
+            products are broadcast instead of gathered.
     """
 
     index: Tensor
@@ -30,10 +30,12 @@ class Owners:
 
     def of(self, values: Tensor) -> Tensor:
         """Return what belongs to each row [R, ...] of `values` [B, ...]."""
-        return values.index_select(0, self.index)
+        return values if self.each == 1 else values.index_select(0, self.index)
 
     def times(self, rows: Tensor, values: Tensor) -> Tensor:
         """Return rows [R, ...] · values [B, ...], entry by entry."""
+        if self.each == 1:
+            return rows * values
         if not self.each:
             return rows * self.of(values)
         shape = (len(values), self.each, *rows.shape[1:])
@@ -44,6 +46,8 @@ class Owners:
         flat, other = rows.flatten(1), values.flatten(1)
         if not self.each:
             return (flat * self.of(other)).sum(1)
+        if self.each == 1:
+            return (flat * other).sum(1)
         return torch.bmm(flat.reshape(len(other), self.each, -1), other[:, :, None]).flatten()
 
     def take(self, rows: Tensor) -> Owners:

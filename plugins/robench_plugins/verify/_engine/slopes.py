@@ -1,4 +1,5 @@
-"""Slopes and multipliers by gradient ascent on each row's bound (alpha-CROWN, Xu et al. 2021; beta-CROWN, Wang et al. 2021).
+"""Slopes and multipliers by gradient ascent on each row's bound: alpha-CROWN (Xu et al. 2021), beta-CROWN (Wang et al.
+2021).
 
 Every row has slopes of its own. Adam with a decaying step; a row keeps the best that it has seen, so more steps never
 make it worse.
@@ -6,14 +7,15 @@ make it worse.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from robench_plugins.verify._engine.backward import Rows, Split, fitted, lower_bounds
 from robench_plugins.verify._engine.lower import Program
+from robench_plugins.verify._engine.owners import Owners
 from robench_plugins.verify._engine.region import Region
 from robench_plugins.verify._engine.relax import Lines
 
@@ -83,68 +85,130 @@ def optimise(
         rows: what is asked.
         schedule: steps and rates.
         slopes: where to start [R, ...]; CROWN's own by default.
-        splits: by activation (unit [R, K], sign ±1 or 0 where there is none [R, K], multiplier ≥ 0 to start from [R, K]).
+        splits: by activation (unit [R, K], sign ±1 or 0 where there is none [R, K], multiplier ≥ 0 at the start [R, K]).
         enough: stop when every bound is above this.
     """
+    region, lines, rows = _per_row(region, lines, rows)
     start = default_slopes(program, lines, rows) if slopes is None else fitted(slopes, lines, rows.owners)
-    variables = [value.clone() for value in start.values()]
-    names: list[tuple[str, int]] = [("slope", position) for position in start]
-    free = [_free(lines, rows, position, value) for position, value in start.items()]
-    for position, (_, _, multiplier) in (splits or {}).items():
-        names.append(("split", position))
-        variables.append(multiplier.clone())
-        free.append(None)
-    first = [torch.zeros_like(value) for value in variables]
-    second = [torch.zeros_like(value) for value in variables]
-    best = [value.clone() for value in variables]
-    top = torch.full((len(rows),), -torch.inf, dtype=variables[0].dtype if variables else region.lower.dtype)
-    top = top.to(region.lower.device)
+    climb = whole = _Climb.of(start, splits or {}, lines, rows, schedule)
+    best = climb.values()
+    top = torch.full((len(rows),), -torch.inf, dtype=region.lower.dtype, device=region.lower.device)
+    alive = torch.arange(len(rows), device=top.device)
     for turn in range(schedule.steps + 1):
-        last = turn == schedule.steps or not variables
-        with torch.set_grad_enabled(not last):
-            used = [value.requires_grad_(not last) for value in variables]
-            made, pushed = _assemble(names, used, splits)
+        last = turn == schedule.steps
+        with torch.set_grad_enabled(not last), torch.inference_mode(False):
+            made, pushed = climb.assembled(not last)
             bound = lower_bounds(program, region, lines, rows, slopes=made, splits=pushed).bound
-        better = ~(bound.detach() <= top) & ~bound.detach().isnan()
-        top = torch.where(better, bound.detach(), top)
-        for kept, value in zip(best, variables, strict=True):
-            shape = [-1, *[1] * (value.dim() - 1)]
-            kept.copy_(torch.where(better.reshape(shape), value.detach(), kept))
-        if not bound.requires_grad or (enough is not None and bool((top > enough).all())):
+        value = bound.detach()
+        better = (value > top[alive]) | (top[alive] == -torch.inf) & ~value.isnan()
+        top[alive[better]] = value[better]
+        for kept, now in zip(best, climb.values(), strict=True):
+            kept[alive[better]] = now[better]
+        if not bound.requires_grad:
             break
-        gradients = torch.autograd.grad(bound, variables, torch.ones_like(bound), allow_unused=True)
-        decay = schedule.decay**turn
+        done = torch.zeros_like(better) if enough is None else top[alive] > enough
+        if bool(done.all()):
+            break
+        climb.step(bound, turn)
+        if rows.owners.each == 1 and int(done.sum()) * 4 >= len(alive):
+            left = (~done).nonzero()[:, 0]
+            alive, climb = alive[left], climb.take(left)
+            region, rows = region.select(left), rows.take(left)
+            lines = {position: line.select(left) for position, line in lines.items()}
+            rows = replace(rows, owners=Owners(torch.arange(len(left), device=left.device), 1))
+    return Chosen(top, *whole.named(best))
+
+
+@dataclass(eq=False)
+class _Climb:
+    """Variables of some rows, their moments, and which of them may move."""
+
+    names: list[tuple[str, int]]
+    variables: list[Tensor]
+    free: list[Tensor | None]
+    splits: dict[int, tuple[Tensor, Tensor]]
+    first: list[Tensor]
+    second: list[Tensor]
+    schedule: Schedule
+
+    @classmethod
+    def of(
+        cls,
+        slopes: Mapping[int, Tensor],
+        splits: Mapping[int, tuple[Tensor, Tensor, Tensor]],
+        lines: Lines,
+        rows: Rows,
+        schedule: Schedule,
+    ) -> _Climb:
+        names = [("slope", position) for position in slopes] + [("split", position) for position in splits]
+        variables = [*slopes.values(), *(multiplier for _, _, multiplier in splits.values())]
+        variables = [value.detach().clone() for value in variables]
+        free: list[Tensor | None] = [_free(lines, rows, position, value) for position, value in slopes.items()]
+        free += [sign != 0 for _, sign, _ in splits.values()]
+        zeros = [torch.zeros_like(value) for value in variables]
+        fixed = {position: (unit, sign) for position, (unit, sign, _) in splits.items()}
+        return cls(names, variables, free, fixed, zeros, [value.clone() for value in zeros], schedule)
+
+    def values(self) -> list[Tensor]:
+        """Return copies of the variables."""
+        return [value.detach().clone() for value in self.variables]
+
+    def assembled(self, differentiable: bool) -> tuple[dict[int, Tensor], dict[int, Split]]:
+        """Return slopes and split constraints made of the variables."""
+        self.variables = [value.detach().requires_grad_(differentiable) for value in self.variables]
+        return self.named(self.variables)
+
+    def named(self, values: Sequence[Tensor]) -> tuple[dict[int, Tensor], dict[int, Split]]:
+        """Return slopes and split constraints made of `values`, whichever rows are left."""
+        slopes, pushed = {}, {}
+        for (kind, position), value in zip(self.names, values, strict=True):
+            if kind == "slope":
+                slopes[position] = value
+            else:
+                unit, sign = self.splits[position]
+                pushed[position] = Split(unit, sign * value)
+        return slopes, pushed
+
+    def step(self, bound: Tensor, turn: int) -> None:
+        """Take one step of Adam up the bounds' gradients."""
+        gradients = torch.autograd.grad(bound, self.variables, torch.ones_like(bound), allow_unused=True)
         with torch.no_grad():
-            for k, gradient in enumerate(gradients):
+            for k, (gradient, (kind, _)) in enumerate(zip(gradients, self.names, strict=True)):
                 if gradient is None:
                     continue
-                kind, _ = names[k]
-                rate = (schedule.slope_rate if kind == "slope" else schedule.split_rate) * decay
-                first[k].mul_(0.9).add_(gradient, alpha=0.1)
-                second[k].mul_(0.999).addcmul_(gradient, gradient, value=0.001)
-                step = (first[k] / (1 - 0.9 ** (turn + 1))) / ((second[k] / (1 - 0.999 ** (turn + 1))).sqrt() + 1e-8)
-                mask = free[k]
-                step = step if mask is None else step * mask
-                moved = (variables[k].detach() + rate * step).clamp_min(0)
-                variables[k] = moved.clamp_max(1) if kind == "slope" else moved
-    made, pushed = _assemble(names, best, splits)
-    return Chosen(top, made, pushed)
+                rate = self.schedule.slope_rate if kind == "slope" else self.schedule.split_rate
+                self.first[k].lerp_(gradient, 0.1)
+                self.second[k].lerp_(gradient.square(), 0.001)
+                root = (self.second[k] / (1 - 0.999 ** (turn + 1))).sqrt_().add_(1e-8)
+                step = (self.first[k] / root).mul_(rate * self.schedule.decay**turn / (1 - 0.9 ** (turn + 1)))
+                mask = self.free[k]
+                moved = (self.variables[k].detach() + (step if mask is None else step * mask)).clamp_min_(0)
+                self.variables[k] = moved.clamp_max_(1) if kind == "slope" else moved
+
+    def take(self, rows: Tensor) -> _Climb:
+        """Return some rows [int64]."""
+        return _Climb(
+            self.names,
+            [value.detach()[rows] for value in self.variables],
+            [None if mask is None else mask[rows] for mask in self.free],
+            {position: (unit[rows], sign[rows]) for position, (unit, sign) in self.splits.items()},
+            [value[rows] for value in self.first],
+            [value[rows] for value in self.second],
+            self.schedule,
+        )
+
+
+def _per_row(region: Region, lines: Lines, rows: Rows) -> tuple[Region, Lines, Rows]:
+    """Give every row a region and lines of its own where they would be gathered in every step otherwise."""
+    if rows.owners.each:
+        return region, lines, rows
+    index = rows.owners.index
+    taken = {position: line.select(index) for position, line in lines.items() if position < rows.at}
+    own = Owners(torch.arange(len(index), device=index.device), 1)
+    return region.select(index), taken, replace(rows, owners=own)
 
 
 def _free(lines: Lines, rows: Rows, position: int, value: Tensor) -> Tensor:
     """Return 1 where a slope may move, 0 elsewhere."""
     unstable = rows.owners.of(lines[position].unstable).to(value)
     return unstable if lines[position].lower_shift is None else unstable[:, None].expand_as(value)
-
-
-def _assemble(
-    names: list[tuple[str, int]], values: list[Tensor], splits: Mapping[int, tuple[Tensor, Tensor, Tensor]] | None
-) -> tuple[dict[int, Tensor], dict[int, Split]]:
-    slopes = {position: value for (kind, position), value in zip(names, values, strict=True) if kind == "slope"}
-    pushed = {}
-    for (kind, position), value in zip(names, values, strict=True):
-        if kind == "split":
-            assert splits is not None
-            unit, sign, _ = splits[position]
-            pushed[position] = Split(unit, sign * value)
-    return slopes, pushed
