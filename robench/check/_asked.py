@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from robench.audit import audited
 from robench.check._findings import Finding
 from robench.metrics import certified_at, falsified_at
 from robench.threat import Epsilon
@@ -26,7 +27,8 @@ def asked_of_run(manifest: Manifest, rows: pd.DataFrame) -> Iterator[Finding]:
 
     Every sample has a clean row, and each evaluator a row about every correct sample that nothing had settled at that
     ε; a composite attack a row of one of its stages. Where a manifest does not tell the stages, as older ones do not,
-    rows of names that it does not know are taken for stages, and the attacks are not held to this.
+    rows of names that it does not know are taken for stages, and the attacks are not held to this. Where attacks trust
+    certificates, these settle a sample for them as well, unless its audit was drawn.
     """
     if manifest.origin != "measured":
         return
@@ -61,17 +63,29 @@ def _evaluator(
     own = ((rows["kind"] == info.kind) & rows["evaluator"].isin(info.names)).to_numpy()
     eps = rows["eps"].to_numpy(dtype=float)
     upper, lower = rows["upper"].to_numpy(dtype=float), rows["lower"].to_numpy(dtype=float)
-    proof = (rows["confidence"] == 1.0).to_numpy() & ~own & (info.kind != "attack")
+    proof = (rows["confidence"] == 1.0).to_numpy() & ~own & (rows["kind"] != "attack").to_numpy()
     samples = rows["sample"].to_numpy()
+    if info.kind == "attack":
+        proof &= _trusted(manifest, samples)
     for asked in epsilons if info.per_eps else [None]:
         if asked is None:
             looked = own & np.isnan(eps)
+            if info.kind == "attack" and epsilons:
+                looked |= proof & certified_at(lower, max(epsilons))
         else:
             looked = (own & (np.isnan(eps) | (eps == asked))) | falsified_at(upper, asked)
             looked |= proof & certified_at(lower, asked)
         at = "" if asked is None else f" at {asked:g}"
         yield from _about(manifest, f"no row of {info.canonical}{at}, and nothing that settles it",
                           np.setdiff1d(right, samples[looked]), evaluator=info.canonical)  # fmt: skip
+
+
+def _trusted(manifest: Manifest, samples: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Whether the certificate of each row's sample, if there is one, keeps attacks from it, [N]."""
+    if manifest.request.audit is None:
+        return np.zeros(len(samples), dtype=bool)
+    known, place = np.unique(samples, return_inverse=True)
+    return ~audited(manifest.request.seed, manifest.request.audit, known.tolist())[place]
 
 
 def _about(

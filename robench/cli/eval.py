@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate"]
 
+AUDIT_FAILED = 1
 INCOMPLETE = 3
 
 
@@ -103,7 +104,8 @@ def evaluate(
     """Attack and certify a classifier, sample by sample.
 
     Both sides by default: without -a the default attack runs, without -c every certifier that applies at small
-    cost. Exit codes: 0 fine, 2 bad input, 3 some samples ended in error, 130 interrupted.
+    cost. Exit codes: 0 fine, 1 an audited certificate is wrong, 2 bad input, 3 some samples ended in error, 130
+    interrupted.
     """
     from robench.cli._progress import Progress, rows
     from robench.evaluation import Settings, display, execute, prepare
@@ -242,14 +244,22 @@ def _finish(runs: Sequence[Run], out: LocalStorage, as_json: bool) -> None:
 
     # A damaged bound costs its ceiling, never the figures that were just measured.
     ceilings = Ceilings(find_bounds(out, lambda problem: print(f"robench: {safe(problem)}", file=sys.stderr)))
+    found = results(runs, ceilings)
     if as_json:
         print(json.dumps(summarise(runs, ceilings, ordered=True), ensure_ascii=False, indent=1))
     else:
-        print_results(in_order(results(runs, ceilings), runs), draws_lines(random_results(runs)))
+        print_results(in_order(found, runs), draws_lines(random_results(runs)))
         for run in runs:
             print(f"evidence: {run.location}")
         print(f"next: robench check {out.root}  |  robench replay {out.root}")
+    for result in found:
+        failed = [flag for flag in result.flags if flag.code == "audit-failed"]
+        for flag in failed:
+            where = f"{result.subject.title} at {result.norm} {result.eps}"
+            print(f"robench: THE AUDIT FAILED: {safe(where)}: {safe(flag.text)}", file=sys.stderr)
     errors = sum(run.manifest.errors for run in runs)
     if errors:
         print(f"robench: {errors} samples ended in error; they are no evidence", file=sys.stderr)
         raise typer.Exit(INCOMPLETE)
+    if any(result.audit and result.audit.broken for result in found):
+        raise typer.Exit(AUDIT_FAILED)

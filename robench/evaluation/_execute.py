@@ -15,7 +15,7 @@ from robench.evaluation._manifest import with_stages
 from robench.evaluation._prepare import Prepared
 from robench.evaluation._tables import tables
 from robench.graph import fingerprint, full_precision
-from robench.runner import chunks, evaluate_chunk
+from robench.runner import Plan, chunks, evaluate_chunk
 from robench.runs import Manifest, Run
 
 __all__ = ["execute"]
@@ -43,12 +43,14 @@ def execute(
     counts: dict[str, int] = {}
     failed = _failed(run.evidence()) if done else set()
     finished, limit = len(done), prepared.batch_size
+    certified = bool(done) and plan.audit is not None and _certified(plan, run.evidence())
     guard = _Unchanged(plan.classifier)
     parts = _Parts(run, lambda rows: hooks.written(name, rows))
     progress(finished, len(plan.samples), counts)
     try:
         for start, stop in chunks(plan, done, prepared.batch_size):
-            result = evaluate_chunk(plan, start, stop, limit, warn)
+            result = evaluate_chunk(plan, start, stop, limit, warn, certified)
+            certified |= result.certified
             guard.check()
             limit = result.limit
             evaluators = with_stages(run.manifest.evaluators, result.stages)
@@ -124,3 +126,10 @@ def _failed(evidence: pa.Table) -> set[int]:
     """Return the samples with a row of status `error`."""
     wrong = pc.equal(evidence["status"].cast(pa.string()), "error")
     return set(evidence.filter(wrong)["sample"].to_pylist())
+
+
+def _certified(plan: Plan, evidence: pa.Table) -> bool:
+    """Whether a sample was certified deterministically within the smallest ε, or within its own region."""
+    proofs = pc.and_(pc.equal(evidence["confidence"], 1.0), pc.equal(evidence["status"].cast(pa.string()), "certified"))
+    least = min((eps.value for eps in plan.epsilons), default=0.0)
+    return bool(pc.any(pc.and_(proofs, pc.greater_equal(evidence["lower"], least))).as_py())

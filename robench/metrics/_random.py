@@ -102,6 +102,7 @@ class RandomResult:
             "contradictions": 0,
             "errors": self.errors,
             "health": None,
+            "audit": None,
             "randomized": {
                 "draws": self.draws,
                 **{name: share.value if share else None for name, share in shares.items()},

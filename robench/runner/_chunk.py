@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from robench.audit import AUDITED
 from robench.classifier import Counted, Tally
 from robench.contracts import Attack, Certifier, CompositeAttack, Outcome, Proposal
 from robench.distances import distance
@@ -23,6 +24,7 @@ from robench.runner._batches import Batches, out_of_memory
 from robench.runner._judge import Judge, Verdict
 from robench.runner._plan import Evaluator, Plan, Side
 from robench.runner._rows import Block, WitnessBlock, encode_detail
+from robench.runner._trust import Trust
 from robench.streams import Stream
 from robench.text import one_line
 from robench.threat import Threat
@@ -38,7 +40,7 @@ class ChunkResult:
     """What a chunk left behind: clean predictions (None: error) and the rows, in the order they were made.
 
     `limit` is the largest batch that fitted into memory; `stages` holds the stages of each composite attack by their
-    names in the evidence.
+    names in the evidence; `certified` says that a sample was certified deterministically, where attacks trust that.
     """
 
     predictions: list[int | None]
@@ -46,6 +48,7 @@ class ChunkResult:
     witnesses: list[WitnessBlock]
     limit: int
     stages: Mapping[str, Mapping[str, Attack]] = field(default_factory=dict)
+    certified: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,13 +93,20 @@ class Chunk:
         self.lower: dict[str, Tensor] = {}
         self.turns: Counter[tuple[str, float | None]] = Counter()
         self.stages: dict[str, dict[str, Attack]] = {}
+        self.trust: Trust | None = None
 
-    def run(self) -> ChunkResult:
-        """Run the clean pass and every evaluator; returns all rows."""
+    def run(self, certified_before: bool = False) -> ChunkResult:
+        """Run the clean pass and every evaluator; returns all rows.
+
+        `certified_before` says that an earlier sample was certified; it counts where attacks trust certificates.
+        """
+        if (share := self.plan.audit) is not None:
+            self.trust = Trust(self.plan.seed, share, self.indices, self.lower, before=certified_before)
         predictions = self._clean()
         for evaluator, eps in self.plan.passes():
             self._pass(evaluator, Threat(self.plan.norm, eps, self.plan.samples.domain))
-        return ChunkResult(predictions, self.blocks, self.witnesses, self.batches.limit, self.stages)
+        certified = self.trust is not None and bool(self.trust.certified(self._within(None, min)).any())
+        return ChunkResult(predictions, self.blocks, self.witnesses, self.batches.limit, self.stages, certified)
 
     def _pass(self, evaluator: Evaluator, threat: Threat) -> None:
         if evaluator.side == "attack":
@@ -174,7 +184,15 @@ class Chunk:
     def _active(self, threat: Threat, side: Side) -> Tensor:
         """Bool [B]: correct samples that no witness has settled at this ε, for attacks or for certifiers."""
         budget = self._budget(threat)
-        return self.correct if budget is None else self.correct & (self.upper > budget)
+        active = self.correct if budget is None else self.correct & (self.upper > budget)
+        if side == "attack" and self.trust is not None:
+            active = active & ~self.trust.skipped(self._within(threat, max), self._within(None, min))
+        return active
+
+    def _within(self, threat: Threat | None, pick: Callable[[list[float]], float]) -> float | Tensor:
+        """Return the budget of a threat, or the one that `pick` takes of all where it has none: [B] or one for all."""
+        eps = None if threat is None else self._budget(threat)
+        return pick([one.value for one in self.plan.epsilons]) if eps is None else eps
 
     def _budget(self, threat: Threat) -> float | Tensor | None:
         """Return the ε within which a witness or a proof settles a sample: one for all, or float64 [B]."""
@@ -316,10 +334,12 @@ class Chunk:
             self.upper[rows] = torch.where(verdict.broken, torch.minimum(self.upper[rows], found), self.upper[rows])
             upper = np.where(broken, found.cpu().numpy(), np.inf)
         status, notes = [], []
+        checks = self._checks(work)[rows].tolist()
         for i in range(count):
             outcome, note = _outcome(i, verdict, claims)
             status.append(outcome)
-            notes.append(encode_detail(details[i] if details else None, note))
+            mark = {AUDITED: True} if checks[i] else {}
+            notes.append(encode_detail(details[i] if details else None, {**note, **mark}))
         self.blocks.append(
             Block(
                 evaluator=work.spec,
@@ -343,6 +363,12 @@ class Chunk:
         )
         if verdict is not None and broken.any():
             self._keep_witnesses(work, rows, verdict)
+
+    def _checks(self, work: Work) -> Tensor:
+        """Return for which samples this attack checks a certificate that others trust, bool [B]."""
+        if self.trust is None or work.kind != "attack":
+            return torch.zeros_like(self.correct)
+        return self.trust.certified(self._within(work.threat, max))
 
     def _keep_witnesses(self, work: Work, rows: Tensor, verdict: Verdict) -> None:
         kept = verdict.broken

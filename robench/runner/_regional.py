@@ -91,6 +91,9 @@ class RegionChunk(Chunk):
     def _budget(self, threat: Threat) -> Tensor:
         return self.outer.clamp_min(_LEAST)
 
+    def _within(self, threat: Threat | None, pick: Callable[[list[float]], float]) -> Tensor:
+        return self.outer.clamp_min(_LEAST)
+
     def _given(self, threat: Threat, part: Tensor) -> Threat:
         return replace(threat, region=self.region.select(part))
 

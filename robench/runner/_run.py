@@ -35,8 +35,14 @@ def chunks(plan: Plan, done: Collection[int], size: int) -> Iterator[tuple[int, 
         start = stop
 
 
-def evaluate_chunk(plan: Plan, start: int, stop: int, limit: int, warn: Callable[[str], None]) -> ChunkResult:
-    """Evaluate samples start … stop − 1 in batches of at most `limit`."""
+def evaluate_chunk(
+    plan: Plan, start: int, stop: int, limit: int, warn: Callable[[str], None], certified_before: bool = False
+) -> ChunkResult:
+    """Evaluate samples start … stop − 1 in batches of at most `limit`.
+
+    `certified_before` says whether a sample before `start` was certified deterministically within the smallest ε; it
+    counts where attacks trust certificates (`Plan.audit`).
+    """
     classifier = plan.classifier
     x = _inputs(classifier, plan.samples, start, stop)
     y = torch.from_numpy(plan.samples.y[start:stop].copy()).to(classifier.device)
@@ -44,10 +50,10 @@ def evaluate_chunk(plan: Plan, start: int, stop: int, limit: int, warn: Callable
     if (regions := plan.samples.regions) is not None:
         region = regions.batch(slice(start, stop), classifier.device)
         with full_precision():
-            return RegionChunk(plan, x, y, indices, limit, warn, region).run()
+            return RegionChunk(plan, x, y, indices, limit, warn, region).run(certified_before)
     kind = SmoothedChunk if is_smoothed(classifier) else RandomChunk if is_random(classifier) else Chunk
     with full_precision():
-        return kind(plan, x, y, indices, limit, warn).run()
+        return kind(plan, x, y, indices, limit, warn).run(certified_before)
 
 
 def refuse_undeclared_randomness(classifier: Classifier | RandomizedClassifier, samples: Samples) -> None:

@@ -141,7 +141,7 @@ def test_the_document_has_exactly_the_fields_of_the_design():
         *("classifier", "fingerprint", "dataset", "norm", "eps", "eps_value", "n", "clean_accuracy"),
         *("certified_accuracy", "empirical_accuracy", "ceiling", "intervals", "contradictions", "errors", "flags"),
         *("abstained", "average_certified_radius", "statistical"),
-        *("evaluators", "health", "randomized"),
+        *("audit", "evaluators", "health", "randomized"),
     }
     assert (result["eps"], result["eps_value"], result["ceiling"]) == ("8/255", 8 / 255, None)
     assert result["clean_accuracy"] == result["certified_accuracy"] == result["empirical_accuracy"] == 0.5
