@@ -140,9 +140,10 @@ def _misdescribed(manifest: Manifest, subject: Subject, data: Data, evidence: pa
 
 
 def _rows(evidence: pa.Table, which: str) -> list[Row]:
-    """Return the `clean` or `falsified` rows, or those that claim a lower bound."""
+    """Return the `clean` or `falsified` rows, or those that claim a lower bound or a safe region."""
     if which == "proven":
-        keep = pc.greater(evidence["lower"], 0.0)
+        certified = pc.equal(evidence["status"].cast(pa.string()), "certified")
+        keep = pc.or_(pc.greater(evidence["lower"], 0.0), certified)
     else:
         column = "kind" if which == "clean" else "status"
         keep = pc.equal(evidence[column].cast(pa.string()), which)

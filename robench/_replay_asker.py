@@ -16,6 +16,7 @@ from robench.distances import distances
 from robench.errors import DataError
 from robench.evidence import decode_points
 from robench.loading import Data, Subject
+from robench.regions import Region
 from robench.runner import Judge, automatic_batch_size
 from robench.runs import Run
 from robench.threat import NORMS
@@ -101,21 +102,29 @@ class Asker:
         y = torch.from_numpy(self.data.samples.y[positions])
         return x.to(self.classifier.device, self.classifier.dtype), y.to(self.classifier.device)
 
+    def region(self, rows: list[Row]) -> Region | None:
+        """Return the sets of these rows' samples, where the data come with them."""
+        regions = self.data.samples.regions
+        positions = np.array([self.position[row["sample"]] for row in rows], dtype=np.int64)
+        return None if regions is None else regions.batch(positions, self.classifier.device)
+
     def found(self, kind: str, row: Row, text: str) -> None:
         self.result.problems.append(Problem(kind, row["sample"], row["evaluator"], text))
 
     def clean(self, rows: list[Row]) -> None:
         """Compare every label, prediction and clean verdict."""
+        regions = self.data.samples.regions
+        named = regions is None or regions.kind(self.data.samples.y) == "labels"
         for part in self.batches(rows):
             x, y = self.inputs(part)
-            correct, error, prediction, _ = (one.tolist() for one in self.judge.clean(x, y))
+            correct, error, prediction, _ = (one.tolist() for one in self.judge.clean(x, y, self.region(part)))
             for row, label, good, bad, seen in zip(part, y.tolist(), correct, error, prediction, strict=True):
                 now = "error" if bad else "correct" if good else "incorrect"
                 if label != row["label"]:
                     self.found("clean", row, f"recorded label {row['label']}, the data says {label}")
                 elif now != row["status"]:
                     self.found("clean", row, f"recorded {row['status']}, now {now}")
-                elif not bad and good != (row["prediction"] == label):
+                elif named and not bad and good != (row["prediction"] == label):
                     self.found("clean", row, f"recorded prediction {row['prediction']}, now {seen}")
             self.result.clean += len(part)
             self.asked()
@@ -145,7 +154,7 @@ class Asker:
         points = points.to(x.device)
         recorded = [waiting.pop(key(row), None) for row in rows]
         off = self.off(rows, recorded, points, x)
-        wrong, margin, _, _ = self.judge.confirm(points, y)
+        wrong, margin, _, _ = self.judge.confirm(points, y, self.region(rows))
         for i, row in enumerate(rows):
             text = off[i]
             if recorded[i] is None:
@@ -159,14 +168,15 @@ class Asker:
 
     def off(self, rows: list[Row], recorded: Sequence[Row | None], points: Tensor, x: Tensor) -> list[str | None]:
         """Return for each witness why its point cannot be one: domain, budget, distances, and the row's `upper`."""
-        low, high = self.data.whole.domain.box(x)
+        region = self.region(rows)
+        low, high = self.data.whole.domain.box(x) if region is None else region.inside(x)
         inside = ((points >= low) & (points <= high)).flatten(1).all(1).tolist()
         apart = {norm: value.tolist() for norm, value in distances(points, x).items()}
         found: list[str | None] = []
         for i, (row, kept) in enumerate(zip(rows, recorded, strict=True)):
             now, text = apart[row["norm"]][i], None
             if not inside[i]:
-                text = "the point lies outside the domain"
+                text = f"the point lies outside the {'domain' if region is None else 'box'}"
             elif row["eps"] is not None and not now <= row["eps"]:
                 text = f"the point is {now!r} away, more than ε = {row['eps']!r}"
             elif kept is not None and not now <= kept["upper"] <= now * (1 + ROUNDING):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from robench import registry
 from robench._replay_redraw import ROUNDING, Redraw, same_draws
 from robench.contracts import Certificates, Certifier, CountingCertifier
+from robench.runner import budget
 from robench.streams import Stream
 from robench.text import one_line
 from robench.threat import Threat, parse_norm
@@ -61,7 +62,7 @@ def _proofs(asker: Asker, certifier: Certifier, spec: str, rows: Sequence[Row], 
     for (norm, eps), group in _groups(rows, "norm", "eps"):
         for part in asker.batches(group):
             try:
-                threat = Threat(parse_norm(str(norm)), eps, asker.data.whole.domain)
+                threat = Threat(parse_norm(str(norm)), eps, asker.data.whole.domain, asker.region(part))
                 _certified(asker, certifier, spec, threat, part, seed)
             except Exception as error:  # a plugin's, or of a row that no run could have written
                 for row in part:
@@ -73,11 +74,14 @@ def _proofs(asker: Asker, certifier: Certifier, spec: str, rows: Sequence[Row], 
 def _certified(asker: Asker, certifier: Certifier, spec: str, threat: Threat, rows: list[Row], seed: int) -> None:
     x, y = asker.inputs(rows)
     stream = Stream.for_samples(seed, spec, [row["sample"] for row in rows], x.device)
+    if threat.region is not None and threat.eps is not None:
+        threat = replace(threat, eps=budget(threat.eps) if getattr(certifier, "per_eps", True) else None)
     made = certifier.certify(asker.classifier, x, y, threat, stream)
     surety = [1.0] * len(rows) if made.confidence is None else made.confidence.tolist()
     for row, lower, status, sure in zip(rows, made.lower.tolist(), made.status, surety, strict=True):
-        if status != "certified" or not lower >= row["lower"] * (1 - ROUNDING):
-            asker.found("certificate", row, f"recorded lower {row['lower']!r}, now {status} {lower!r}")
+        least = row["lower"] if threat.region is None else row["eps"]  # the whole region, not the ball within
+        if status != "certified" or not lower >= least * (1 - ROUNDING):
+            asker.found("certificate", row, f"recorded lower {least!r}, now {status} {lower!r}")
         elif sure < 1:
             asker.found("certificate", row, f"recorded as a proof, now with confidence {sure!r}")
 

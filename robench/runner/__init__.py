@@ -4,6 +4,7 @@ from robench.runner._chunk import ChunkResult
 from robench.runner._draws import draws_stream, vote
 from robench.runner._judge import Judge, Verdict
 from robench.runner._plan import Evaluator, Plan, automatic_batch_size
+from robench.runner._regional import budget
 from robench.runner._rows import Block, WitnessBlock
 from robench.runner._run import chunks, evaluate_chunk, refuse_undeclared_randomness
 
@@ -16,6 +17,7 @@ __all__ = [
     "Verdict",
     "WitnessBlock",
     "automatic_batch_size",
+    "budget",
     "chunks",
     "draws_stream",
     "evaluate_chunk",

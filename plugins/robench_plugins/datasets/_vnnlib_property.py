@@ -66,12 +66,12 @@ def read_property(path: Path, *, quick: bool = True) -> Property:
     counts = _counts(path, text)
     sides: Sides = {}
     for bound in text.bounds:
-        if bound.index >= counts["X"]:
-            raise problem(path, bound.line, f"X_{bound.index} is not declared")
+        if bound.variable >= counts["X"]:
+            raise problem(path, bound.line, f"X_{bound.variable} is not declared")
         value = Decimal(bound.text)
         if abs(value.adjusted()) > 400:
             raise problem(path, bound.line, f"{bound.text[:40]!r} is no number that a network computes with")
-        _tighten(sides, bound.upper, bound.index, value, bound.line)
+        _tighten(sides, bound.upper, bound.variable, value, bound.line)
     outputs: list[Linear] = []
     choices: list[tuple[list[Case], int]] = []
     for form in text.forms:

@@ -47,10 +47,10 @@ class Form:
 
 
 class Bound(NamedTuple):
-    """X_`index` ≤ or ≥ a number, as written: an assertion of one line."""
+    """X_`variable` ≤ or ≥ a number, as written: an assertion of one line."""
 
     upper: bool
-    index: int
+    variable: int
     text: str
     line: int
 
