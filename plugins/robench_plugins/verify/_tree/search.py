@@ -1,0 +1,136 @@
+"""The search: pieces of several samples in one batch, worst first, until nothing is open or time runs out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from robench_plugins.verify._tree.attack import Refuter
+from robench_plugins.verify._tree.pool import Pool
+from robench_plugins.verify._tree.signs import Signs
+
+__all__ = ["Clock", "Ended", "search"]
+
+MEMORY = 2**31
+"""Bytes that the open pieces of a group may take."""
+POLISHED = 8
+"""Points of a round that are descended from, and for how many steps."""
+
+
+class Clock:
+    """Seconds left per sample; a round's time is shared by the samples in it."""
+
+    def __init__(self, seconds: Tensor) -> None:
+        """Start with `seconds` [B] each."""
+        self.left = seconds.clone()
+
+    def charge(self, sample: Tensor, seconds: float) -> None:
+        """Charge `seconds` to the pieces' samples [P]."""
+        if len(sample):
+            share = torch.full((len(sample),), seconds / len(sample), dtype=torch.float64)
+            self.left.scatter_add_(0, sample.cpu(), -share)
+
+    def over(self) -> Tensor:
+        """Bool [B]: whose time is over."""
+        return self.left <= 0
+
+
+@dataclass(eq=False)
+class Ended:
+    """How the search of each sample [B] ended.
+
+    Attributes:
+        proven: bool; every piece was proven.
+        reason: why it stopped without an answer, None where it has one.
+        nodes: pieces bounded, int64.
+        gap: the least bound among the open pieces, 0 where proven.
+        depth: most signs decided, int64.
+    """
+
+    proven: Tensor
+    reason: list[str | None]
+    nodes: Tensor
+    gap: Tensor
+    depth: Tensor
+
+
+def search(tree: Signs, roots: Pool, refuter: Refuter, clock: Clock, batch: int, leaf: Callable[[Pool], Tensor] | None) -> Ended:
+    """Split and bound until every sample is proven, refuted or out of time.
+
+    `batch` pieces are bounded at once. `leaf` proves what it can of pieces whose signs are all decided: bool [N].
+    """
+    samples = len(tree.root.region)
+    device = roots.sample.device
+    ended = Ended(
+        torch.zeros(samples, dtype=torch.bool, device=device),
+        [None] * samples,
+        torch.zeros(samples, dtype=torch.int64, device=device),
+        torch.zeros(samples, dtype=torch.float64, device=device),
+        torch.zeros(samples, dtype=torch.int64, device=device),
+    )
+    pool = roots
+    while len(pool):
+        start = time.perf_counter()
+        pool = _dropped(pool, refuter.found, ended, None)
+        late = clock.over().to(device) & ~refuter.found
+        pool = _dropped(pool, late, ended, "time is over")
+        if len(pool) * max(1, pool.bytes_each) > MEMORY:
+            crowded = torch.bincount(pool.sample, minlength=samples).argmax()
+            full = torch.zeros(samples, dtype=torch.bool, device=device)
+            full[crowded] = True
+            pool = _dropped(pool, full, ended, "the open pieces take too much memory")
+        if not len(pool):
+            break
+        chosen = _worst(pool, max(1, batch // 2))
+        rest = torch.ones(len(pool), dtype=torch.bool, device=device)
+        rest[chosen] = False
+        taken, pool = pool.take(chosen), pool.take(rest)
+        doublings = max(1, min(4, (batch // max(1, len(taken))).bit_length() - 1))
+        outcome = tree.round(taken, doublings)
+        ended.nodes += torch.bincount(taken.sample, minlength=samples) * 2**doublings
+        ended.depth = ended.depth.scatter_reduce(0, outcome.sample, outcome.open.depth, "amax")
+        if len(outcome.points):
+            refuter.consider(outcome.points, outcome.sample)
+            lowest = outcome.open.bound.amin(1).argsort()[:POLISHED]
+            refuter.descend(outcome.points[lowest], outcome.sample[lowest], POLISHED)
+        left = outcome.open
+        if leaf is not None and len(left):
+            decided = ~((left.sign == 0) & (left.low < 0) & (left.high > 0)).any(1)
+            if bool(decided.any()):
+                at = decided.nonzero()[:, 0]
+                closed = leaf(left.take(at))
+                keep = torch.ones(len(left), dtype=torch.bool, device=device)
+                keep[at[closed]] = False
+                left = left.take(keep)
+        pool = Pool.join([pool, left])
+        clock.charge(taken.sample, time.perf_counter() - start)
+    for sample in range(samples):
+        ended.proven[sample] = ended.reason[sample] is None and not bool(refuter.found[sample])
+    return ended
+
+
+def _worst(pool: Pool, count: int) -> Tensor:
+    """Return the positions of the pieces with the least bounds, samples taking turns."""
+    order = pool.bound.amin(1).argsort(stable=True)
+    sample = pool.sample[order]
+    by_sample = sample.argsort(stable=True)
+    counts = torch.bincount(sample)
+    firsts = counts.cumsum(0) - counts
+    turn = torch.empty_like(sample)
+    turn[by_sample] = torch.arange(len(sample), device=sample.device) - firsts[sample[by_sample]]
+    return order[turn.argsort(stable=True)[:count]]
+
+
+def _dropped(pool: Pool, samples: Tensor, ended: Ended, reason: str | None) -> Pool:
+    """Take the pieces of `samples` bool [B] out; with a `reason`, note it and the gap that they leave."""
+    gone = samples[pool.sample]
+    if reason is not None and bool(gone.any()):
+        out = pool.take(gone)
+        ended.gap = ended.gap.scatter_reduce(0, out.sample, out.bound.amin(1).double(), "amin")
+        for sample in out.sample.unique().tolist():
+            ended.reason[sample] = reason
+    return pool.take(~gone)
