@@ -11,7 +11,7 @@ import pandas as pd
 
 from robench.audit import audited
 from robench.check._findings import Finding
-from robench.metrics import certified_at, falsified_at
+from robench.metrics import GIVEN, certified_at, falsified_at, in_units
 from robench.threat import Epsilon
 
 if TYPE_CHECKING:
@@ -28,14 +28,18 @@ def asked_of_run(manifest: Manifest, rows: pd.DataFrame) -> Iterator[Finding]:
     Every sample has a clean row, and each evaluator a row about every correct sample that nothing had settled at that
     ε; a composite attack a row of one of its stages. Where a manifest does not tell the stages, as older ones do not,
     rows of names that it does not know are taken for stages, and the attacks are not held to this. Where attacks trust
-    certificates, these settle a sample for them as well, unless its audit was drawn.
+    certificates, these settle a sample for them as well, unless its audit was drawn. Where samples have sets of their
+    own, each evaluator is asked about these, once.
     """
     if manifest.origin != "measured":
         return
+    if manifest.dataset.regions is not None:
+        rows = in_units(rows)
     clean = rows[rows["kind"] == "clean"]
     right = np.unique(clean.loc[clean["status"] == "correct", "sample"].to_numpy())
     others = rows[rows["kind"] != "clean"]
     epsilons = sorted(Epsilon.parse(text).value for text in manifest.request.eps)
+    epsilons = epsilons if manifest.dataset.regions is None else [GIVEN.value]
     names = {(info.kind, name) for info in manifest.evaluators for name in info.names}
     told = any(info.access is not None or info.stages is not None for info in manifest.evaluators)
 
@@ -67,7 +71,7 @@ def _evaluator(
     samples = rows["sample"].to_numpy()
     if info.kind == "attack":
         proof &= _trusted(manifest, samples)
-    for asked in epsilons if info.per_eps else [None]:
+    for asked in epsilons if info.per_eps or manifest.dataset.regions else [None]:
         if asked is None:
             looked = own & np.isnan(eps)
             if info.kind == "attack" and epsilons:
@@ -75,7 +79,7 @@ def _evaluator(
         else:
             looked = (own & (np.isnan(eps) | (eps == asked))) | falsified_at(upper, asked)
             looked |= proof & certified_at(lower, asked)
-        at = "" if asked is None else f" at {asked:g}"
+        at = "" if asked is None or manifest.dataset.regions else f" at {asked:g}"
         yield from _about(manifest, f"no row of {info.canonical}{at}, and nothing that settles it",
                           np.setdiff1d(right, samples[looked]), evaluator=info.canonical)  # fmt: skip
 

@@ -50,17 +50,20 @@ def _contradictions(subject: Subject, norm: Norm, reported: set[int], *, native:
             continue
         reported.add(sample)
         points = mine[falsified_at(mine["shows"].to_numpy(), lower) & mine["shows_upper"].to_numpy()]
+        proof, point = _who(proofs, "proves"), _who(points, "shows", smallest=True)
+        what = f"{proof} certifies {norm} {lower:.9g}, but {point} is misclassified at {upper:.9g}"
+        if subject.regions is not None:
+            what = f"{proof} certifies its region, but {point} has a counterexample in it"
         yield Finding(
             code="contradiction",
-            text=f"{subject.called(sample)} of {subject.title}: {_who(proofs, 'proves')} certifies {norm} {lower:.9g}, "
-            f"but {_who(points, 'shows', smallest=True)} is misclassified at {upper:.9g}",
+            text=f"{subject.called(sample)} of {subject.title}: {what}",
             classifier=subject.classifier,
             fingerprint=subject.fingerprint,
             sample=sample,
             norm=norm,
             evaluators=tuple(sorted({*map(str, proofs["evaluator"]), *map(str, points["evaluator"])})),
             runs=tuple(sorted({*map(str, proofs["run"]), *map(str, points["run"])})),
-            values={"lower": lower, "upper": upper},
+            values={} if subject.regions is not None else {"lower": lower, "upper": upper},
         )
 
 

@@ -30,11 +30,14 @@ def rows_of_run(manifest: Manifest, rows: pd.DataFrame) -> Iterator[Finding]:
     budget, radius = ~np.isnan(eps), np.isnan(eps)
     sure = _sure(manifest, rows)
     failed = ~clean & status.isin(("abstain", "error")).to_numpy()
+    # A region is safe or not, whatever ball lies in it; and its condition may be about no label.
+    own_sets = manifest.dataset.regions is not None
+    named = correct if manifest.dataset.regions != "conditions" else np.ones_like(correct)
     certified, falsified = (status == "certified").to_numpy(), (status == "falsified").to_numpy()
     falsified = falsified & (~claimed_without_a_point(rows) | (manifest.origin == "measured"))
 
     wrong = {
-        "is certified with a lower bound below its ε": certified & budget & ~certified_at(lower, eps),
+        "is certified with a lower bound below its ε": certified & budget & ~certified_at(lower, eps) & ~own_sets,
         "is certified with a radius of 0": certified & radius & ~(lower > 0),
         "is falsified beyond its ε": falsified & budget & ~falsified_at(upper, eps),
         "is falsified without a distance": falsified & radius & ~np.isfinite(upper),
@@ -43,7 +46,7 @@ def rows_of_run(manifest: Manifest, rows: pd.DataFrame) -> Iterator[Finding]:
         "is clean and proves a radius": clean & (lower > 0),
         "is correct with an upper bound": clean & (status == "correct").to_numpy() & np.isfinite(upper),
         "is incorrect with an upper bound above 0": clean & (status == "incorrect").to_numpy() & (upper > 0),
-        "is correct although the prediction is not the label": clean & (status == "correct").to_numpy() & ~correct,
+        "is correct although the prediction is not the label": clean & (status == "correct").to_numpy() & ~named,
         "is a clean row with a norm or an ε": clean & (rows["norm"].notna().to_numpy() | budget),
         "has no norm": ~clean & rows["norm"].isna().to_numpy(),
         "is a clean status": ~clean & status.isin(("correct", "incorrect")).to_numpy(),

@@ -37,6 +37,7 @@ def witnesses_of_run(manifest: Manifest, rows: pd.DataFrame, parts: Iterable[pa.
     falsified = rows[((rows["upper"] > 0) | drawn) & np.isfinite(rows["upper"]) & (rows["kind"] != "clean")]
     upper = {_key(row): float(row["upper"]) for row in falsified[[*_KEY, "upper"]].to_dict("records")}
     label = dict(zip(rows["sample"], rows["label"], strict=True))
+    about_labels = manifest.dataset.regions != "conditions"
     findings: list[Finding] = []
     seen: set[Key] = set()
     count = 0
@@ -49,7 +50,7 @@ def witnesses_of_run(manifest: Manifest, rows: pd.DataFrame, parts: Iterable[pa.
             repeated = [("witness", "two witnesses of one row")] if key in seen else []
             seen.add(key)
             found = [*repeated, *_against_row(witness, upper.get(key))]
-            found += [] if drawn else _verdict(witness, label.get(sample))
+            found += [] if drawn else _verdict(witness, label.get(sample) if about_labels else None)
             try:
                 found += _point(witness, cleans.get(sample), manifest.dataset.bounds)
             except DataError as error:

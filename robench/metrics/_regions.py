@@ -2,7 +2,8 @@
 
 A row of such a run says of one region that it is safe, that it is not, or nothing. So that the same code merges and
 counts it, radii are measured in the region: 1 is all of it. A row that certifies proves 1 and one that falsifies shows
-1, at ε = 1; a sample that is wrong from the start has 0. Nothing carries over to other norms.
+1, at ε = 1; a sample that is wrong from the start has 0. Nothing carries over to other norms. A published verdict of
+falsified without a distance shows no point, and stays at +inf.
 """
 
 from __future__ import annotations
@@ -37,10 +38,11 @@ def in_units(rows: pd.DataFrame) -> pd.DataFrame:
     out = rows.copy()
     clean = (rows["kind"] == "clean").to_numpy()
     status = rows["status"].astype("object").to_numpy()
-    wrong = clean & (rows["upper"].to_numpy(dtype=float) == 0)
+    upper = rows["upper"].to_numpy(dtype=float)
+    shown = ~clean & (status == "falsified") & np.isfinite(upper)  # a claim without a point shows nothing
     out["eps"] = np.where(clean, np.nan, 1.0)
     out["lower"] = np.where(~clean & (status == "certified"), 1.0, 0.0)
-    out["upper"] = np.where(wrong, 0.0, np.where(~clean & (status == "falsified"), 1.0, np.inf))
+    out["upper"] = np.where(clean & (upper == 0), 0.0, np.where(shown, 1.0, np.inf))
     for norm in NORMS:
         if f"witness_{norm}" in out:
             out[f"witness_{norm}"] = np.where((rows["norm"] == norm).to_numpy(), out["upper"], np.inf)
