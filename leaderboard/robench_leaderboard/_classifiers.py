@@ -258,10 +258,10 @@ def _worst(classes: ClassTable | None, i: int) -> str | None:
 
 
 def _chart(line: Curve, subject: Subject, results: Sequence[Result], ceilings: Ceilings) -> Markup | None:
-    """The curves up to the largest ε asked for; of radii alone, up to the largest one."""
+    """The curves up to the largest ε asked for; of radii alone, up to the largest one; of regions, none."""
     marks = [result.eps for result in results]
     largest = max((eps.value for eps in marks), default=max(line.eps))
-    if not 0 < largest <= LARGEST:
+    if subject.regions or not 0 < largest <= LARGEST:  # a region has no axis
         return None
     return curves_of(line, results or [result_at(subject, line.norm, Epsilon.parse(largest))], ceilings, largest, marks)
 

@@ -34,7 +34,7 @@ class Panel:
 def panels_of(board: Board, ceilings: Ceilings) -> list[Panel]:
     """Return the panels of a board's first classifiers, in its order, from ε = 0 to beyond the largest one asked."""
     asked = [section.eps for section in board.sections]
-    if asked[-1].value > LARGEST:
+    if asked[-1].value > LARGEST or any(subject.regions for subject in board.subjects):  # a region has no axis
         return []
     results: dict[Subject, list[Result]] = {}
     for row in board.rows:

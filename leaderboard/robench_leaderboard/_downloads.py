@@ -159,7 +159,7 @@ def _record(board: Board, row: Row) -> dict[str, Any]:
         "split": board.split,
         "norm": board.norm,
         "eps": result.eps.text,
-        "eps_value": result.eps.value,
+        "eps_value": None if subject.regions else result.eps.value,
         "classifier": subject.classifier,
         "name": row.name,
         "fingerprint": subject.fingerprint,
