@@ -58,6 +58,12 @@ SPECS = {
     "attack_modifiers": ["eot", "eot:draws=3", "fast", "fast:precision=bf16", "fast:precision=tf32"],
     "certifiers": [
         "ibp",
+        "crown-ibp",
+        "crown",
+        "alpha-crown",
+        "alpha-crown:inside=false,rate=0.1,steps=5",
+        "crown-ibp:radius=true",
+        "crown:radius=true,tolerance=0.1",
         "linear",
         "lipschitz",
         "smoothing",

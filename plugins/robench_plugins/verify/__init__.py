@@ -19,6 +19,23 @@ def robench_register_certifiers(register: Register) -> None:
         cost="small",
     )
     register(
+        "crown-ibp",
+        f"{__name__}.crown:CROWNIBP",
+        summary="interval bounds, then one pass of linear bounds back from the margins (Zhang et al. 2020)",
+        default=True,
+        cost="small",
+    )
+    register(
+        "crown",
+        f"{__name__}.crown:CROWN",
+        summary="linear bounds of every open neuron and of the margins (Zhang et al. 2018)",
+    )
+    register(
+        "alpha-crown",
+        f"{__name__}.crown:AlphaCROWN",
+        summary="linear bounds with optimised slopes (Xu et al. 2021)",
+    )
+    register(
         "linear",
         f"{__name__}.linear:Linear",
         summary="exact dual-norm radius of an affine classifier",
