@@ -35,6 +35,7 @@ from robench.text import one_line
 from robench.threat import Norm
 
 if TYPE_CHECKING:
+    from robench.regions import RegionKind
     from robench.runs import PluginInfo
 
 __all__ = ["ImportedRows", "ImportedRun", "write"]
@@ -99,6 +100,8 @@ class ImportedRun:
         trust: `imported` (per-sample results), `aggregate` or `self-reported`.
         display: name, paper, licence, training data.
         names: what the source calls the samples, by index, where it names them.
+        regions: what sets of the samples' own are about, where the source is about these and not about radii; bounds then
+            say nothing beyond the status, `upper` but whether a point is shown.
     """
 
     classifier: str
@@ -118,6 +121,7 @@ class ImportedRun:
     trust: Trust = "imported"
     display: Display = field(default_factory=Display)
     names: Mapping[int, str] = field(default_factory=dict)
+    regions: RegionKind | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -143,6 +147,7 @@ class ImportedRun:
             "n": len(self.sample),
             "domain": self.domain,
             "names": dict(self.names),
+            "regions": self.regions,
         }
         request = {
             "fingerprint": self.fingerprint,

@@ -17,8 +17,7 @@ __all__ = ["claimed_without_a_point", "disputes"]
 
 def claimed_without_a_point(rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
     """Return which rows say that a sample can be misclassified within ε, and prove nothing: [N], `upper` is +inf."""
-    claims = (rows["kind"] == "verifier") & (rows["status"] == "falsified") & (rows["upper"] == np.inf)
-    return np.asarray(claims & rows["eps"].notna())
+    return np.asarray((rows["kind"] == "verifier") & (rows["status"] == "falsified") & (rows["upper"] == np.inf))
 
 
 def disputes(subject: Subject) -> Iterator[Finding]:
@@ -35,7 +34,7 @@ def disputes(subject: Subject) -> Iterator[Finding]:
         radii = subject.radii(norm)
         shown = set(radii.sample[radii.contradictions()].tolist())
         mine = rows[claimed & (rows["norm"] == norm).to_numpy() & ~rows["sample"].isin(shown).to_numpy()]
-        for (sample, eps), breakers in mine.groupby(["sample", "eps"], sort=True):
+        for (sample, eps), breakers in mine.dropna(subset="eps").groupby(["sample", "eps"], sort=True):
             here = proofs[(proofs["sample"] == sample) & (proofs["norm"] == norm)]
             provers = here[certified_at(here["lower"].to_numpy(dtype=float), float(eps))]
             if len(provers):
@@ -45,10 +44,11 @@ def disputes(subject: Subject) -> Iterator[Finding]:
 def _finding(
     subject: Subject, sample: int, norm: str, eps: float, breakers: pd.DataFrame, provers: pd.DataFrame
 ) -> Finding:
+    what = "its region" if subject.regions else f"{norm} {eps:.9g}"
     broken, proven = set(map(str, breakers["evaluator"])), set(map(str, provers["evaluator"]))
     return Finding(
         code="disagreement",
-        text=f"{subject.called(sample)} of {subject.title}: {norm} {eps:.9g} is certified by {len(proven)} "
+        text=f"{subject.called(sample)} of {subject.title}: {what} is certified by {len(proven)} "
         f"({named(proven)}) and called breakable, without a point that shows it, by {len(broken)} ({named(broken)})",
         classifier=subject.classifier,
         fingerprint=subject.fingerprint,

@@ -38,7 +38,7 @@ def rows_of_run(manifest: Manifest, rows: pd.DataFrame) -> Iterator[Finding]:
 
     wrong = {
         "is certified with a lower bound below its ε": certified & budget & ~certified_at(lower, eps) & ~own_sets,
-        "is certified with a radius of 0": certified & radius & ~(lower > 0),
+        "is certified with a radius of 0": certified & radius & ~(lower > 0) & ~own_sets,
         "is falsified beyond its ε": falsified & budget & ~falsified_at(upper, eps),
         "is falsified without a distance": falsified & radius & ~np.isfinite(upper),
         "settles something although it failed": failed & ((lower > 0) | ((upper > 0) & np.isfinite(upper))),

@@ -12,3 +12,4 @@ __all__ = ["robench_register_importers"]
 def robench_register_importers(register: Register) -> None:
     """Register the built-in importers."""
     register("cohen", f"{__name__}.cohen:Cohen", summary="CERTIFY files of randomized smoothing (Cohen et al. 2019)")
+    register("vnncomp", f"{__name__}.vnncomp:VnnComp", summary="results of the verification competition VNN-COMP")

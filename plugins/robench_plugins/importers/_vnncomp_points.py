@@ -1,0 +1,74 @@
+"""Counterexamples in the competition's format: `((X_0 0.5) (X_1 …) … (Y_0 …) …)`, perhaps gzipped."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import re
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from robench.errors import DataError
+
+__all__ = ["Point", "find_point", "read_point"]
+
+_GZIP = b"\x1f\x8b"
+_LARGEST = 64 << 20  # a line per input: two million of them
+_PAIR = re.compile(r"\(\s*([XY])_([0-9]{1,9})\s+([+-]?[0-9]{0,40}\.?[0-9]{1,400}(?:[eE][+-]?[0-9]{1,4})?)\s*\)")
+_FOLDERS = ("counterexamples",)
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """An input that a tool published: the doubles nearest to the printed numbers [inputs], and the file's sha256."""
+
+    x: npt.NDArray[np.float64]
+    digest: str
+
+
+def find_point(tool: Path, benchmark: str, network: str, instance: str) -> Path | None:
+    """Return the file of one instance's counterexample within a tool's folder, or None."""
+    for folder in (*_FOLDERS, benchmark, "."):
+        for ending in ("", ".gz"):
+            file = tool / folder / f"{network}_{instance}.counterexample{ending}"
+            if file.is_file():
+                return file
+    return None
+
+
+def read_point(file: Path) -> Point:
+    """Read a counterexample. Raises DataError for anything but one number per input, all finite."""
+    text, digest = _text(file)
+    rest = _PAIR.sub("", text.strip().removeprefix("sat")).split()
+    values: dict[int, float] = {}
+    for pair in _PAIR.finditer(text):
+        if pair[1] == "X":
+            if int(pair[2]) in values:
+                raise DataError(f"{file}: X_{pair[2]} is there twice")
+            values[int(pair[2])] = float(pair[3])
+    if "".join(rest) != "()" or not values or sorted(values) != list(range(len(values))):
+        raise DataError(f"{file}: not a counterexample: a list of (X_0 number) … (Y_0 number) … is needed")
+    x = np.array([values[position] for position in range(len(values))])
+    if not np.isfinite(x).all():
+        raise DataError(f"{file}: an input is not a finite number")
+    return Point(x, digest)
+
+
+def _text(file: Path) -> tuple[str, str]:
+    try:
+        data = file.read_bytes() if file.stat().st_size <= _LARGEST else b""
+        content = data
+        if data[:2] == _GZIP:
+            with gzip.open(file) as stream:
+                content = stream.read(_LARGEST + 1)
+        if not data or len(content) > _LARGEST:
+            raise DataError(f"{file}: empty, or larger than any counterexample")
+        return content.decode("ascii"), hashlib.sha256(data).hexdigest()
+    except UnicodeDecodeError:
+        raise DataError(f"{file}: not a counterexample (it is not plain text)") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{file}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
