@@ -67,6 +67,8 @@ class _Certifier:
         assert graph is not None
         if threat.eps is None and threat.region is None and not self.radius:
             raise ValueError("linear bounds need a budget: one ε is certified at a time (or ask with radius=true)")
+        if not len(x):
+            return _certificates(torch.zeros(0, dtype=torch.float64, device=x.device), [])
         try:
             if threat.eps is None and threat.region is None:
                 return self._by_radius(graph, x, y, threat)
@@ -81,13 +83,11 @@ class _Certifier:
         proof = prove(graph, region_of(x, threat), forms_of(y, graph.classes, conditions), self._method)
         # NaN is not above 0 either: what is not proven stays open.
         eps = math.inf if threat.eps is None else threat.eps
-        return _certificates(torch.where(proof.margin > 0, eps, 0.0), _figures(proof))
+        return _certificates(torch.zeros_like(proof.margin).masked_fill(proof.margin > 0, eps), _figures(proof))
 
     def _by_radius(self, graph: Graph, x: Tensor, y: Tensor, threat: Threat) -> Certificates:
         lower = torch.zeros(len(x), dtype=torch.float64, device=x.device)
         margin, count = torch.full_like(lower, math.nan), torch.zeros_like(lower, dtype=torch.int64)
-        if not len(x):
-            return _certificates(lower, [])
         most, start = covering(x.double(), threat.norm, threat.domain), first_guess(graph, x, y, threat.norm)
         methods = (
             [self._method] if self._method.schedule is None else [replace(self._method, schedule=None), self._method]
