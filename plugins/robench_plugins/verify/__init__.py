@@ -42,3 +42,13 @@ def robench_register_certifiers(register: Register) -> None:
         default=True,
         cost="small",
     )
+    register(
+        "lp",
+        f"{__name__}.lp:LP",
+        summary="the triangle relaxation as a linear program, proven through its dual (Salman et al. 2019)",
+    )
+    register(
+        "milp",
+        f"{__name__}.milp:MILP",
+        summary="complete, for small networks: mixed-integer programs, proven leaf by leaf (Tjeng et al. 2019)",
+    )

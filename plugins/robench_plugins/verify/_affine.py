@@ -20,7 +20,7 @@ from torch import Tensor
 from robench_plugins.verify._engine.lower import Activation, Program
 from robench_plugins.verify._engine.steps import Affine, Conv, Gather, Linear, Mix, Scale
 
-__all__ = ["Map", "affine_map", "size"]
+__all__ = ["Map", "affine_map", "map_entries", "size"]
 
 MEMORY = 2**26
 """Bytes that the unit vectors passed at once may take."""
@@ -54,6 +54,12 @@ def affine_map(program: Program, position: int) -> Map:
         with torch.no_grad():
             kept[position] = _found(program.to(torch.float64, torch.device("cpu")), position)
     return kept[position]
+
+
+def map_entries(program: Program) -> int:
+    """Return how many entries the maps to all activations and to the last step have, zeros included."""
+    targets = [program.steps[position].inputs[0] for position in program.activations] + [program.last]
+    return sum(size(program, at) * sum(size(program, end) for end in _segment(program, at)[1]) for at in targets)
 
 
 def _found(program: Program, position: int) -> Map:

@@ -24,7 +24,7 @@ from robench_plugins.verify._engine.lower import Activation, Program
 from robench_plugins.verify._engine.region import Region
 from robench_plugins.verify._highs import Floats, Problem
 
-__all__ = ["Encoding", "Integers", "Neurons", "Signs", "ancestors", "encode", "neurons_of"]
+__all__ = ["Encoding", "Integers", "Neurons", "Signs", "ancestors", "below_zero", "encode", "neurons_of"]
 
 Integers = npt.NDArray[np.int64]
 Signs = npt.NDArray[np.int8]
@@ -94,6 +94,25 @@ class Encoding:
             kept = columns >= 0
             cost[:, columns[kept]] += (part.T @ rows.T).T[:, kept]
         return cost, rows @ found.constant
+
+
+def below_zero(problem: Problem, cost: Floats, constant: Floats) -> Problem:
+    """Return `problem` with a last column t ≤ 0, to be minimised, above the forms cost [k, columns] · v + constant [k].
+
+    It is feasible where some point makes all forms at most 0, and its optimum is the least value of the largest one.
+    """
+    forms = sparse.csr_array(np.hstack((cost, np.full((len(cost), 1), -1.0))))
+    old = problem.matrix
+    widened = sparse.csr_array((old.data, old.indices, old.indptr), shape=(old.shape[0], old.shape[1] + 1))
+    return Problem(
+        np.append(np.zeros(len(problem.cost)), 1.0),
+        np.append(problem.lower, -np.inf),
+        np.append(problem.upper, 0.0),
+        sparse.csr_array(sparse.vstack((widened, forms))),
+        np.append(problem.row_lower, np.full(len(cost), -np.inf)),
+        np.append(problem.row_upper, -constant),
+        None if problem.integer is None else np.append(problem.integer, False),
+    )
 
 
 def ancestors(program: Program, position: int) -> list[int]:

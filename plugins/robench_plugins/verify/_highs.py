@@ -93,7 +93,8 @@ class Solver:
         if problem.integer is not None:
             kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
             model.integrality_ = [kinds[int(whole)] for whole in problem.integer.tolist()]
-        self._bad = self._inner.passModel(model) == highspy.HighsStatus.kError
+        self._error = highspy.HighsStatus.kError
+        self._bad = self._inner.passModel(model) == self._error
 
     def solve(self, cost: Floats | None = None, *, seconds: float = math.inf, target: float = -math.inf) -> Answer:
         """Solve, with another `cost` [columns] if given; with integers stop at a point whose objective is `target`.
@@ -111,7 +112,10 @@ class Solver:
         inner.setOptionValue("time_limit", inner.getRunTime() + min(seconds, 1e9))
         if self.problem.integer is not None:
             inner.setOptionValue("objective_target", target)
-        inner.run()
+        if inner.run() == self._error:
+            # The pool of threads is the process's: another number than before takes a new one.
+            inner.resetGlobalScheduler(True)
+            inner.run()
         word = inner.modelStatusToString(inner.getModelStatus()).lower()
         found, info = inner.getSolution(), inner.getInfo()
         point = np.array(found.col_value, dtype=np.float64) if found.value_valid else None

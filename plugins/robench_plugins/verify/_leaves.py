@@ -60,8 +60,18 @@ def close_leaf(known: Bounded, signs: Mapping[int, Tensor], rows: Rows, *, secon
     return closed(known, signs, rows, seconds=seconds).bound
 
 
-def closed(known: Bounded, signs: Mapping[int, Tensor], rows: Rows, *, seconds: float = math.inf) -> Closed:
-    """Return what `close_leaf` returns, and what else the programs' solutions tell."""
+def closed(
+    known: Bounded,
+    signs: Mapping[int, Tensor],
+    rows: Rows,
+    *,
+    seconds: float = math.inf,
+    give_up: float = -math.inf,
+) -> Closed:
+    """Return what `close_leaf` returns, and what else the programs' solutions tell.
+
+    Of a sample whose optimum for one row is at most `give_up` further rows are not solved: CROWN bounds them.
+    """
     deadline = time.monotonic() + seconds
     program = known.program
     before = ancestors(program, rows.at)
@@ -70,7 +80,7 @@ def closed(known: Bounded, signs: Mapping[int, Tensor], rows: Rows, *, seconds: 
     with ieee_arithmetic(known.region.lower.device):
         leaves = Leaves(known, {position: _neurons(known, signs, position) for position in before})
         asked, nothing = Asked(leaves, rows), Asked(leaves, _zero_rows(known, rows.at))
-        words = [_solve(leaves, sample, asked, nothing, deadline) for sample in range(len(known.region))]
+        words = [_solve(leaves, sample, asked, nothing, deadline, give_up) for sample in range(len(known.region))]
         bound = asked.proven()
         empty = leaves.void | (nothing.proven() > 0 if INFEASIBLE in words else torch.zeros_like(leaves.void))
     return Closed(
@@ -99,7 +109,7 @@ def _zero_rows(known: Bounded, at: int) -> Rows:
     return Rows(at, Owners.uniform(count, 1, device), zeros)
 
 
-def _solve(leaves: Leaves, sample: int, asked: Asked, nothing: Asked, deadline: float) -> str:
+def _solve(leaves: Leaves, sample: int, asked: Asked, nothing: Asked, deadline: float, give_up: float) -> str:
     """Solve the programs of one leaf, leave what they tell in `asked` and `nothing`, and return the solver's word."""
     if bool(leaves.void[sample]):
         return INFEASIBLE
@@ -126,7 +136,7 @@ def _solve(leaves: Leaves, sample: int, asked: Asked, nothing: Asked, deadline: 
             asked.optimum[row] = answer.objective + constant[0] + asked.constant[row]
             asked.points[row] = answer.point[encoding.outputs[0]]
             asked.worst[row] = _worst(neurons, encoding, answer.point)
-        if word != OPTIMAL:
+        if word != OPTIMAL or asked.optimum[row] <= give_up:
             break
     return word
 
