@@ -15,7 +15,7 @@ AUDIT = 0.05
 """The share of certified samples that is attacked nonetheless, unless another is asked for."""
 
 AUDITED = "audited"
-"""The key that marks an attack's row about a sample whose certificate it checks (in the detail, with the value true)."""
+"""The key that marks an attack's row about a sample whose certificate it checks, true in the row's detail."""
 
 
 def audited(seed: int, fraction: float, samples: Iterable[int]) -> npt.NDArray[np.bool_]:

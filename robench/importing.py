@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -100,8 +100,8 @@ class ImportedRun:
         trust: `imported` (per-sample results), `aggregate` or `self-reported`.
         display: name, paper, licence, training data.
         names: what the source calls the samples, by index, where it names them.
-        regions: what sets of the samples' own are about, where the source is about these and not about radii; bounds then
-            say nothing beyond the status, `upper` but whether a point is shown.
+        regions: what sets of the samples' own are about, where the source is about these, not about radii: `lower` is
+            then 0, and a finite `upper` says that a point is shown.
     """
 
     classifier: str
@@ -135,7 +135,7 @@ class ImportedRun:
 
     def manifest(self, importer: PluginInfo | None = None) -> Manifest:
         """Return the manifest of a new run. Raises DataError for a value that no manifest may hold."""
-        evaluators: dict[tuple[str, Kind], list[ImportedRows]] = {}
+        evaluators: dict[tuple[str, Literal["attack", "certificate", "verifier"]], list[ImportedRows]] = {}
         for rows in self.rows:
             if rows.kind != "clean":
                 evaluators.setdefault((rows.evaluator, rows.kind), []).append(rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -34,9 +35,10 @@ def disputes(subject: Subject) -> Iterator[Finding]:
         radii = subject.radii(norm)
         shown = set(radii.sample[radii.contradictions()].tolist())
         mine = rows[claimed & (rows["norm"] == norm).to_numpy() & ~rows["sample"].isin(shown).to_numpy()]
-        for (sample, eps), breakers in mine.dropna(subset="eps").groupby(["sample", "eps"], sort=True):
+        for key, breakers in mine.dropna(subset="eps").groupby(["sample", "eps"], sort=True):
+            sample, eps = cast("tuple[int, float]", key)
             here = proofs[(proofs["sample"] == sample) & (proofs["norm"] == norm)]
-            provers = here[certified_at(here["lower"].to_numpy(dtype=float), float(eps))]
+            provers = here[certified_at(here["lower"].to_numpy(dtype=float), eps)]
             if len(provers):
                 yield _finding(subject, int(sample), norm, float(eps), breakers, provers)
 

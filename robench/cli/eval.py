@@ -73,8 +73,8 @@ def evaluate(
         bool,
         typer.Option(
             "--trust-certificates",
-            help="Attacks skip samples that are certified deterministically, but for an audited share; costly certifiers "
-            "run first. No cost is claimed.",
+            help="Attacks skip samples that are certified deterministically, but for an audited share; all certifiers "
+            "run before them. No cost is claimed.",
         ),
     ] = False,
     audit: Annotated[

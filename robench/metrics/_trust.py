@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-
 from robench.metrics._compare import certified_at, falsified_at, searched_at
 from robench.threat import Norm
 

@@ -77,8 +77,8 @@ class Plan:
 
         Cheap certificates first: attacks run on certified samples too, so that an unsound certificate is
         found. Then minimum-norm attacks, attacks by rising ε (a falsification settles larger ε), and costly
-        certifiers on what is left; they come before the attacks where these trust certificates. Where each sample has a set of its own (`Samples.regions`) every evaluator passes
-        once, with ε None.
+        certifiers on what is left; these come before the attacks where certificates are trusted. Where each sample has
+        a set of its own (`Samples.regions`) every evaluator passes once, with ε None.
         """
         values = sorted(epsilon.value for epsilon in self.epsilons)
         early = [e for e in self.evaluators if e.side == "certificate" and e.early]

@@ -34,8 +34,8 @@ _UNKNOWN = -1  # the label and prediction of a sample whose property is not ther
 class VnnComp:
     """The competition's results: a folder `<tool>/<benchmark>.csv`, one tool's folder, or one file.
 
-    Each network is one subject, each tool an evaluator of it, each instance a sample: its number is its line, from 0 on,
-    in the benchmark's list of instances, as that of the dataset `vnnlib`; a hash of the list is part of the dataset's
+    Each network is one subject, each tool an evaluator of it, each instance a sample: its number is its line, from 0
+    on, in the benchmark's list of instances, as in the dataset `vnnlib`; a hash of the list is part of the dataset's
     name. A row is about the region of its property: `unsat` certifies it, `sat` is a claim until a point shows it. ε is
     that of the property's name, where it tells one. Where the benchmark's folder (`onnx/`, `vnnlib/`, `instances.csv`)
     lies beside the results, labels are read from it and published counterexamples are executed on the network, in the

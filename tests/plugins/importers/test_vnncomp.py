@@ -1,0 +1,351 @@
+import gzip
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from robench.check import check
+from robench.cli import app
+from robench.errors import DataError
+from robench.importing import write
+from robench.metrics import results
+from robench.regions import Condition
+from robench.runs import find_runs
+from robench.testing import check_importer
+from robench_plugins.importers._vnncomp_answers import named_eps, read_answers, status_of
+from robench_plugins.importers._vnncomp_benchmark import occurs
+from robench_plugins.importers._vnncomp_points import read_point
+from robench_plugins.importers.vnncomp import VnnComp
+
+# One network f(x) = (x0 - x1, 0), label 0: unsafe exactly where x0 <= x1.
+SAFE = "(assert (>= X_0 0.25))\n(assert (<= X_0 0.5))\n(assert (>= X_1 0.125))\n(assert (<= X_1 0.2))\n"
+UNSAFE = SAFE.replace("0.2))", "0.5))")
+DECLARED = "".join(f"(declare-const {name} Real)\n" for name in ("X_0", "X_1", "Y_0", "Y_1"))
+CONDITION = "(assert (or (and (>= Y_1 Y_0))))\n"
+
+
+def line(prop, word, net="net", seconds="1.5", benchmark="toy"):
+    where = f"./benchmarks/{benchmark}"
+    return f"{benchmark},{where}/onnx/{net}.onnx,{where}/vnnlib/{prop}.vnnlib,.25,{word},{seconds}\n"
+
+
+def tool(root, name, *lines, benchmark="toy"):
+    folder = root / "results" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{benchmark}.csv").write_text("".join(lines))
+    return folder
+
+
+def point(folder, prop, *x, net="net", text=None):
+    """A published counterexample."""
+    pairs = "\n".join(f"(X_{i} {value})" for i, value in enumerate(x))
+    (folder / "counterexamples").mkdir(exist_ok=True)
+    file = folder / "counterexamples" / f"{net}_{prop}.counterexample.gz"
+    file.write_bytes(gzip.compress((text or f"({pairs}\n(Y_0 0.0)\n(Y_1 0.0))").encode()))
+    return file
+
+
+def benchmark(root, **props):
+    """The benchmark's folder: the network, and properties by name."""
+    onnx = pytest.importorskip("onnx")
+    from onnx import TensorProto, helper, numpy_helper
+
+    folder = root / "toy"
+    for sub in ("onnx", "vnnlib"):
+        (folder / sub).mkdir(parents=True, exist_ok=True)
+    weight = numpy_helper.from_array(np.array([[1.0, -1.0], [0.0, 0.0]], np.float32), "w")
+    graph = helper.make_graph(
+        [helper.make_node("Gemm", ["x", "w"], ["y"], transB=1)],
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 2])],
+        [weight],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnx.save(model, folder / "onnx" / "net.onnx")
+    for name, box in props.items():
+        (folder / "vnnlib" / f"{name}.vnnlib").write_text(DECLARED + box + CONDITION)
+    (folder / "instances.csv").write_text("".join(f"onnx/net.onnx,vnnlib/{name}.vnnlib,60\n" for name in props))
+    return folder
+
+
+def rows(runs):
+    """(tool, sample) -> row, of everything that was read."""
+    found = {}
+    for run in runs:
+        for row in run.evidence("20260101T000000Z-000000").to_pylist():
+            found[row["evaluator"], row["sample"]] = row
+    return found
+
+
+@pytest.mark.parametrize(
+    ("word", "status"),
+    [
+        *(("unsat", "certified"), ("holds", "certified"), ("sat", "falsified"), ("violated", "falsified")),
+        *(("timeout", "timeout"), ("timeout(120)", "timeout"), ("run_instance_timeout", "timeout")),
+        *(("prepare_instance_timeout", "timeout"), ("unknown", "open"), ("no_result_in_file", "error")),
+        *(("error", "error"), ("error_exit_code_137", "error"), ("error_nonmaximal", "error")),
+        *(("prepare_instance_error_1", "error"), ("satisfied", "open"), ("unsatisfied", "open"), ("", "open")),
+    ],
+)
+def test_every_word_has_a_status(word, status):
+    assert status_of(word) == status
+
+
+@pytest.mark.parametrize(
+    ("name", "eps"),
+    [
+        *(
+            ("prop_3_0.05", 0.05),
+            ("prop_4_eps_0.008", 0.008),
+            ("img8194-eps0.018300653594771243", 0.018300653594771243),
+        ),
+        *(("spec_idx_3_eps_0.00350_n1", 0.0035), ("image1_epsilon.5", 0.5), ("p_eps1e-3", 0.001)),
+        *(("prop_3", None), ("spec0_screw", None), ("prop_3_0.0", None), ("eps_", None)),
+    ],
+)
+def test_the_epsilon_of_a_name(name, eps):
+    assert named_eps(name) == eps
+
+
+BAD = {
+    "empty": ("", "without lines"),
+    "five columns": ("toy,a.onnx,b.vnnlib,1,sat\n", "line 1: 5 columns"),
+    "no network": (line("p_0.1", "sat").replace(".onnx", ".txt"), "line 1: network .* does not end in .onnx"),
+    "no name": (line(" ", "sat"), "line 1: property"),
+    "hidden name": (line("..", "sat"), "line 1: property"),
+    "time": (line("p_0.1", "sat", seconds="soon"), "line 1: 'soon' is not a number of seconds"),
+    "infinite time": (line("p_0.1", "sat", seconds="inf"), "line 1: 'inf'"),
+    "negative time": (line("p_0.1", "sat", seconds="-2"), "line 1: '-2'"),
+    "word": (line("p_0.1", "sat;rm"), "line 1: result"),
+    "escape": (line("p_0.1", "\x1b[31m"), "line 1: result"),
+    "twice": (line("p_0.1", "sat") * 2, "line 2: instance p_0.1 of net is there twice"),
+    "quoted": ('"toy,' + line("p_0.1", "sat"), "line 1"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_malformed_results_are_refused_in_one_line(tmp_path, case):
+    text, message = BAD[case]
+    folder = tool(tmp_path, "one", text)
+    with pytest.raises(DataError, match=message) as error:
+        list(VnnComp().read(folder))
+    assert "\n" not in str(error.value) and "\x1b" not in str(error.value)
+
+
+def test_bytes_that_are_no_text_and_folders_without_results(tmp_path):
+    folder = tool(tmp_path, "one", "")
+    (folder / "toy.csv").write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError, match="not plain text"):
+        list(VnnComp().read(folder))
+    (tmp_path / "empty").mkdir()
+    for path, message in ((tmp_path / "nothing", "no such"), (tmp_path / "empty", "no results here")):
+        with pytest.raises(DataError, match=message):
+            list(VnnComp().read(path))
+    with pytest.raises(DataError, match="not a tool's name"):
+        list(VnnComp().read(tool(tmp_path, "a b", line("p_0.1", "sat"))))
+    with pytest.raises(DataError, match="no folder"):
+        list(VnnComp(benchmarks=str(tmp_path / "nothing")).read(folder))
+
+
+def test_an_instance_that_was_never_run_took_no_time(tmp_path):
+    (answer,) = read_answers("one", [tool(tmp_path, "one", line("p_0.1", "error", seconds="-1")) / "toy.csv"])
+    assert (answer.seconds, answer.prepare) == (0.0, 0.25)
+
+
+def test_without_the_benchmark_answers_are_claims(tmp_path):
+    words = {"a_0.1": "unsat", "b_0.1": "sat", "c": "unsat", "d_0.2": "timeout", "e_0.1": "strange"}
+    point(tool(tmp_path, "one", *(line(*pair) for pair in words.items())), "b_0.1", 0.3, 0.3)
+    runs = list(VnnComp().read(tmp_path / "results"))
+    found = rows(runs)
+    assert [found["one", i]["status"] for i in range(5)] == ["certified", "falsified", "certified", "timeout", "open"]
+    assert [found["one", i]["eps"] for i in range(5)] == [0.1, 0.1, None, 0.2, 0.1]
+    assert {found["one", i]["upper"] for i in range(5)} == {math.inf}
+    assert {found["one", i]["label"] for i in range(5)} == {-1}
+    assert "strange" in found["one", 4]["detail"]
+    assert "do not lie beside" in found["one", 1]["detail"]
+    (imported,) = runs
+    assert imported.names == dict(enumerate(words))
+    run, _ = write(imported, tmp_path / "out")
+    assert check([run]).findings == ()
+    (result,) = results([run])
+    assert (result.n, result.certified.count, result.empirical.count) == (5, 2, 5)
+
+
+def test_one_tool_or_all_of_them_and_any_order_of_lines_give_the_same_subject(tmp_path):
+    lines = [line("a_0.1", "unsat"), line("b_0.1", "sat"), line("a_0.1", "unsat", net="other")]
+    one, two = tool(tmp_path, "one", *lines), tool(tmp_path, "two", *lines)
+    whole = {(run.net, run.rows[0].evaluator): run for run in VnnComp().read(tmp_path / "results")}
+    assert len(whole) == 4
+    for path, name in ((one, "one"), (two, "two"), (one / "toy.csv", "one")):
+        for run in VnnComp().read(path):
+            same = whole[run.net, name]
+            assert (run.fingerprint, run.dataset_hash) == (same.fingerprint, same.dataset_hash)
+            assert run.manifest().request == same.manifest().request
+    tool(tmp_path, "two", *lines[:1])  # answered less: its numbers are those of the longer list
+    assert rows(VnnComp().read(tmp_path / "results"))["two", 0]["status"] == "certified"
+    (alone,) = VnnComp().read(two)
+    assert alone.dataset_hash != whole["toy/net", "two"].dataset_hash  # nobody told it of the others: not comparable
+    tool(tmp_path, "two", line("z_0.1", "sat"))
+    with pytest.raises(DataError, match=r"z_0\.1 of net is not in what one answered"):
+        list(VnnComp().read(tmp_path / "results"))
+
+
+def test_years_are_different_sources(tmp_path):
+    folder = tool(tmp_path, "one", line("a_0.1", "unsat"))
+    prints = {next(iter(VnnComp(year=year).read(folder))).fingerprint for year in (2021, 2022, 2023)}
+    assert len(prints) == 3
+
+
+def test_a_counterexample_that_holds_contradicts_who_proved_the_opposite(tmp_path):
+    """The point is a corner of the box: closed, and executed without a tolerance."""
+    benchmark(tmp_path, a=UNSAFE, b=SAFE)
+    point(tool(tmp_path, "seer", line("b", "unsat"), line("a", "sat")), "a", "0.25", "0.5")
+    tool(tmp_path, "liar", line("a", "unsat"), line("b", "unsat"))
+    out = tmp_path / "out"
+    done = CliRunner().invoke(app, ["import", "vnncomp", str(tmp_path / "results"), "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    found = find_runs(out)
+    assert {run.manifest.dataset.regions for run in found} == {"labels"}
+    outcome = check(found)
+    (finding,) = outcome.findings
+    assert (finding.code, finding.sample, finding.evaluators) == ("contradiction", 0, ("liar", "seer"))
+    assert "sample 0 (a) of toy/net: liar" in finding.text
+    assert CliRunner().invoke(app, ["check", str(out)]).exit_code == 1
+    assert str(tmp_path) not in "".join(run.manifest.to_json().decode() for run in found)
+
+
+@pytest.mark.parametrize(
+    ("name", "x", "why"),
+    [
+        ("outside", ("0.25", "0.501"), "X_1 lies 0.001 outside"),
+        ("safe", ("0.26", "0.25"), "do not meet the unsafe condition"),
+        ("tie", ("0.25", "0.25"), "too closely to tell"),  # real arithmetic has a tie here; an enclosure cannot say so
+        ("short", ("0.25",), "1 inputs instead of 2"),
+    ],
+)
+def test_a_counterexample_that_does_not_hold_leaves_the_answer_open(tmp_path, name, x, why):
+    benchmark(tmp_path, a=UNSAFE)
+    point(tool(tmp_path, name, line("a", "sat")), "a", *x)
+    row = rows(VnnComp().read(tmp_path / "results"))[name, 0]
+    assert (row["status"], row["upper"], row["label"]) == ("open", math.inf, 0)
+    assert why in row["detail"]
+
+
+def test_a_printed_bound_that_is_no_double_is_met_by_the_double_inside(tmp_path):
+    """0.1 as a double lies above the decimal, which bounds x1: the point moves inward by one double, and no further."""
+    assert Fraction(0.1) > Fraction("0.1")
+    box = "(assert (>= X_0 0))\n(assert (<= X_0 1))\n(assert (>= X_1 0))\n(assert (<= X_1 0.1))\n"
+    benchmark(tmp_path, a=box, b=box)
+    folder = tool(tmp_path, "one", *(line(prop, "sat") for prop in "ab"))
+    point(folder, "a", "0.05", "0.1")
+    point(folder, "b", "0.05", repr(math.nextafter(0.1, 1)))
+    found = rows(VnnComp().read(folder))
+    assert [found["one", i]["status"] for i in range(2)] == ["falsified", "open"]
+
+
+def test_what_cannot_be_executed_stays_a_claim(tmp_path):
+    folder = benchmark(tmp_path, a=UNSAFE)
+    point(tool(tmp_path, "seer", line("a", "sat")), "a", "0.25", "0.5")
+    (folder / "onnx" / "net.onnx").rename(folder / "onnx" / "other.onnx")
+    row = rows(VnnComp().read(tmp_path / "results"))["seer", 0]
+    assert (row["status"], row["upper"], row["label"]) == ("falsified", math.inf, 0)
+
+
+def test_instances_of_the_benchmark_give_the_numbers(tmp_path):
+    folder = benchmark(tmp_path, b=SAFE, a=UNSAFE)
+    tool(tmp_path, "one", line("a", "timeout"))
+    assert set(rows(VnnComp().read(tmp_path / "results"))) == {("one", 1)}
+    assert set(rows(VnnComp(benchmarks=str(tmp_path)).read(tmp_path / "results" / "one"))) == {("one", 1)}
+    tool(tmp_path, "one", line("c", "timeout"))
+    with pytest.raises(DataError, match=r"c of net is not in the benchmark's instances\.csv"):
+        list(VnnComp().read(tmp_path / "results"))
+    (folder / "instances.csv").write_text("onnx/net.onnx\n")
+    with pytest.raises(DataError, match=r"instances\.csv, line 1"):
+        list(VnnComp().read(tmp_path / "results"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "sat", "()", "((Y_0 1.0))", "((X_1 1.0))", "((X_0 1.0) (X_0 2.0))", "((X_0 nan))", "((X_0 1e999))"),
+        *("((X_0 1.0)", "((X_0 1.0))x", "((X_0 1.0) (X_2 1.0))", "((X_0 one))", "((Z_0 1.0))", "\x1b((X_0 1.0))"),
+    ],
+)
+def test_malformed_counterexamples_are_refused(tmp_path, text):
+    file = point(tool(tmp_path, "one", ""), "a", text=text or " ")
+    with pytest.raises(DataError) as error:
+        read_point(file)
+    assert "\n" not in str(error.value) and "\x1b" not in str(error.value)
+
+
+def test_damaged_counterexamples_are_refused(tmp_path):
+    file = point(tool(tmp_path, "one", ""), "a", 0.5)
+    data = file.read_bytes()
+    for damaged in (data[:-9], data[:12], data[:-12] + bytes(12), b"", b"\x1f\x8b"):
+        file.write_bytes(damaged)
+        with pytest.raises(DataError):
+            read_point(file)
+    assert read_point(point(tool(tmp_path, "one", ""), "a", text="sat\n((X_0 -1.5e-3)\n (Y_0 2))")).x.tolist() == [
+        -0.0015
+    ]
+
+
+@given(st.lists(st.floats(-1e30, 1e30), min_size=1, max_size=20))
+def test_points_are_read_to_the_bit(tmp_path_factory, x):
+    file = point(tool(tmp_path_factory.mktemp("p"), "one", ""), "a", *map(repr, x))
+    assert read_point(file).x.tolist() == x
+
+
+@given(st.lists(st.floats(-1, 1), min_size=3, max_size=3), st.integers(0, 2), st.floats(0, 1e-3))
+def test_a_condition_occurs_only_where_every_logit_in_the_box_meets_it(centre, label, spread):
+    lower, upper = np.array(centre) - spread, np.array(centre) + spread
+    said = occurs(Condition.of_label(label, 3), lower, upper)
+    others = [j for j in range(3) if j != label]
+    assert said == any(lower[j] >= upper[label] for j in others)
+    assert not occurs(Condition.of_label(label, 3), np.array([-np.inf, 0, 0]), upper)
+
+
+def test_a_conjunction_needs_all_of_its_rows():
+    both = Condition(((np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([0.0, -0.5])),))  # f0 <= 0 and f1 <= 0.5
+    for f, met in (((0.0, 0.5), True), ((0.0, 0.6), False), ((1e-300, 0.0), False)):
+        assert occurs(both, np.array(f), np.array(f)) == met
+
+
+def test_conformance(tmp_path):
+    tool(tmp_path, "one", line("a_0.1", "unsat"), line("b_0.1", "sat"))
+    tool(tmp_path, "two", line("a_0.1", "timeout"), line("b_0.1", "sat"))
+    check_importer(VnnComp(), tmp_path / "results")
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("beside", [True, False])
+def test_the_competition_of_2022(data_folder, tmp_path, beside):
+    """What the answers alone tell: three regions that a replayed point refutes, six in dispute, nothing else."""
+    pytest.importorskip("onnx")
+    folder = data_folder / "vnncomp"
+    (tmp_path / "none").mkdir()
+    importer = VnnComp() if beside else VnnComp(benchmarks=str(tmp_path / "none"))
+    runs = [write(imported, tmp_path / "out")[0] for imported in importer.read(folder / "results")]
+    assert len(runs) == 32
+    found = check(runs).findings
+    shown = {(one.code, one.text.partition("(")[2].partition(")")[0]) for one in found}
+    refuted = {"prop_2_0.03", "prop_0_0.05", "prop_4_0.05"}
+    disputed = {
+        *("prop_6_0.05", "prop_8_0.05", "cifar_wide_kw-img1909-eps0.0033986928104575162"),
+        *("cifar_base_kw-img8194-eps0.018300653594771243", "cifar_base_kw-img4763-eps0.024705882352941175"),
+        "cifar_base_kw-img6767-eps0.020000000000000004",
+    }
+    if beside:
+        assert shown == {("contradiction", name) for name in refuted} | {("disagreement", name) for name in disputed}
+        assert {one.evaluators for one in found if one.code == "contradiction"} == {("cgdtest", "verinet")}
+    else:
+        assert shown == {("disagreement", name) for name in refuted | disputed}
+    total = {"mnist-net_256x2": 11 if beside else 0, "mnist-net_256x4": 0, "cifar_base_kw": 0, "cifar_wide_kw": 0}
+    for result in results(runs):
+        net = result.subject.classifier.rpartition("/")[2]
+        assert result.n - result.empirical.count == total[net]  # what all eleven published points show
