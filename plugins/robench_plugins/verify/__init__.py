@@ -43,6 +43,11 @@ def robench_register_certifiers(register: Register) -> None:
         cost="small",
     )
     register(
+        "bab",
+        f"{__name__}.bab:BaB",
+        summary="complete: attack, CROWN, alpha-CROWN, then branch and bound (Wang et al. 2021)",
+    )
+    register(
         "lp",
         f"{__name__}.lp:LP",
         summary="the triangle relaxation as a linear program, proven through its dual (Salman et al. 2019)",

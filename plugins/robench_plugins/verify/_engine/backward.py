@@ -2,7 +2,8 @@
 
 A row a at a step, with its constant, is a lower bound a·y + b of what is asked. Every step replaces it by a row at
 its own inputs: affine steps exactly, activations by the line below where the coefficient is positive and the line
-above where it is negative. A split constraint s·x ≥ 0 adds −β s to the row at x, with any β ≥ 0 (beta-CROWN, Wang et al. 2021).
+above where it is negative. A split constraint s·x ≥ 0 adds −β s to the row at x, with any β ≥ 0
+(beta-CROWN, Wang et al. 2021).
 
 With `Errors` the result is sound: whatever float64 rounded on the way is subtracted (`steps` has the inequality).
 """

@@ -23,8 +23,8 @@ class Errors:
 
     Attributes:
         of: e_v by step [B, *shape]: passing rows a through step v errs by at most |a|·e_v.
-        reach: by step [B, *shape], where rows are added or split constraints pushed: adding two rows there errs by at most
-            |sum|·reach_v.
+        reach: by step [B, *shape], where rows are added or split constraints pushed: adding two rows there errs by
+            at most |sum|·reach_v.
         underflow: [B], above what numbers flushed to 0 can make in all.
     """
 

@@ -1,8 +1,7 @@
-"""Slopes and multipliers by gradient ascent on each row's bound: alpha-CROWN (Xu et al. 2021), beta-CROWN (Wang et al.
-2021).
+"""Slopes and multipliers by gradient ascent on each row's bound.
 
-Every row has slopes of its own. Adam with a decaying step; a row keeps the best that it has seen, so more steps never
-make it worse.
+alpha-CROWN (Xu et al. 2021) and beta-CROWN (Wang et al. 2021). Every row has slopes of its own. Adam with a decaying
+step; a row keeps the best that it has seen, so more steps never make it worse.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ def default_slopes(program: Program, lines: Lines, rows: Rows) -> dict[int, Tens
     """Return CROWN's own slopes of every activation before the rows, one set per row."""
     made = {}
     for position in program.activations:
-        if position < rows.at and position in lines:
+        if position <= rows.at and position in lines:
             line = lines[position]
             low = rows.owners.of(line.lower_slope)
             made[position] = (
@@ -85,7 +84,7 @@ def optimise(
         rows: what is asked.
         schedule: steps and rates.
         slopes: where to start [R, ...]; CROWN's own by default.
-        splits: by activation (unit [R, K], sign ±1 or 0 where there is none [R, K], multiplier ≥ 0 at the start [R, K]).
+        splits: by activation (unit, sign ±1 or 0 where there is none, multiplier ≥ 0 to start from), [R, K] each.
         enough: stop when every bound is above this.
     """
     region, lines, rows = _per_row(region, lines, rows)
@@ -203,7 +202,7 @@ def _per_row(region: Region, lines: Lines, rows: Rows) -> tuple[Region, Lines, R
     if rows.owners.each:
         return region, lines, rows
     index = rows.owners.index
-    taken = {position: line.select(index) for position, line in lines.items() if position < rows.at}
+    taken = {position: line.select(index) for position, line in lines.items() if position <= rows.at}
     own = Owners(torch.arange(len(index), device=index.device), 1)
     return region.select(index), taken, replace(rows, owners=own)
 

@@ -30,6 +30,17 @@ class Refuter:
         self.found = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         self.margin = torch.full((len(x),), torch.inf, dtype=torch.float64, device=x.device)
 
+    def select(self, sample: Tensor) -> Refuter:
+        """Return a refuter of some samples, with what was found about them."""
+        part = _part(self.threat, sample)
+        made = Refuter(self.classifier, self.x[sample], part, self.query.select(sample), self.stream.select(sample))
+        made.points, made.found, made.margin = self.points[sample], self.found[sample], self.margin[sample]
+        return made
+
+    def merge(self, sample: Tensor, part: Refuter) -> None:
+        """Take over what a refuter of some samples found."""
+        self.points[sample], self.found[sample], self.margin[sample] = part.points, part.found, part.margin
+
     def inside(self, points: Tensor, sample: Tensor) -> Tensor:
         """Return points [P, ...] as inputs of the classifier within the region of their samples [P]."""
         threat = _part(self.threat, sample)

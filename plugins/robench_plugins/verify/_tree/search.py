@@ -13,10 +13,13 @@ from robench_plugins.verify._tree.attack import Refuter
 from robench_plugins.verify._tree.pool import Pool
 from robench_plugins.verify._tree.signs import Signs
 
-__all__ = ["Clock", "Ended", "search"]
+__all__ = ["MEMORY", "SPACE", "TIME", "Clock", "Ended", "search"]
 
 MEMORY = 2**31
 """Bytes that the open pieces of a group may take."""
+TIME = "time is over"
+SPACE = "the open pieces take too much memory"
+"""Why a search stops without an answer."""
 POLISHED = 8
 """Points of a round that are descended from, and for how many steps."""
 
@@ -57,32 +60,48 @@ class Ended:
     gap: Tensor
     depth: Tensor
 
+    @classmethod
+    def of(cls, samples: int, device: torch.device) -> Ended:
+        """Start with nothing known about `samples`."""
+        counts = torch.zeros(samples, dtype=torch.int64, device=device)
+        gap = torch.zeros(samples, dtype=torch.float64, device=device)
+        proven = torch.zeros(samples, dtype=torch.bool, device=device)
+        return cls(proven, [None] * samples, counts, gap, counts.clone())
 
-def search(tree: Signs, roots: Pool, refuter: Refuter, clock: Clock, batch: int, leaf: Callable[[Pool], Tensor] | None) -> Ended:
+    def left(self, sample: Tensor, bound: Tensor, reason: str) -> None:
+        """Note that pieces of samples [P] with bounds [P] stay open."""
+        self.gap = self.gap.scatter_reduce(0, sample, bound.double(), "amin")
+        for one in sample.unique().tolist():
+            self.reason[one] = reason
+
+    def settled(self, found: Tensor) -> Ended:
+        """Call proven what ended without a reason and without a point that refutes it; the search is over."""
+        free = torch.tensor([reason is None for reason in self.reason], dtype=torch.bool, device=found.device)
+        self.proven = free & ~found
+        return self
+
+
+def search(
+    tree: Signs, roots: Pool, refuter: Refuter, clock: Clock, batch: int, leaf: Callable[[Pool], Tensor] | None
+) -> Ended:
     """Split and bound until every sample is proven, refuted or out of time.
 
     `batch` pieces are bounded at once. `leaf` proves what it can of pieces whose signs are all decided: bool [N].
     """
     samples = len(tree.root.region)
     device = roots.sample.device
-    ended = Ended(
-        torch.zeros(samples, dtype=torch.bool, device=device),
-        [None] * samples,
-        torch.zeros(samples, dtype=torch.int64, device=device),
-        torch.zeros(samples, dtype=torch.float64, device=device),
-        torch.zeros(samples, dtype=torch.int64, device=device),
-    )
+    ended = Ended.of(samples, device)
     pool = roots
     while len(pool):
         start = time.perf_counter()
         pool = _dropped(pool, refuter.found, ended, None)
         late = clock.over().to(device) & ~refuter.found
-        pool = _dropped(pool, late, ended, "time is over")
+        pool = _dropped(pool, late, ended, TIME)
         if len(pool) * max(1, pool.bytes_each) > MEMORY:
             crowded = torch.bincount(pool.sample, minlength=samples).argmax()
             full = torch.zeros(samples, dtype=torch.bool, device=device)
             full[crowded] = True
-            pool = _dropped(pool, full, ended, "the open pieces take too much memory")
+            pool = _dropped(pool, full, ended, SPACE)
         if not len(pool):
             break
         chosen = _worst(pool, max(1, batch // 2))
@@ -108,9 +127,7 @@ def search(tree: Signs, roots: Pool, refuter: Refuter, clock: Clock, batch: int,
                 left = left.take(keep)
         pool = Pool.join([pool, left])
         clock.charge(taken.sample, time.perf_counter() - start)
-    for sample in range(samples):
-        ended.proven[sample] = ended.reason[sample] is None and not bool(refuter.found[sample])
-    return ended
+    return ended.settled(refuter.found)
 
 
 def _worst(pool: Pool, count: int) -> Tensor:
@@ -130,7 +147,5 @@ def _dropped(pool: Pool, samples: Tensor, ended: Ended, reason: str | None) -> P
     gone = samples[pool.sample]
     if reason is not None and bool(gone.any()):
         out = pool.take(gone)
-        ended.gap = ended.gap.scatter_reduce(0, out.sample, out.bound.amin(1).double(), "amin")
-        for sample in out.sample.unique().tolist():
-            ended.reason[sample] = reason
+        ended.left(out.sample, out.bound.amin(1), reason)
     return pool.take(~gone)

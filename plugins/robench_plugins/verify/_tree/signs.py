@@ -1,8 +1,8 @@
 """One round of branch and bound over ReLU signs (Bunel et al. 2020), bounded with split multipliers (Wang et al. 2021).
 
-A piece is a set of inputs on which some ReLUs have a decided sign. All unsafe disjuncts of a sample share one tree. Each
-round takes pieces, decides more signs, proves tighter bounds of the ReLUs behind them, raises the bounds of the open
-rows, and drops what float64 proves, rounding included. What is dropped because it is empty has crossed proven bounds.
+A piece is a set of inputs on which some ReLUs have a decided sign. All unsafe disjuncts of a sample share one tree.
+Each round takes pieces, decides more signs, proves tighter bounds of the ReLUs behind them, raises the bounds of the
+open rows, and drops what float64 proves, rounding included. What is dropped as empty has crossed proven bounds.
 """
 
 from __future__ import annotations

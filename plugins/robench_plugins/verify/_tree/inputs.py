@@ -1,0 +1,141 @@
+"""Branch and bound over the inputs, for few of them and for smooth activations: boxes are halved until proven."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from robench.graph import Graph
+from robench.numerics import gamma
+from robench_plugins.verify._engine.backward import lower_bounds
+from robench_plugins.verify._engine.bounds import bounded
+from robench_plugins.verify._engine.owners import Owners
+from robench_plugins.verify._engine.region import Region
+from robench_plugins.verify._tree.attack import Refuter
+from robench_plugins.verify._tree.query import Query
+from robench_plugins.verify._tree.search import MEMORY, SPACE, TIME, Clock, Ended
+
+__all__ = ["halve"]
+
+
+@dataclass(eq=False)
+class _Boxes:
+    sample: Tensor
+    lower: Tensor
+    upper: Tensor
+    bound: Tensor
+    depth: Tensor
+
+    def take(self, chosen: Tensor) -> _Boxes:
+        return _Boxes(
+            self.sample[chosen], self.lower[chosen], self.upper[chosen], self.bound[chosen], self.depth[chosen]
+        )
+
+    def and_(self, other: _Boxes) -> _Boxes:
+        return _Boxes(
+            torch.cat((self.sample, other.sample)),
+            torch.cat((self.lower, other.lower)),
+            torch.cat((self.upper, other.upper)),
+            torch.cat((self.bound, other.bound)),
+            torch.cat((self.depth, other.depth)),
+        )
+
+
+def halve(graph: Graph, region: Region, query: Query, refuter: Refuter, clock: Clock, batch: int) -> Ended:
+    """Halve the boxes of `region` [B] until every piece is proven, a point refutes the sample, or time is over."""
+    samples, device = len(region), region.lower.device
+    ended = Ended.of(samples, device)
+    every = torch.arange(samples, device=device)
+    unknown = torch.full((samples,), -math.inf, dtype=torch.float64, device=device)
+    boxes = _Boxes(every, region.lower, region.upper, unknown, torch.zeros_like(every))
+    while len(boxes.sample):
+        start = time.perf_counter()
+        late = clock.over().to(device) & ~refuter.found
+        boxes = _dropped(boxes, refuter.found, ended, None)
+        boxes = _dropped(boxes, late, ended, TIME)
+        if len(boxes.sample) * (16 * region.lower[0].numel() + 32) > MEMORY:
+            boxes = _dropped(boxes, torch.ones_like(late), ended, SPACE)
+        if not len(boxes.sample):
+            break
+        order = boxes.bound.argsort(stable=True)
+        taken, boxes = boxes.take(order[:batch]), boxes.take(order[batch:])
+        left, points, slope = _bounded(graph, region, query, taken)
+        ended.nodes += torch.bincount(taken.sample, minlength=samples)
+        if len(left.sample):
+            refuter.consider(points, left.sample)
+            ended.depth = ended.depth.scatter_reduce(0, left.sample, left.depth, "amax")
+            children, stuck = _halves(left, slope)
+            for sample in stuck.unique().tolist():
+                ended.reason[sample] = "a box can be halved no more"
+            boxes = boxes.and_(children)
+        clock.charge(taken.sample, time.perf_counter() - start)
+    return ended.settled(refuter.found)
+
+
+def _bounded(graph: Graph, region: Region, query: Query, boxes: _Boxes) -> tuple[_Boxes, Tensor, Tensor]:
+    """Return the boxes that stay open, the points where their bounds are met, and the rows that bound them."""
+    part = region.select(boxes.sample)
+    part = replace(part, lower=boxes.lower, upper=boxes.upper)
+    if part.eps is None:
+        part = replace(part, centre=boxes.lower / 2 + boxes.upper / 2)
+    here = ~_apart(part)
+    part, boxes = part.select(here.nonzero()[:, 0]), boxes.take(here)
+    if not len(boxes.sample):
+        return boxes, part.centre, part.centre
+    known = bounded(graph, part, "crown")
+    asked = query.select(boxes.sample)
+    owner, row = (asked.disjunct >= 0).nonzero(as_tuple=True)
+    rows = replace(asked.ask(known.program.last, owner, row), owners=Owners(owner))
+    reached = lower_bounds(known.program, part, known.lines, rows, errors=known.errors)
+    bound = torch.full(asked.disjunct.shape, math.inf, dtype=torch.float64, device=owner.device)
+    bound[owner, row] = reached.bound
+    still = asked.unsettled(bound > 0)
+    bound = torch.where(still, bound, math.inf)
+    least, worst = bound.min(1)
+    place = torch.zeros(asked.disjunct.shape, dtype=torch.int64, device=owner.device)
+    place[owner, row] = torch.arange(len(owner), device=owner.device)
+    left = still.any(1).nonzero()[:, 0]
+    slope = reached.rows[place[left, worst[left]]]
+    open_ = replace(boxes.take(left), bound=least[left])
+    points = part.select(left).minimiser(slope, Owners(torch.arange(len(left), device=left.device), 1))
+    return open_, points, slope
+
+
+def _apart(part: Region) -> Tensor:
+    """Bool [N]: which boxes lie outside the ball, beyond rounding."""
+    if part.eps is None:
+        return torch.zeros(len(part), dtype=torch.bool, device=part.lower.device)
+    away = torch.maximum(part.lower - part.centre, part.centre - part.upper).clamp_min(0).flatten(1)
+    far = away.sum(1) if part.norm == "l1" else away.square().sum(1).sqrt()
+    return far * (1 - 4 * gamma(away.shape[1] + 8)) > part.eps
+
+
+def _halves(boxes: _Boxes, slope: Tensor) -> tuple[_Boxes, Tensor]:
+    """Halve each box along the input that moves its bound most; return the halves and the samples that are stuck."""
+    width = (boxes.upper - boxes.lower).flatten(1)
+    middle = (boxes.lower / 2 + boxes.upper / 2).flatten(1)
+    able = (middle > boxes.lower.flatten(1)) & (middle < boxes.upper.flatten(1))
+    # Where no slope tells, the widest side.
+    score = torch.where(able, slope.flatten(1).abs() * width + 1e-9 * width / width.amax(1, keepdim=True), -1.0)
+    axis = score.argmax(1)
+    fine = able.any(1)
+    stuck = boxes.sample[~fine]
+    boxes, axis, middle = boxes.take(fine), axis[fine], middle[fine]
+    every = torch.arange(len(axis), device=axis.device)
+    lower, upper = boxes.lower.flatten(1).clone(), boxes.upper.flatten(1).clone()
+    lower[every, axis] = upper[every, axis] = middle[every, axis]
+    shape = boxes.lower.shape
+    deeper = boxes.depth + 1
+    first = replace(boxes, upper=upper.reshape(shape), depth=deeper)
+    return first.and_(replace(boxes, lower=lower.reshape(shape), depth=deeper)), stuck
+
+
+def _dropped(boxes: _Boxes, gone: Tensor, ended: Ended, reason: str | None) -> _Boxes:
+    out = gone[boxes.sample]
+    if reason is not None and bool(out.any()):
+        ended.left(boxes.sample[out], boxes.bound[out], reason)
+    return boxes.take(~out)
