@@ -106,6 +106,9 @@ def _prepared(settings: Settings, data: Data, choice: Choice, norm: Norm, epsilo
     settings, notes = _with_card(_named(settings, choice), subject)
     notes += _out_of_reach(plan)
     notes += choice.notes
+    certifiers = [one for one in evaluators if one.side == "certificate"]
+    if audit is not None and not any(getattr(one.value, "deterministic", True) for one in certifiers):
+        notes.append("--trust-certificates: nothing here certifies deterministically, so attacks skip nothing")
     notes += _too_few(plan)
     if is_smoothed(subject.classifier) and settings.draws != Settings.draws:
         notes.append(f"--draws is not for votes: {subject.canonical} draws as often as its own parameter n says")
