@@ -27,6 +27,7 @@ _COMMANDS = (
     "runs",
     "leaderboard",
     "import_",
+    "export",
     "plugins",
     "doctor",
 )

@@ -1,0 +1,204 @@
+"""Runs over properties (VNN-LIB) in the words of the verification competition: a table, and counterexamples.
+
+A line is `category,onnx,vnnlib,prepare_time,result,run_time`; a counterexample `((X_0 v) … (Y_0 v) …)`, with inputs as
+exact decimals of the numbers that the model got, and its outputs as executed in its own precision. Nothing is called
+`sat` unless the model, asked again, shows it: within the closed box, with no tolerance.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+
+from robench._replay_load import load_recorded_data, load_recorded_subject
+from robench.errors import DataError, InputError
+from robench.evidence import decode_point
+from robench.graph import full_precision
+from robench.loading import Data, Subject, parse_device
+from robench.regions import Condition
+from robench.runs import Run
+
+__all__ = ["Exported", "counterexample", "export_vnncomp", "occurs"]
+
+_ORDER = ("timeout", "error", "unknown")
+"""What is said about an instance that nothing settles: the first of these that any row says."""
+
+
+@dataclass
+class Exported:
+    """What was written: lines of the tables, files of counterexamples, and remarks about what was left out."""
+
+    lines: list[tuple[str, ...]] = field(default_factory=list)
+    counterexamples: list[Path] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+
+def export_vnncomp(
+    runs: Sequence[Run],
+    out: Path,
+    *,
+    model: Any = None,
+    dataset: Any = None,
+    device: str = "auto",
+    search: Sequence[Path] = (),
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Exported:
+    """Write what `runs` show to the folder `out`: `<category>.csv` each, and `counterexamples/`.
+
+    Args:
+        runs: measured runs about properties; of several about one network and benchmark the first that settles an
+            instance counts, by its time.
+        out: the folder; files that are there already are refused.
+        model: model to ask instead of the manifests', a spec or an object; its fingerprint must be the same.
+        dataset: dataset to use instead of the manifests', a spec or an object; its hash must be the same.
+        device: where to ask.
+        search: folders in which the manifests' files are looked for.
+        progress: called with (runs done, runs).
+
+    Raises:
+        InputError: no run is about properties, or model or data cannot be found or are not the ones evaluated.
+        DataError: a file is there already.
+    """
+    about: dict[tuple[str, str, str], list[Run]] = {}
+    for run in runs:
+        manifest = run.manifest
+        if manifest.origin == "measured" and manifest.dataset.regions is not None:
+            key = manifest.classifier.fingerprint, manifest.dataset.hash, manifest.dataset.split
+            about.setdefault(key, []).append(run)
+    if not about:
+        raise InputError("no run here is about properties: evaluate a dataset vnnlib:FOLDER first")
+    made, tables, points = Exported(), dict[str, list[tuple[str, ...]]](), dict[Path, str]()
+    for done, mine in enumerate(about.values()):
+        progress(done, len(about))
+        mine.sort(key=lambda run: run.manifest.run)
+        first = mine[0].manifest
+        data = load_recorded_data(first, dataset, search)
+        subject = load_recorded_subject(first, model, data, parse_device(device), search)
+        category, net = _category(first.dataset.canonical), _net(first.classifier.canonical)
+        with full_precision():
+            for line in _Verdicts(subject, data, mine, made).lines():
+                name, result, seconds, text = line
+                tables.setdefault(category, []).append((category, f"onnx/{net}", name, "0", result, seconds))
+                if text is not None:
+                    stem = _stem(net.removesuffix(".onnx")), _stem(Path(name).name.removesuffix(".vnnlib"))
+                    points[out / "counterexamples" / f"{'_'.join(stem)}.counterexample"] = text
+    files = {out / f"{category}.csv": _table(lines) for category, lines in tables.items()} | points
+    if there := [path for path in files if path.exists()]:
+        raise DataError(f"{there[0]} is there already: give another folder with --out")
+    for path, text in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="ascii")
+    made.lines = [line for lines in tables.values() for line in lines]
+    made.counterexamples = list(points)
+    return made
+
+
+class _Verdicts:
+    """The answers about one network's properties, from the rows of its runs."""
+
+    def __init__(self, subject: Subject, data: Data, runs: Sequence[Run], made: Exported) -> None:
+        self.classifier, self.samples, self.made = subject.classifier, data.samples, made
+        self.frames = [run.evidence().to_pandas() for run in runs]
+        self.points: list[dict[int, npt.NDArray[Any]]] = []
+        for run in runs:
+            found: dict[int, npt.NDArray[Any]] = {}
+            for table in run.iter_witnesses():
+                for row in table.to_pylist():
+                    found.setdefault(int(row["sample"]), decode_point(row))
+            self.points.append(found)
+
+    def lines(self) -> Iterator[tuple[str, str, str, str | None]]:
+        """Yield (property, result, run time, counterexample or None) in the data's order."""
+        assert self.samples.regions is not None
+        for position, sample in enumerate(self.samples.index.tolist()):
+            told = None
+            for frame, points in zip(self.frames, self.points, strict=True):
+                rows = frame[frame["sample"] == sample]
+                if len(rows) and (told is None or told[0] in _ORDER):
+                    told = (*self._result(position, sample, rows, points), f"{rows['seconds'].sum():.6f}")
+            if told is not None:
+                yield self.samples.regions.names[position], told[0], told[2], told[1]
+
+    def _result(
+        self, position: int, sample: int, rows: pd.DataFrame, points: Mapping[int, npt.NDArray[Any]]
+    ) -> tuple[str, str | None]:
+        assert self.samples.regions is not None
+        name, status = self.samples.regions.names[position], set(map(str, rows["status"]))
+        if status & {"falsified", "incorrect"}:
+            point = points.get(sample) if "falsified" in status else self.samples.batch(position, position + 1)[0]
+            text = None if point is None else self._counterexample(position, point)
+            if text is not None:
+                return "sat", text
+            self.made.remarks.append(f"{name}: falsified, but the model as executed does not show it at the point kept")
+        elif bool(((rows["status"] == "certified") & (rows["confidence"] == 1.0)).any()):
+            return "unsat", None
+        return next((word for word in _ORDER if word in status), "unknown"), None
+
+    @torch.no_grad()
+    def _counterexample(self, position: int, point: npt.NDArray[Any]) -> str | None:
+        """Return the point's file where the model as executed shows it, else None."""
+        assert self.samples.regions is not None
+        x = torch.from_numpy(np.array(point)[None]).to(self.classifier.device, self.classifier.dtype)
+        low, high = self.samples.regions.batch(slice(position, position + 1), x.device).inside(x)
+        logits = self.classifier.logits(x)[0] if hasattr(self.classifier, "logits") else x.new_full((0,), torch.nan)
+        outputs = logits.double().cpu().tolist()
+        inside = bool(((x >= low) & (x <= high)).all()) and x.shape[1:] == self.samples.shape
+        if not inside or not occurs(self.samples.regions.conditions[position], outputs):
+            return None
+        return counterexample(x.double().flatten().tolist(), outputs)
+
+
+def occurs(condition: Condition, outputs: Sequence[float]) -> bool:
+    """Whether a condition holds at `outputs`, in rational arithmetic; not at what is no finite number."""
+    if not np.isfinite(outputs).all():
+        return False
+    exact = list(map(Fraction, outputs))
+    return any(
+        all(
+            sum((Fraction(a) * v for a, v in zip(row, exact, strict=True) if a), Fraction(b)) <= 0
+            for row, b in zip(rows.tolist(), offsets.tolist(), strict=True)
+        )
+        for rows, offsets in condition.strict or condition.disjuncts
+    )
+
+
+def counterexample(inputs: Sequence[float], outputs: Sequence[float]) -> str:
+    """Return a counterexample in the competition's format, each number as its exact decimal."""
+    pairs = [f"(X_{i} {Decimal(value + 0.0)})" for i, value in enumerate(inputs)]
+    pairs += [f"(Y_{j} {Decimal(value + 0.0)})" for j, value in enumerate(outputs)]
+    return "(" + "\n ".join(pairs) + ")\n"
+
+
+def _table(lines: Sequence[tuple[str, ...]]) -> str:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(lines)
+    return out.getvalue()
+
+
+def _category(canonical: str) -> str:
+    """Return the benchmark's name: that of the folder or file in the dataset's spec."""
+    found = re.match(r'vnnlib:"?([^@,"|]+)', canonical)
+    return _stem((found[1] if found else "properties").removesuffix(".gz").removesuffix(".vnnlib").removesuffix(".csv"))
+
+
+def _net(canonical: str) -> str:
+    """Return the network's file name in the model's spec, without .gz."""
+    found = re.match(r'onnx:"?([^@,"|]+)', canonical)
+    return _stem(found[1].removesuffix(".gz").removesuffix(".onnx") if found else "network") + ".onnx"
+
+
+def _stem(text: str) -> str:
+    """Return `text` as a part of a file name."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).lstrip(".-")[:120] or "unnamed"

@@ -1,0 +1,64 @@
+"""`robench export`: runs in the words of others."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from robench.cli._app import app
+from robench.errors import InputError
+
+__all__ = ["export"]
+
+FORMATS = ("vnncomp",)
+
+
+@app.command("export")
+def export(
+    form: Annotated[str, typer.Argument(metavar="FORMAT", help="vnncomp.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, or folders that hold runs.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder to write to.")],
+    model: Annotated[
+        str | None, typer.Option("-m", "--model", metavar="MODEL", help="Model spec, where the file is elsewhere.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option("-d", "--dataset", metavar="DATASET", help="Dataset spec, likewise.")
+    ] = None,
+    files: Annotated[
+        list[Path] | None,
+        typer.Option("--files", metavar="FOLDER", help="Folder to look for the runs' files in; repeatable."),
+    ] = None,
+    device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:1.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+) -> None:
+    """Write runs over properties (vnnlib:FOLDER) as the verification competition does.
+
+    A table `<category>.csv` of lines category,onnx,vnnlib,prepare_time,result,run_time, and a file for each
+    counterexample, executed again on the model. `robench import vnncomp` reads them.
+    """
+    from robench._export_vnncomp import export_vnncomp
+    from robench.runs import find_runs
+    from robench.text import safe
+
+    if form not in FORMATS:
+        raise InputError(f"unknown format {form!r}: choose {', '.join(FORMATS)}")
+    made = export_vnncomp(
+        find_runs(runs), out, model=model, dataset=dataset, device=device, search=[Path(), *(files or [])]
+    )
+    for remark in made.remarks:
+        print(f"robench: {safe(remark)}", file=sys.stderr)
+    if as_json:
+        keys = ("category", "onnx", "vnnlib", "prepare_time", "result", "run_time")
+        lines = [dict(zip(keys, line, strict=True)) for line in made.lines]
+        found = [str(path.relative_to(out)) for path in made.counterexamples]
+        print(json.dumps({"schema": 1, "lines": lines, "counterexamples": found}, ensure_ascii=False, indent=1))
+        return
+    counts: dict[str, int] = {}
+    for line in made.lines:
+        counts[line[4]] = counts.get(line[4], 0) + 1
+    told = ", ".join(f"{count} {result}" for result, count in sorted(counts.items()))
+    print(f"{len(made.lines)} instances: {told}; {len(made.counterexamples)} counterexamples in {out}")
