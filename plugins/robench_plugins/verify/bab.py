@@ -235,7 +235,7 @@ class _Run:
         slopes = {at: _padded(values, owner, row, still.shape) for at, values in chosen.slopes.items()}
         tree = Signs(known, query, columns, Schedule(steps=self.settings.steps), True, self.settings.candidates)
         roots = tree.roots(still, slopes, bound)
-        return search(tree, roots.take(still.any(1)), refuter, clock, self.settings.batch, None)
+        return search(tree, roots.take(still.any(1)), refuter, clock, self.settings.batch)
 
     def answer(self) -> Certificates:
         found, proven = self.refuter.found.tolist(), self.proven.tolist()

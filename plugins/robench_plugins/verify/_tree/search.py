@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +18,7 @@ MEMORY = 2**31
 """Bytes that the open pieces of a group may take."""
 TIME = "time is over"
 SPACE = "the open pieces take too much memory"
+TIGHT = "the margin of a piece without open signs is 0 up to rounding"
 """Why a search stops without an answer."""
 POLISHED = 8
 """Points of a round that are descended from, and for how many steps."""
@@ -81,13 +81,8 @@ class Ended:
         return self
 
 
-def search(
-    tree: Signs, roots: Pool, refuter: Refuter, clock: Clock, batch: int, leaf: Callable[[Pool], Tensor] | None
-) -> Ended:
-    """Split and bound until every sample is proven, refuted or out of time.
-
-    `batch` pieces are bounded at once. `leaf` proves what it can of pieces whose signs are all decided: bool [N].
-    """
+def search(tree: Signs, roots: Pool, refuter: Refuter, clock: Clock, batch: int) -> Ended:
+    """Split and bound until every sample is proven, refuted or out of time; `batch` pieces are bounded at once."""
     samples = len(tree.root.region)
     device = roots.sample.device
     ended = Ended.of(samples, device)
@@ -117,17 +112,22 @@ def search(
             lowest = outcome.open.bound.amin(1).argsort()[:POLISHED]
             refuter.descend(outcome.points[lowest], outcome.sample[lowest], POLISHED)
         left = outcome.open
-        if leaf is not None and len(left):
-            decided = ~((left.sign == 0) & (left.low < 0) & (left.high > 0)).any(1)
-            if bool(decided.any()):
-                at = decided.nonzero()[:, 0]
-                closed = leaf(left.take(at))
-                keep = torch.ones(len(left), dtype=torch.bool, device=device)
-                keep[at[closed]] = False
-                left = left.take(keep)
+        decided = ~((left.sign == 0) & (left.low < 0) & (left.high > 0)).any(1)
+        if bool(decided.any()):
+            _leaves(tree, left.take(decided), refuter, ended)
+            left = left.take(~decided)
         pool = Pool.join([pool, left])
         clock.charge(taken.sample, time.perf_counter() - start)
     return ended.settled(refuter.found)
+
+
+def _leaves(tree: Signs, leaves: Pool, refuter: Refuter, ended: Ended) -> None:
+    """Settle pieces whose signs are all decided: their bounds are exact but for the optimiser's patience."""
+    outcome = tree.finish(leaves)
+    refuter.consider(outcome.points, outcome.sample)
+    left = outcome.open.take(~refuter.found[outcome.open.sample])
+    if len(left):
+        ended.left(left.sample, left.bound.amin(1), TIGHT)
 
 
 def _worst(pool: Pool, count: int) -> Tensor:

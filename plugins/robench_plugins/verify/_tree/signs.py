@@ -19,6 +19,7 @@ from robench_plugins.verify._engine.bounds import pieces as pieces_of
 from robench_plugins.verify._engine.owners import Owners
 from robench_plugins.verify._engine.relax import Lines, relax
 from robench_plugins.verify._engine.slopes import Chosen, Schedule, optimise
+from robench_plugins.verify._leaves import closed
 from robench_plugins.verify._tree.pool import Columns, Pool
 from robench_plugins.verify._tree.query import Query
 
@@ -99,6 +100,32 @@ class Signs:
             return Outcome(children, none, children.sample)
         with torch.no_grad():
             return self._bound(children, known)
+
+    def finish(self, leaves: Pool) -> Outcome:
+        """Return which of `leaves`, pieces without open signs, stay open after linear programs or a long climb.
+
+        On a leaf the network is affine: the program's optimum is the exact least margin, its point the worst input.
+        In l2 the climb's limit is.
+        """
+        with torch.no_grad():
+            known = self._known(leaves)
+            if self.root.region.norm == "l2" and self.root.region.eps is not None:
+                patient = replace(self, schedule=Schedule(steps=20 * max(10, self.schedule.steps)))
+                return patient._bound(leaves, known)
+            owner, row = leaves.open.nonzero(as_tuple=True)
+            rows = replace(self.query.ask(known.program.last, leaves.sample[owner], row), owners=Owners(owner))
+            signs = {}
+            for position, span in self.columns.spans.items():
+                flat = torch.zeros_like(known.inputs[position][0].flatten(1), dtype=torch.int8)
+                flat[:, self.columns.units[position]] = leaves.sign[:, span]
+                signs[position] = flat.reshape(known.inputs[position][0].shape)
+            found = closed(known, signs, rows)
+            proven = torch.zeros_like(leaves.open)
+            proven[owner, row] = found.bound > 0
+            leaves.bound[owner, row] = found.bound.float()
+            leaves.open = self.query.select(leaves.sample).unsettled(~leaves.open | proven) & leaves.open
+            fine = found.points.flatten(1).isfinite().all(1)
+            return Outcome(leaves.take(leaves.open.any(1)), found.points[fine], leaves.sample[owner[fine]])
 
     # -------------------------------------------------------------------------------------------------- pieces
 
