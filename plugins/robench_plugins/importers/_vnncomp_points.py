@@ -18,7 +18,7 @@ __all__ = ["Point", "find_point", "read_point"]
 
 _GZIP = b"\x1f\x8b"
 _LARGEST = 64 << 20  # a line per input: two million of them
-_PAIR = re.compile(r"\(\s*([XY])_([0-9]{1,9})\s+([+-]?[0-9]{0,40}\.?[0-9]{1,400}(?:[eE][+-]?[0-9]{1,4})?)\s*\)")
+_PAIR = re.compile(r"\(\s*([XY])_([0-9]{1,9})\s+([+-]?[0-9]{0,400}\.?[0-9]{1,1200}(?:[eE][+-]?[0-9]{1,4})?)\s*\)")
 _FOLDERS = ("counterexamples",)
 
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from robench.audit import AUDIT, share_of
 from robench.errors import InputError
 from robench.suite import load_suite, parse_suite
 
@@ -296,3 +297,21 @@ def test_whatever_stands_there_is_read_or_refused_on_one_line(values):
     except InputError as error:
         assert str(error).startswith("suite.toml: ")
         assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize(("given", "share"), [("true", AUDIT), ("0.2", 0.2), ("false", None), (None, None)])
+def test_trust_in_certificates_stands_at_the_top_or_in_a_block(given, share):
+    top = "" if given is None else f"trust_certificates = {given}\n"
+    (cell,) = parse_suite(top + block()).cells
+    assert share_of(cell.settings.trust_certificates) == share
+    (cell,) = parse_suite("trust_certificates = true\n" + block(trust_certificates=given)).cells
+    assert share_of(cell.settings.trust_certificates) == (AUDIT if given is None else share)
+
+
+@pytest.mark.parametrize("given", ["0.0", "1.5", '"yes"', "nan"])
+def test_trust_without_an_audit_is_refused(given):
+    assert "trust_certificates" in refused(f"trust_certificates = {given}\n" + block())
+
+
+def test_the_same_evaluation_with_and_without_trust_are_two_cells():
+    assert len(parse_suite(block() + block(trust_certificates="true")).cells) == 2
