@@ -213,6 +213,9 @@ class Attack(Protocol):
     `access` says what the attack asks the classifier for, so that readers can tell where gradients mislead. A detail
     with the key `health` maps indicators (`robench.health`) to what was measured on that sample.
 
+    Where samples come with sets of their own (`threat.region`), points are moved into the box whatever the attack does;
+    `robench.distances.linf_box` gives its sides. `regions = True` says that it also reads `threat.region.conditions`.
+
     An attack may also have `randomized`: True says that it takes classifiers that draw at inference, with `sample`
     instead of `logits`. Any other attack meets those through the default attack modifier (`eot`).
     """
@@ -264,6 +267,10 @@ class Certifier(Protocol):
 
     `out_of_reach(classifier, norm, eps) -> str | None`, where there is one, says why nothing can be certified at ε
     whatever comes out, so that nobody waits for it: asked before a run, which is refused where no ε is within reach.
+
+    `regions = True` says that it reads `threat.region`, where samples come with sets of their own: `certified` with
+    lower = `threat.eps` then says that each sample's box is safe from its condition, and points are to lie in the box.
+    Any other certifies the ball of radius `threat.eps`, which contains the box, against other labels.
 
     One with `deterministic = False` may be a `CountingCertifier`, for `robench replay`.
     """
