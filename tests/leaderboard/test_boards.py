@@ -1,5 +1,7 @@
 """What a board says: figures, bars, ceilings, ranks, flags; and that it bears whatever results there are."""
 
+import csv
+import io
 import json
 import re
 from dataclasses import replace
@@ -231,3 +233,22 @@ def test_the_worked_example_is_a_possible_bracket():
 def test_the_order_is_by_what_is_proven(toy):
     names = list(rows_of(board_of(toy[1]), "1-8"))
     assert names[0] == NETS[2][1]
+
+
+def test_where_certificates_were_trusted_no_cost_is_claimed(tmp_path):
+    run = fake_run(n=4)
+    run.manifest = run.manifest.replace(request=run.manifest.request.model_copy(update={"audit": 0.05}))
+    run.clean(dict.fromkeys(range(4), True))
+    run.add("ibp", "certificate", "linf", 0.1, dict.fromkeys(range(3), ("certified", 0.1, INF)) | {3: ("open", 0, INF)})
+    run.add("pgd", "attack", "linf", 0.1, {0: ("open", 0, INF), 3: ("open", 0, INF)})
+    files = site_of(tmp_path, [run])
+    (row,) = rows_of(board_of(files), "0.1").values()
+    assert row["passes a sample"] == "no cost claimed"
+    assert (row["certified"][:6], row["empirical"][:7]) == ("75.0 %", "100.0 %")
+    (result,) = json.loads(files["results.json"])["results"]
+    assert result["audit"] == {"skipped": 2, "audited": 1, "broken": [], "certifiers": []}
+    codes = {flag["code"] for flag in result["flags"]}
+    assert "trusted" in codes and not codes & BLOCKING
+    table = next(files[name].decode() for name in files if name.endswith("-linf.csv"))
+    (line,) = csv.DictReader(io.StringIO(table))
+    assert (line["forwards"], line["backwards"], line["seconds"]) == ("", "", "")
