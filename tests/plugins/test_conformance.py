@@ -66,6 +66,10 @@ SPECS = {
         "crown:radius=true,tolerance=0.1",
         "linear",
         "lipschitz",
+        "lp",
+        "lp:bounds=ibp",
+        "milp",
+        "milp:bounds=alpha,leaves=0,threads=2",
         "smoothing",
         "smoothing:alpha=0.05,n=2000,sides=2",
         "smoothing:n=10000,n0=500,tolerance=0.02",
@@ -81,7 +85,7 @@ SPECS = {
         "aol:epochs=10",
         "smoothadv:epochs=5,warmup=2",
     ],
-    "importers": ["cohen"],
+    "importers": ["cohen", "vnncomp"],
 }
 # Adapters whose libraries are not installed here: tests/plugins/peers holds them to the kit.
 # autoattack and portfolio take minutes: test_autoattack.py and test_portfolio.py check them cut short. transfer needs a
@@ -130,13 +134,17 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "40\t4\t1\t0.34\t0\t9",
     ]
     (folder / "sigma_0.25").write_text("\n".join(lines) + "\n")
+    (folder / "tool").mkdir()
+    answers = [f"toy,net.onnx,prop_{i}_0.1.vnnlib,0.1,{word},1.5" for i, word in enumerate(("unsat", "sat", "timeout"))]
+    (folder / "tool" / "toy.csv").write_text("\n".join(answers) + "\n")
     return {
         "data": str(folder / "data.npz"),
         "checkpoint": str(folder / "net"),
         "mnist": str(folder / "mnist"),
         "onnx": str(folder / "net.onnx"),
         "double": str(folder / "double.onnx"),
-        "certify": str(folder / "sigma_0.25"),
+        "cohen": str(folder / "sigma_0.25"),
+        "vnncomp": str(folder / "tool"),
         "classes": "0+2",
     }
 
@@ -164,7 +172,7 @@ def _export(net: torch.nn.Module, file: Path) -> None:
 
 @pytest.mark.parametrize(("kind", "spec"), [(kind, spec) for kind, specs in SPECS.items() for spec in specs])
 def test_built_in_plugins_conform(kind: str, spec: str, files: dict[str, str]) -> None:
-    path = Path(files["certify"]) if kind == "importers" else None
+    path = Path(files[spec.partition(":")[0]]) if kind == "importers" else None
     findings = check_plugin(kind, spec.format(**files), path=path)
     assert [str(finding) for finding in findings if not finding.ok] == []
     skipped = {finding.check for finding in findings if finding.outcome == "skipped"} - {"device"}
