@@ -16,7 +16,7 @@ from robench_plugins.verify._engine.region import bounded as finite_sides
 from robench_plugins.verify._engine.slopes import Schedule, optimise
 from robench_plugins.verify._forms import Forms, interval_forms
 
-__all__ = ["Method", "Proof", "prove"]
+__all__ = ["Method", "Proof", "crown_bounds", "optimised_bounds", "prove"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def prove(graph: Graph, region: Region, forms: Forms, method: Method) -> Proof:
     """
     with ieee_arithmetic(region.lower.device):
         known = bounded(graph, region, "crown" if method.backward else "ibp")
-        bounds = torch.maximum(interval_forms(forms, graph, region, known.boxes[-1]), _crown(known, forms))
+        bounds = torch.maximum(interval_forms(forms, graph, region, known.boxes[-1]), crown_bounds(known, forms))
         margin = forms.margin(bounds).masked_fill(~finite_sides(region), -torch.inf)
         count = known.open_neurons()
         left = ~(margin > 0)
@@ -60,14 +60,14 @@ def prove(graph: Graph, region: Region, forms: Forms, method: Method) -> Proof:
         bounds = bounds[left[forms.owners.index]]
         if method.inside:
             some = refined(some, method.schedule)
-            bounds = torch.maximum(bounds, _crown(some, mine))
-        bounds = _optimised(some, mine, bounds, method.schedule)
+            bounds = torch.maximum(bounds, crown_bounds(some, mine))
+        bounds = optimised_bounds(some, mine, bounds, method.schedule)
         found = mine.margin(bounds).masked_fill(~finite_sides(some.region), -torch.inf)
         count[left] = some.open_neurons()
         return Proof(margin.masked_scatter(left, torch.maximum(margin[left], found)), count)
 
 
-def _crown(known: Bounded, forms: Forms) -> Tensor:
+def crown_bounds(known: Bounded, forms: Forms) -> Tensor:
     """Return the rows' bounds [R] with the slopes of the lines themselves."""
     program, every = known.program, []
     parts = list(pieces(program, len(forms)))
@@ -77,15 +77,15 @@ def _crown(known: Bounded, forms: Forms) -> Tensor:
     return torch.cat(every) if every else forms.constant
 
 
-def _optimised(known: Bounded, forms: Forms, bounds: Tensor, schedule: Schedule) -> Tensor:
-    """Return better bounds [R] of the rows that are not above 0 yet."""
+def optimised_bounds(known: Bounded, forms: Forms, bounds: Tensor, schedule: Schedule, every: bool = False) -> Tensor:
+    """Return better bounds [R] of the rows that are not above 0 yet; with `every` of all rows, to the last step."""
     bounds = bounds.clone()
-    open_ = (~(bounds > 0)).nonzero()[:, 0]
+    open_ = (~(bounds > 0) | every).nonzero()[:, 0]
     search = known.search()
     for part in pieces(known.program, len(open_)):
         index, slopes = open_[part], None
         # Where rounding in float32 ended the search too early, it goes on to the end.
-        for enough in (0.0, None):
+        for enough in (None,) if every else (0.0, None):
             rows = forms.rows(known.program.last, index).to(torch.float32)
             found = optimise(*search, rows, schedule=schedule, slopes=slopes, enough=enough)
             slopes = {position: values.double() for position, values in found.slopes.items()}

@@ -25,6 +25,7 @@ from robench_plugins.verify._engine.lower import Activation, Program
 from robench_plugins.verify._engine.owners import Owners
 from robench_plugins.verify._engine.region import Region, below
 from robench_plugins.verify._engine.relax import Lines, Relaxed, shifts
+from robench_plugins.verify._engine.steps import Linear
 
 __all__ = ["Reached", "Rows", "Split", "fitted", "lower_bounds", "unit_rows"]
 
@@ -65,9 +66,9 @@ class Rows:
         return replace(self, owners=self.owners.take(chosen), **values)
 
 
-def unit_rows(at: int, owners: Tensor, unit: Tensor, sign: Tensor) -> Rows:
+def unit_rows(at: int, owners: Owners, unit: Tensor, sign: Tensor) -> Rows:
     """Return rows that ask for ± one entry of a step's value: sign [R] · value.flat[unit [R]]."""
-    return Rows(at, Owners(owners), unit=unit, sign=sign)
+    return Rows(at, owners, unit=unit, sign=sign)
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,17 +141,29 @@ def _lower_bounds(
     pending, total = _start(program, rows)
     scale = total.abs()
     error = torch.zeros_like(total)
+    narrow: dict[int, Tensor] = {}
     for position in range(rows.at, 0, -1):
         if position not in pending:
             continue
         step, incoming = program.steps[position], pending.pop(position)
-        if errors is not None:
-            error = error + owners.dot(incoming.abs(), errors.of[position])
+        columns = narrow.get(position)
         if isinstance(step, Activation):
             if seen is not None:
                 seen[position] = incoming
-            slope = None if slopes is None else slopes.get(position)
-            through, part = _through(step, incoming, lines[position], owners, slope)
+            line, slope = lines[position], None if slopes is None else slopes.get(position)
+            if splits is None or position not in splits:
+                columns = _awake(program, position, line)
+            if columns is not None:
+                narrow[step.inputs[0]] = columns
+                incoming, line = incoming[:, columns], line.columns(columns)
+                slope = None if slope is None else slope[:, columns]
+        elif columns is not None:
+            assert isinstance(step, Linear)
+            step = step.part(columns)
+        if errors is not None and (known := errors.of.get(position)) is not None:
+            error = error + owners.dot(incoming.abs(), known if columns is None else known[:, columns])
+        if isinstance(step, Activation):
+            through, part = _through(step, incoming, line, owners, slope)
             if splits is not None and position in splits:
                 split = splits[position]
                 through = through.flatten(1).scatter_add(1, split.unit, -split.push).reshape(through.shape)
@@ -211,17 +224,32 @@ def fitted(slopes: Mapping[int, Tensor], lines: Lines, owners: Owners) -> dict[i
     return made
 
 
+def _awake(program: Program, position: int, line: Relaxed) -> Tensor | None:
+    """Return the neurons of a ReLU that are not off, where leaving out the others saves work: nothing goes through them.
+
+    One sample's rows alone, and a linear layer before the ReLU that nothing else reads.
+    """
+    source = program.steps[position].inputs[0]
+    if len(line.lower) > 1 or program.uses[source] > 1 or not isinstance(program.steps[source], Linear):
+        return None
+    awake = (line.unstable | (line.lower_slope != 0))[0]
+    if line.lower_shift is not None or int(awake.sum()) > 0.9 * len(awake):
+        return None
+    return awake.nonzero()[:, 0]
+
+
 def _through(
     step: Activation, rows: Tensor, lines: Relaxed, owners: Owners, slope: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Return (rows at the activation's input, constants [R])."""
+    if slope is None or step.op == "relu":
+        low = owners.fit(lines.lower_slope, rows) if slope is None else slope
+        through = torch.where(rows > 0, low, owners.fit(lines.upper_slope, rows)) * rows
+        constant = owners.dot(rows.clamp_max(0), lines.upper_shift)
+        if lines.lower_shift is None:
+            return through, constant
+        return through, constant + owners.dot(rows.clamp_min(0), lines.lower_shift)
     down, up = rows.clamp_min(0), rows.clamp_max(0)
-    if slope is None:
-        through = owners.times(down, lines.lower_slope) + owners.times(up, lines.upper_slope)
-        constant = owners.dot(up, lines.upper_shift)
-        return through, constant if lines.lower_shift is None else constant + owners.dot(down, lines.lower_shift)
-    if step.op == "relu":
-        return down * slope + owners.times(up, lines.upper_slope), owners.dot(up, lines.upper_shift)
     low, high = slope.unbind(1)
     below_shift, above_shift = shifts(step.op, owners.of(lines.lower), owners.of(lines.upper), low, high)
     return down * low + up * high, (down * below_shift + up * above_shift).flatten(1).sum(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -15,6 +16,7 @@ from robench_plugins.verify._engine.backward import lower_bounds, unit_rows
 from robench_plugins.verify._engine.errors import Errors, errors_of
 from robench_plugins.verify._engine.forward import Interval, step_boxes
 from robench_plugins.verify._engine.lower import Program, lower
+from robench_plugins.verify._engine.owners import Owners
 from robench_plugins.verify._engine.region import Region
 from robench_plugins.verify._engine.relax import Lines, relax
 from robench_plugins.verify._engine.slopes import Schedule, optimise
@@ -25,6 +27,9 @@ Method = Literal["ibp", "crown", "alpha"]
 
 MEMORY = 2**28
 """Bytes that one pass of rows may take: more rows go in pieces."""
+
+CACHE = 2**22
+"""Bytes of the widest rows in a piece on a CPU: what is read many times should stay near."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,8 +74,8 @@ class Bounded:
     lines: Lines
     kept: dict[int, Kept] = field(default_factory=dict)
 
-    def select(self, index: Tensor) -> Bounded:
-        """Return the samples at `index` [N]."""
+    def select(self, index: Tensor | slice) -> Bounded:
+        """Return the samples at `index` [N]; without slopes kept."""
         inputs = {position: (low[index], high[index]) for position, (low, high) in self.inputs.items()}
         return Bounded(
             self.program,
@@ -93,6 +98,26 @@ class Bounded:
         """Return program, region and lines in the precision to search in."""
         lines = {position: line.to(dtype) for position, line in self.lines.items()}
         return self.program.to(dtype, self.region.lower.device), self.region.to(dtype), lines
+
+
+def _parts(program: Program, owner: Tensor) -> Iterator[tuple[slice, int | None]]:
+    """Yield slices of entries, of two rows each, and the sample that all of one belong to; `owner` ascends.
+
+    Where samples have many entries each gets pieces of its own: nothing is gathered then.
+    """
+    if not len(owner):
+        return
+    widest = max(math.prod(step.shape) for step in program.steps)
+    size = max(1, (CACHE if owner.device.type == "cpu" else MEMORY // 8) // (16 * widest))
+    counts = torch.bincount(owner).tolist()
+    if len(owner) < 16 * sum(count > 0 for count in counts):
+        yield from ((slice(at, min(at + size, len(owner))), None) for at in range(0, len(owner), size))
+        return
+    first = 0
+    for sample, count in enumerate(counts):
+        for at in range(first, first + count, size):
+            yield slice(at, min(at + size, first + count)), sample
+        first += count
 
 
 def pieces(program: Program, count: int) -> Iterator[slice]:
@@ -152,20 +177,21 @@ def tightened(
         open_ &= among[:, None]
     owner, unit = open_.nonzero(as_tuple=True)
     kept: list[dict[int, Tensor]] = []
-    for part in pieces(program, 2 * len(owner)):
-        index, entry = owner[part.start // 2 : part.stop // 2], unit[part.start // 2 : part.stop // 2]
+    for part, sample in _parts(program, owner):
+        index, entry = owner[part], unit[part]
+        own = known if sample is None else known.select(slice(sample, sample + 1))
+        whose = Owners(torch.cat((index, index))) if sample is None else Owners.uniform(1, 2 * len(index), low.device)
         ones = torch.ones(len(index), dtype=torch.float64, device=low.device)
-        rows = unit_rows(step.inputs[0], torch.cat((index, index)), torch.cat((entry, entry)), torch.cat((ones, -ones)))
+        rows = unit_rows(step.inputs[0], whose, torch.cat((entry, entry)), torch.cat((ones, -ones)))
         slopes = None
         if schedule is not None:
-            program32, region, lines = known.search()
-            chosen = optimise(program32, region, lines, rows.to(torch.float32), schedule=schedule)
+            chosen = optimise(*own.search(), rows.to(torch.float32), schedule=schedule)
             slopes = chosen.slopes
             kept.append(slopes)
         elif start is not None and position in known.kept:
             slopes = known.kept[position].slopes(start[index], entry)
         exact = None if slopes is None else {earlier: values.double() for earlier, values in slopes.items()}
-        found = lower_bounds(known.program, known.region, known.lines, rows, slopes=exact, errors=known.errors).bound
+        found = lower_bounds(program, own.region, own.lines, rows, slopes=exact, errors=own.errors).bound
         low[index, entry] = torch.maximum(low[index, entry], found[: len(index)])
         high[index, entry] = torch.minimum(high[index, entry], -found[len(index) :])
     if kept:

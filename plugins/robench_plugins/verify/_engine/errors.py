@@ -11,6 +11,7 @@ from torch import Tensor
 
 from robench.numerics import UNIT_ROUNDOFF, gamma
 from robench_plugins.verify._engine.lower import Activation, Program
+from robench_plugins.verify._engine.steps import Concat, View
 
 __all__ = ["Errors", "errors_of"]
 
@@ -22,7 +23,8 @@ class Errors:
     """Bounds of rounding errors for inputs in one region per sample.
 
     Attributes:
-        of: e_v by step [B, *shape]: passing rows a through step v errs by at most |a|·e_v.
+        of: e_v by step [B, *shape]: passing rows a through step v errs by at most |a|·e_v. Steps that only move
+            numbers are left out.
         reach: by step [B, *shape], where rows are added or split constraints pushed: adding two rows there errs by
             at most |sum|·reach_v.
         underflow: [B], above what numbers flushed to 0 can make in all.
@@ -32,7 +34,7 @@ class Errors:
     reach: Mapping[int, Tensor]
     underflow: Tensor
 
-    def select(self, index: Tensor) -> Errors:
+    def select(self, index: Tensor | slice) -> Errors:
         """Return the samples at `index` [N]."""
         of = {position: values[index] for position, values in self.of.items()}
         reach = {position: values[index] for position, values in self.reach.items()}
@@ -51,6 +53,8 @@ def errors_of(program: Program, boxes: Sequence[Interval]) -> Errors:
         if isinstance(step, Activation):
             # Slopes are at most 1, intercepts at most |f| + |x| ≤ 1 + 2 |x|.
             of[position] = (most[step.inputs[0]] * 2 + (0.0 if step.op == "relu" else 1.0)) * (1.01 * gamma(size + 8))
+            continue
+        if isinstance(step, View | Concat):
             continue
         arguments = [most[source] for source in step.inputs]
         rounding = gamma(max(step.terms, size) + 8)

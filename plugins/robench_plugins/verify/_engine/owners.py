@@ -30,11 +30,17 @@ class Owners:
 
     def of(self, values: Tensor) -> Tensor:
         """Return what belongs to each row [R, ...] of `values` [B, ...]."""
+        if len(values) == 1:
+            return values.expand(len(self.index), *values.shape[1:])
         return values if self.each == 1 else values.index_select(0, self.index)
+
+    def fit(self, values: Tensor, rows: Tensor) -> Tensor:
+        """Return `values` [B, ...] so that they broadcast against the rows [R, ...]: one sample's as they are."""
+        return values if len(values) == 1 else self.of(values)
 
     def times(self, rows: Tensor, values: Tensor) -> Tensor:
         """Return rows [R, ...] · values [B, ...], entry by entry."""
-        if self.each == 1:
+        if self.each == 1 or len(values) == 1:
             return rows * values
         if not self.each:
             return rows * self.of(values)
@@ -44,6 +50,8 @@ class Owners:
     def dot(self, rows: Tensor, values: Tensor) -> Tensor:
         """Return the inner product of each row with its sample's values, [R]."""
         flat, other = rows.flatten(1), values.flatten(1)
+        if len(other) == 1:
+            return flat @ other[0]
         if not self.each:
             return (flat * self.of(other)).sum(1)
         if self.each == 1:

@@ -47,7 +47,7 @@ class Region:
         ones = self.lower.new_ones(1, *self.lower.shape[1:])
         return Ball(box, Box(self.centre, self.centre), ones, self.eps, self.norm)
 
-    def select(self, index: Tensor) -> Region:
+    def select(self, index: Tensor | slice) -> Region:
         """Return the samples at `index` [N]."""
         eps = None if self.eps is None else self.eps[index]
         return Region(self.lower[index], self.upper[index], self.centre[index], eps, self.norm)

@@ -44,9 +44,13 @@ class Relaxed:
         """Return the lines rounded to nearest, for searching."""
         return self._map(lambda values: values.to(dtype) if values.is_floating_point() else values)
 
-    def select(self, index: Tensor) -> Relaxed:
+    def select(self, index: Tensor | slice) -> Relaxed:
         """Return the samples at `index` [N]."""
         return self._map(lambda values: values[index])
+
+    def columns(self, index: Tensor) -> Relaxed:
+        """Return the lines of the entries at `index` [k] of a vector."""
+        return self._map(lambda values: values[:, index])
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Relaxed:
         values = (getattr(self, one.name) for one in fields(self))

@@ -115,6 +115,11 @@ class Linear(Affine):
     def unit_rows(self, index: Tensor) -> tuple[Tensor, ...] | None:
         return (self.weight[index],)
 
+    def part(self, index: Tensor) -> Linear:
+        """Return the outputs at `index` [k] alone."""
+        bias = None if self.bias is None else self.bias[index]
+        return replace(self, shape=(len(index),), weight=self.weight[index], bias=bias)
+
 
 @dataclass(frozen=True, eq=False)
 class Conv(Affine):
