@@ -23,10 +23,19 @@ from robench_plugins.importers._vnncomp_points import Point, read_point
 if TYPE_CHECKING:
     from robench.graph import Graph
 
-__all__ = ["Benchmark", "Replay", "occurs"]
+__all__ = ["Benchmark", "Replay", "Told", "occurs"]
 
 Floats = npt.NDArray[np.float64]
 _LARGEST = 16 << 20  # of an instances.csv
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a property tells: the class that must stay ahead (None: no class), the outputs, half of its widest side."""
+
+    label: int | None
+    classes: int
+    eps: float
 
 
 @dataclass(frozen=True)
@@ -44,7 +53,8 @@ class Benchmark:
     def __init__(self, folder: Path) -> None:
         """Look at nothing yet."""
         self._folder = folder
-        self.property_of = lru_cache(maxsize=256)(self._property)
+        self.told = lru_cache(maxsize=None)(self._told)
+        self._property = lru_cache(maxsize=4)(self._read)
         self._graph = lru_cache(maxsize=2)(_load)
 
     def instances(self) -> list[tuple[str, str]] | None:
@@ -68,7 +78,14 @@ class Benchmark:
             raise DataError(f"{file}: an instance is there twice")
         return found
 
-    def _property(self, instance: str) -> Property | None:
+    def _told(self, instance: str) -> Told | None:
+        """What a property tells about its sample; None where it is not there. Raises DataError for a malformed one."""
+        wanted = self._property(instance)
+        if wanted is None:
+            return None
+        return Told(wanted.label, wanted.outputs, float((wanted.upper - wanted.lower).max() / 2))
+
+    def _read(self, instance: str) -> Property | None:
         file = _either(self._folder / "vnnlib", f"{instance}.vnnlib")
         return None if file is None else read_property(file)
 
@@ -81,7 +98,7 @@ class Benchmark:
         """
         point = read_point(file)
         detail: dict[str, Any] = {"counterexample_sha256": point.digest}
-        wanted = self.property_of(instance)
+        wanted = self._property(instance)
         network_file = _either(self._folder / "onnx", f"{network}.onnx")
         if wanted is None or network_file is None:
             return Replay(False, False, detail | {"why": "network or property do not lie beside the results"})

@@ -126,15 +126,14 @@ def _numbers(benchmark: Benchmark, by_tool: Sequence[Sequence[Answer]]) -> dict[
 
 
 def _case(answer: Answer, numbers: Mapping[Instance, int], folder: Path, benchmark: Benchmark) -> _Case:
-    wanted = benchmark.property_of(answer.instance)
+    told = benchmark.told(answer.instance)
     status, detail = _judged(answer, folder, benchmark)
-    label = _UNKNOWN if wanted is None or wanted.label is None else wanted.label
     return _Case(
         sample=numbers[answer.network, answer.instance],
         name=answer.instance,
-        label=label,
-        classes=None if wanted is None else wanted.outputs,
-        eps=named_eps(answer.instance) or (None if wanted is None else float((wanted.upper - wanted.lower).max() / 2)),
+        label=_UNKNOWN if told is None or told.label is None else told.label,
+        classes=None if told is None else told.classes,
+        eps=named_eps(answer.instance) or (None if told is None else told.eps),
         status=status,
         seconds=answer.seconds,
         detail={"property": answer.instance, "result": answer.word, "prepare_seconds": answer.prepare, **detail},
