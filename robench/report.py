@@ -218,7 +218,7 @@ def run_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
                 "dataset": manifest.dataset.canonical,
                 "split": manifest.dataset.split,
                 "norm": manifest.request.norm,
-                "eps": list(manifest.request.eps),
+                "eps": ["given"] if manifest.dataset.regions else list(manifest.request.eps),
                 "n": manifest.dataset.n,
                 "done": manifest.dataset.n if manifest.complete else len(run.done()),
                 "complete": manifest.complete,

@@ -233,7 +233,8 @@ def _sentence(
 
 def _reached(about: Sequence[Subject], norm: Norm) -> tuple[tuple[float, float], ...]:
     """The highest certified accuracy of any classifier at each ε; () where no certifier was asked."""
-    lines = [line for one in about if norm in one.requested and any((line := curve(one, norm)).certified)]
+    budgets = [one for one in about if norm in one.requested and one.regions is None]
+    lines = [line for one in budgets if any((line := curve(one, norm)).certified)]
     if not lines:
         return ()
     places = np.unique(np.concatenate([line.eps for line in lines]))

@@ -122,7 +122,8 @@ def _coverage(
     waiting = subject.correct & ~settled
     missed = int((waiting & ~np.isin(subject.samples, seen)).sum())
     if missed and missed == int(waiting.sum()) and not len(seen):
-        yield Flag("unsearched", f"no sample was {what} at ε = {eps:g} itself: values carry over from elsewhere")
+        where = f"at ε = {eps:g} itself" if subject.regions is None else "with its own set"
+        yield Flag("unsearched", f"no sample was {what} {where}: values carry over from elsewhere")
     elif missed:
         yield Flag("coverage", f"{missed} of {int(subject.correct.sum())} correct samples were never {what}")
 

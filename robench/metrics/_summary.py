@@ -165,6 +165,7 @@ _NONE = Ceilings()
 def result_at(subject: Subject, norm: Norm, eps: Epsilon, ceilings: Ceilings = _NONE) -> Result:
     """Return the figures of `subject` at (norm, ε), whether or not anything was searched there."""
     ceiling = ceilings.at(subject.dataset_hash, subject.split, subject.samples_hash, norm, eps.value)
+    ceiling = ceiling if subject.regions is None else None  # those are about balls of one ε
     radii, n = subject.radii(norm), len(subject.samples)
     attacked, certified = _sides(subject)
     found = health(subject, norm, eps.value) if attacked else None

@@ -15,14 +15,15 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from oracles.nets import blobs, trained
-from robench.api import evaluate, replay
+from robench.api import bound, evaluate, replay
+from robench.bounds import Ceilings
 from robench.check import check
 from robench.cli import app
 from robench.contracts import Certificates, Proposal
 from robench.distances import inner_radius, linf_box, outer_radius, project
 from robench.errors import DataError, InputError
 from robench.evidence import decode_points
-from robench.metrics import results
+from robench.metrics import results as results_of
 from robench.regions import Condition, Region, Regions
 from robench.runner import budget
 from robench.runner._conditions import condition_bounds, condition_margins
@@ -69,10 +70,10 @@ def test_the_numbers_inside_a_box_are_those_of_the_dtype(sides, dtype):
     low = torch.tensor([[min(pair) for pair in sides]], dtype=torch.float64)
     high = torch.tensor([[max(pair) for pair in sides]], dtype=torch.float64)
     inside = Region(low, high, []).inside(torch.zeros(1, len(sides), dtype=dtype))
-    for exact, bound, outward in ((low, inside[0], -math.inf), (high, inside[1], math.inf)):
-        assert bound.dtype == dtype
-        next_out = torch.nextafter(bound, torch.full_like(bound, outward))
-        for true, found, beyond in zip(exact[0].tolist(), bound[0].tolist(), next_out[0].tolist(), strict=True):
+    for exact, side, outward in ((low, inside[0], -math.inf), (high, inside[1], math.inf)):
+        assert side.dtype == dtype
+        next_out = torch.nextafter(side, torch.full_like(side, outward))
+        for true, found, beyond in zip(exact[0].tolist(), side[0].tolist(), next_out[0].tolist(), strict=True):
             assert (found - true) * outward <= 0 or found == true
             assert beyond < true if outward < 0 else beyond > true
 
@@ -298,7 +299,7 @@ def test_a_false_certificate_meets_the_witness_of_another_run(net, right, tmp_pa
     findings = [one for one in check([false.run, true.run]).findings if one.code == "contradiction"]
     assert {one.sample for one in findings} == broken
     assert "certifies its region, but" in findings[0].text and "has a counterexample in it" in findings[0].text
-    (merged,) = results([false.run, true.run])
+    (merged,) = results_of([false.run, true.run])
     assert merged.contradictions == len(broken) and "contradictions" in {flag.code for flag in merged.flags}
 
 
@@ -397,9 +398,45 @@ def test_without_regions_a_budget_is_still_needed(net, right):
 
 
 def test_every_command_reads_such_a_run(net, right, tmp_path):
-    evaluate(net, with_regions(right, 0.1), attacks="pgd:steps=3", certifiers="ibp", out=tmp_path)
+    results = tmp_path / "results"
+    samples = with_regions(right, 0.01)
+    done = evaluate(net, samples, attacks="pgd:steps=3", certifiers="ibp", out=results)
     for words in (["report"], ["runs"], ["check"]):
-        result = CliRunner().invoke(app, [*words, str(tmp_path)])
+        result = CliRunner().invoke(app, [*words, str(results)])
         assert result.exit_code == 0, result.output
+        assert words == ["check"] or "linf given" in result.output
+    built = CliRunner().invoke(app, ["leaderboard", "build", str(results), "--out", str(tmp_path / "site")])
+    assert built.exit_code == 0, built.output
+    pages = "".join(page.read_text() for page in (tmp_path / "site").glob("*.html"))
+    assert "ε = <bdi>given</bdi>" in pages and "Accuracy against ε" not in pages
+    # A ceiling is about balls of one ε: it says nothing about boxes, however it is called.
+    low = bound("transport", samples, norm="linf", eps=[0.5], out=results)
+    assert low.rows[0].value < done.summary["results"][0]["empirical_accuracy"]
+    (after,) = results_of([done.run], Ceilings([low]))
+    assert after.ceiling is None and check([done.run], [low]).findings == ()
+    tmp_path = results
     said = CliRunner().invoke(app, ["report", str(tmp_path), "--json"])
     assert json.loads(said.output)["results"][0]["eps"] == "given"
+
+
+def test_attacks_that_trust_certificates_skip_certified_regions(net, right, tmp_path):
+    samples = with_regions(right, 0.02)
+    plain = evaluate(net, samples, attacks="pgd:steps=3", certifiers="ibp", out=tmp_path / "a")
+    trusting = evaluate(
+        net, samples, attacks="pgd:steps=3", certifiers="ibp", trust_certificates=0.1, out=tmp_path / "b"
+    )
+    counts = [one.evidence["evaluator"].value_counts()["pgd:steps=3"] for one in (plain, trusting)]
+    sure = (plain.evidence["status"] == "certified").sum()
+    assert counts[0] == len(right) and counts[0] - sure <= counts[1] < counts[0]
+    assert check([trusting.run]).findings == ()
+
+
+def test_classes_cannot_be_taken_out_of_conditions(right):
+    from robench_plugins.datasets.classes import Classes
+
+    class Given:
+        def load(self, split):
+            return with_regions(right, 0.1)
+
+    with pytest.raises(DataError, match="conditions on all outputs come with these samples"):
+        Classes(("0", "1")).apply(Given()).load("test")

@@ -45,6 +45,8 @@ class _Classes:
 
     def load(self, split: str) -> Samples:
         samples = self.dataset.load(split)
+        if samples.regions is not None:
+            raise DataError("classes: conditions on all outputs come with these samples: take subset, or --samples")
         labels = [_label(item, samples.classes) for item in self.keep]
         if len(set(labels)) < len(labels):
             raise DataError(f"classes:keep={'+'.join(self.keep)} names a class twice, once by name and once by label")
