@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from robench.cli._app import app
+from robench.cli._audit import AUDIT_FAILED, report_audits
 from robench.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate"]
 
-AUDIT_FAILED = 1
 INCOMPLETE = 3
 
 
@@ -252,14 +252,10 @@ def _finish(runs: Sequence[Run], out: LocalStorage, as_json: bool) -> None:
         for run in runs:
             print(f"evidence: {run.location}")
         print(f"next: robench check {out.root}  |  robench replay {out.root}")
-    for result in found:
-        failed = [flag for flag in result.flags if flag.code == "audit-failed"]
-        for flag in failed:
-            where = f"{result.subject.title} at {result.norm} {result.eps}"
-            print(f"robench: THE AUDIT FAILED: {safe(where)}: {safe(flag.text)}", file=sys.stderr)
+    audit_failed = report_audits(found)
     errors = sum(run.manifest.errors for run in runs)
     if errors:
         print(f"robench: {errors} samples ended in error; they are no evidence", file=sys.stderr)
         raise typer.Exit(INCOMPLETE)
-    if any(result.audit and result.audit.broken for result in found):
+    if audit_failed:
         raise typer.Exit(AUDIT_FAILED)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from robench.cli._app import app
+from robench.cli._audit import AUDIT_FAILED, report_audits
 from robench.cli._overview import overview
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ def run(
     """Run every evaluation and bound of a suite file.
 
     What is complete is skipped, what was interrupted goes on. A cell that fails does not stop the others. Files in the
-    suite are relative to the suite file's folder. Exit codes: 0 fine, 2 bad input (before anything runs), 3 something
-    failed or some samples ended in error, 130 interrupted.
+    suite are relative to the suite file's folder. Exit codes: 0 fine, 1 an audited certificate is wrong, 2 bad input
+    (before anything runs), 3 something failed or some samples ended in error, 130 interrupted.
     """
     from robench.report_draws import draws_lines
     from robench.suite import load_suite, plan_suite
@@ -60,7 +61,10 @@ def run(
         if results or drawn:
             print("\n".join([*overview(results), *([""] if results and drawn else []), *drawn]))
         print(f"next: robench check {out}  |  robench leaderboard build {out} --out site")
+    audit_failed = report_audits(outcome.results())
     report_failures(outcome)
+    if audit_failed:
+        raise typer.Exit(AUDIT_FAILED)
 
 
 def run_shown(suite: Suite, out: Path, *, jobs: int, quiet: bool, debug: bool) -> SuiteOutcome:

@@ -237,14 +237,21 @@ def test_the_command(tmp_path):
     assert json.loads(done.stdout)["results"][0]["audit"]["broken"] == []
 
 
-def test_the_command_says_it_and_exits_1_where_an_audit_fails(tmp_path, monkeypatch):
+@pytest.mark.parametrize("command", ["eval", "run"])
+def test_commands_say_it_and_exit_1_where_an_audit_fails(tmp_path, monkeypatch, command):
     def lie(self, classifier, x, y, threat, stream):
         return Certificates(torch.full((len(x),), threat.eps, dtype=torch.float64), ["certified"] * len(x))
 
     monkeypatch.setattr(IBP, "certify", lie)
-    words = ["eval", "-m", "digits-standard", "-d", "digits | subset:n=20", "-c", "ibp", "-a", "pgd:steps=10"]
-    words += ["--eps", "0.2", "--trust-certificates", "--out", str(tmp_path), "-q"]
+    words = ["-m", "digits-standard", "-d", "digits | subset:n=20", "-c", "ibp", "-a", "pgd:steps=10", "--eps", "0.2"]
+    suite = tmp_path / "suite.toml"
+    suite.write_text(
+        'trust_certificates = true\n[[evaluations]]\nmodels = "digits-standard"\ndatasets = "digits | subset:n=20"\n'
+        'threats = { norm = "linf", eps = "0.2" }\nattacks = "pgd:steps=10"\ncertifiers = "ibp"\n'
+    )
+    words = [*words, "--trust-certificates"] if command == "eval" else [str(suite)]
+    words = [command, *words, "--out", str(tmp_path / "out"), "-q"]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 1
     assert "THE AUDIT FAILED" in done.stderr and "do not trust the certificates of ibp" in done.stderr
-    assert "audit-failed: do not trust the certificates of ibp" in done.stdout
+    assert command == "run" or "audit-failed: do not trust the certificates of ibp" in done.stdout
