@@ -32,7 +32,10 @@ def evaluate(
     dataset: Annotated[
         str,
         typer.Option(
-            "-d", "--dataset", metavar="DATASET", help="Dataset spec: digits, npz:FILE, 'digits | subset:n=100'."
+            "-d",
+            "--dataset",
+            metavar="DATASET",
+            help="Dataset spec: digits, npz:FILE, vnnlib:FOLDER, 'digits | subset:n=100'.",
         ),
     ],
     attack: Annotated[
@@ -56,7 +59,11 @@ def evaluate(
     ] = None,
     norm: Annotated[str, typer.Option(metavar="NORM", help="linf, l2 or l1.")] = "linf",
     eps: Annotated[
-        list[str] | None, typer.Option(metavar="EPS", help="Budget in the domain's units, like 8/255; repeatable.")
+        list[str] | None,
+        typer.Option(
+            metavar="EPS",
+            help="Budget in the domain's units, like 8/255; repeatable. None where the data bring sets of their own.",
+        ),
     ] = None,
     samples: Annotated[
         str | None, typer.Option(metavar="A:B", help="Only these of the dataset's samples, like 0:1000.")

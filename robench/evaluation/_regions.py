@@ -29,10 +29,15 @@ def regions_of(data: Data, settings: Settings, norm: Norm) -> RegionKind | None:
 
 
 def check_regions(subject: Subject, data: Data) -> None:
-    """Raise InputError where a sample, as the classifier gets it, lies outside its box, or outputs are others."""
+    """Raise InputError where a box leaves the domain, a sample its box, or a condition is about other outputs."""
     regions, samples, dtype = data.samples.regions, data.samples, subject.classifier.dtype
     if regions is None:
         return
+    if len(regions) and not (
+        regions.lower.min() >= samples.domain.lower and regions.upper.max() <= samples.domain.upper
+    ):
+        box = f"[{samples.domain.lower:g}, {samples.domain.upper:g}]"
+        raise InputError(f"{data.canonical}: a box reaches beyond the domain {box}, which proofs are about: widen it")
     for i, condition in enumerate(regions.conditions):
         if condition.outputs != subject.classifier.classes:
             raise InputError(

@@ -388,6 +388,9 @@ def test_what_does_not_go_with_regions_is_refused(net, right):
     thin = np.full_like(samples.regions.lower, 0.1)  # no float32 number
     thin = replace(samples, x=thin.copy(), regions=replace(samples.regions, lower=thin, upper=thin))
     assert "prop_0: no float32 number lies in the box of X_0: take --precision fp64" in refusal(net, thin)
+    past = with_regions(right, 0.1).regions
+    past = replace(samples, regions=replace(past, upper=past.upper + 1))
+    assert "a box reaches beyond the domain [0, 1]" in refusal(net, past)
     assert "it draws at inference, and the data's own sets are about one function" in refusal(
         net, samples, certifiers="smoothing:sigma=0.25,n=10", attacks=()
     )

@@ -273,3 +273,24 @@ def test_a_condition_is_no_labels_where_an_offset_is_not_0():
     assert Condition(((rows, np.array([1e-300])),)).label is None
     assert Condition(((2 * rows, np.zeros(1)),)).label is None
     assert Condition(((rows, np.zeros(1)), (-rows, np.zeros(1)))).label is None
+
+
+soup = st.lists(
+    st.sampled_from(
+        ["(", ")", "(", ")", "assert", "and", "or", "<=", ">=", "X_0", "X_1", "Y_0", "Y_1", "0.5", "1e400", "-", "*",
+         "+", "declare-const", "Real", "\n", ";", "X_00", "Y_99999999999", "nan", "é", "\x00"]
+    ),
+    max_size=40,
+).map(" ".join)  # fmt: skip
+
+
+@settings(max_examples=300)
+@given(soup, st.booleans())
+def test_whatever_a_file_says_is_read_or_refused_in_a_line(tmp_path_factory, text, complete):
+    path = write(tmp_path_factory.getbasetemp() / "p.vnnlib", (HEAD + BOX + SAFE if complete else "") + text)
+    try:
+        read = read_property(path)
+    except DataError as error:
+        assert str(error).isprintable() and len(str(error)) < 400 + len(str(path))
+    else:
+        assert (read.lower <= read.upper).all() and read.condition.outputs == read.outputs
