@@ -12,11 +12,15 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-__all__ = ["INFEASIBLE", "OPTIMAL", "TIME_LIMIT", "Answer", "Problem", "Solver"]
+__all__ = ["INFEASIBLE", "OPTIMAL", "OUT_OF_RANGE", "TIME_LIMIT", "Answer", "Problem", "Solver"]
 
 Floats = npt.NDArray[np.float64]
 
 OPTIMAL, INFEASIBLE, TIME_LIMIT = "optimal", "infeasible", "time limit reached"
+OUT_OF_RANGE = "numbers out of range"
+
+LARGEST = 1e12
+"""Largest finite number that a program may hold: beyond, tolerances mean nothing and searches need not end."""
 
 TOLERANCE = 1e-9
 """Primal and dual feasibility tolerance, absolute."""
@@ -80,6 +84,7 @@ class Solver:
             ("primal_feasibility_tolerance", TOLERANCE),
             ("dual_feasibility_tolerance", TOLERANCE),
             ("mip_feasibility_tolerance", TOLERANCE),
+            ("mip_rel_gap", 1e-6),
         ):
             self._inner.setOptionValue(name, value)
         model = highspy.HighsLp()
@@ -94,7 +99,8 @@ class Solver:
             kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
             model.integrality_ = [kinds[int(whole)] for whole in problem.integer.tolist()]
         self._error = highspy.HighsStatus.kError
-        self._bad = self._inner.passModel(model) == self._error
+        sides = (problem.cost, problem.lower, problem.upper, problem.row_lower, problem.row_upper, matrix.data)
+        self._bad = not all(map(_fair, sides)) or self._inner.passModel(model) == self._error
 
     def solve(self, cost: Floats | None = None, *, seconds: float = math.inf, target: float = -math.inf) -> Answer:
         """Solve, with another `cost` [columns] if given; with integers stop at a point whose objective is `target`.
@@ -102,8 +108,8 @@ class Solver:
         Raises MemoryError where the solver's memory runs out.
         """
         inner = self._inner
-        if self._bad:
-            return Answer("model error")
+        if self._bad or (cost is not None and not _fair(cost)):
+            return Answer(OUT_OF_RANGE)
         if seconds <= 0:
             return Answer(TIME_LIMIT)
         if cost is not None:
@@ -128,3 +134,7 @@ class Solver:
             point,
             None if whole else duals,
         )
+
+
+def _fair(values: Floats) -> bool:
+    return not bool((np.isnan(values) | (np.isfinite(values) & (np.abs(values) > LARGEST))).any())

@@ -86,6 +86,8 @@ def starts(graph: Graph, x: Tensor, y: Tensor, threat: Threat, method: Method) -
     Raises ValueError without a budget.
     """
     region = region_of(x, threat)
+    if not len(x):
+        return []
     forms = forms_of(y, graph.classes, None if threat.region is None else threat.region.conditions)
     known = bounded(graph, region, method, Schedule() if method == "alpha" else None)
     bounds = interval_forms(forms, graph, region, known.boxes[-1])
