@@ -376,3 +376,26 @@ def test_counterexamples_to_published_properties_replay(data_folder, tmp_path):
             row[2].split("/")[-1].removesuffix(".vnnlib") for row in table if "256x2" in row[1] and row[4] == "unsat"
         }
         assert unsat and not unsat & found
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("answer", ["sat", "unsat"])
+def test_a_published_property_about_no_label_is_decided(data_folder, tmp_path, answer):
+    runtime = pytest.importorskip("onnxruntime")
+    folder = data_folder / "vnncomp" / "test"
+    data = f"vnnlib:{folder}/test_prop.vnnlib,net=test_{answer}"
+    evaluate(f"onnx:{folder}/test_{answer}.onnx", data, attacks=(), certifiers="bab", out=tmp_path / "r")
+    words = ["export", "vnncomp", str(tmp_path / "r"), "--out", str(tmp_path / "t"), "--files", str(folder)]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    (row,) = csv.reader((tmp_path / "t" / "test_prop.csv").read_text().splitlines())
+    assert row[4] == answer
+    for file in (tmp_path / "t").glob("counterexamples/*"):
+        x, _ = read_point(file)
+        low, high, _ = exact(folder / "test_prop.vnnlib")
+        assert all(low[i] <= x[i] <= high[i] for i in range(5))
+        session = runtime.InferenceSession(str(folder / f"test_{answer}.onnx"))
+        wanted = session.get_inputs()[0]
+        values = np.array([float(x[i]) for i in range(5)], dtype=np.float32).reshape(wanted.shape)
+        out = session.run(None, {wanted.name: values})[0].ravel()
+        assert out.argmin() == 0
+    assert (tmp_path / "t" / "counterexamples").exists() == (answer == "sat")
