@@ -95,9 +95,13 @@ class Region:
     def inside(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the bounds (lower, upper) [B, ...] of the numbers of `like`'s dtype that lie in the box.
 
-        On the device of `like`. The lower one is above the upper one where there is no such number.
+        On the device of `like`, which holds points of these samples. The lower one is above the upper one where there
+        is no such number. Raises ValueError for points of other samples, as far as the shape tells.
         """
         import torch
+
+        if like.shape != self.lower.shape:
+            raise ValueError(f"points {list(like.shape)} of regions {list(self.lower.shape)}: take Threat.select")
 
         def side(exact: torch.Tensor, inward: float) -> torch.Tensor:
             exact = exact.to(like.device, torch.float64)

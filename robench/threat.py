@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -124,3 +124,7 @@ class Threat:
     eps: float | None
     domain: Domain
     region: Region | None = None
+
+    def select(self, rows: torch.Tensor) -> Threat:
+        """Return the threat to some samples of the batch: a bool mask or int64 positions."""
+        return self if self.region is None else replace(self, region=self.region.select(rows))

@@ -118,6 +118,10 @@ def test_points_are_projected_into_the_box_and_attacks_see_it():
     low, high = linf_box(x, threat)
     assert (low.double() >= region.lower).all() and (high.double() <= region.upper).all()
     assert torch.equal(project(torch.tensor([[0.0, 9.0]]), x, threat), torch.stack([low[0, 0], high[0, 1]])[None])
+    none = threat.select(torch.tensor([False]))
+    assert none.region.lower.shape == (0, 2) and project(x[:0], x[:0], none).shape == (0, 2)
+    with pytest.raises(ValueError, match=r"take Threat\.select"):
+        project(x.repeat(2, 1), x.repeat(2, 1), threat)
 
 
 def test_regions_must_fit_the_samples(right):
@@ -255,6 +259,25 @@ def test_one_run_settles_each_sample_within_its_own_box(net, right, tmp_path):
     assert check([done.run]).findings == ()
     again = replay(done.run, model=net, dataset=samples)
     assert again.problems == [] and again.witnesses == len(broken)
+
+
+@pytest.mark.parametrize(
+    "attack", ["autoattack", "portfolio", "square:queries=50", "fab:steps=5", "pgd:steps=5 | fast"]
+)
+def test_every_way_of_attacking_stays_in_the_boxes(net, right, tmp_path, attack):
+    samples = with_regions(right, np.geomspace(0.02, 0.3, len(right)))
+    narrow = samples.regions.lower.copy()
+    narrow[:, 0] = np.asarray(right.x[:], dtype=np.float64)[:, 0]  # no balls
+    samples = replace(samples, regions=replace(samples.regions, lower=narrow))
+    warnings = []
+    done = evaluate(net, samples, attacks=attack, certifiers="ibp", out=tmp_path, warn=warnings.append)
+    (result,) = done.summary["results"]
+    assert result["errors"] == 0 and result["contradictions"] == 0
+    assert result["certified_accuracy"] <= result["empirical_accuracy"] < 1
+    assert not [line for line in warnings if "error" in line]
+    for sample, point in witnesses(done.run).items():
+        at = samples.index.tolist().index(sample)
+        assert (point >= samples.regions.lower[at]).all() and (point <= samples.regions.upper[at]).all()
 
 
 def test_batches_change_nothing(net, right, tmp_path):

@@ -106,7 +106,7 @@ class _Searching(_Cheaply):
         again = None
         if len(rows):
             with full_precision():
-                again = self.attack.perturb(classifier, x[rows], y[rows], threat, fresh.select(rows))
+                again = self.attack.perturb(classifier, x[rows], y[rows], threat.select(rows), fresh.select(rows))
         return _joined(made, cost, again, rows)
 
     def _doubtful(self, classifier: Classifier, view: CheapView, points: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
