@@ -70,9 +70,12 @@ class _Certifier:
         if not len(x):
             return _certificates(torch.zeros(0, dtype=torch.float64, device=x.device), [])
         try:
-            if threat.eps is None and threat.region is None:
-                return self._by_radius(graph, x, y, threat)
-            return self._at(graph, x, y, threat)
+            # The search needs gradients, and tensors that may have them.
+            with torch.inference_mode(False):
+                x, y = x.detach().clone(), y.clone()
+                if threat.eps is None and threat.region is None:
+                    return self._by_radius(graph, x, y, threat)
+                return self._at(graph, x, y, threat)
         except (MemoryError, RuntimeError) as error:
             if len(x) != 1 or not _out_of_memory(error):
                 raise
