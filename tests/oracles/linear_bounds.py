@@ -105,6 +105,7 @@ def _complaints(case: Case, schedule: Schedule) -> Iterator[str]:
     states["alpha"] = refined(states["crown"], schedule)
     for name, known in states.items():
         yield from _outside(name, known, values)
+        yield from _loose(name, known)
     forms = label_forms(case.y, graph.classes)
     rows = forms.rows(program.last)
     interval = ball_margin_lower(graph, case.x, case.y, case.norm, case.eps, case.domain)
@@ -144,6 +145,16 @@ def _outside(name: str, known: Bounded, values: list[list[Tensor]]) -> Iterator[
             room = ROOM * (1 + value.abs().amax())
             if not ((low[i] <= value + room) & (value - room <= high[i])).all():
                 yield f"{name}: a value of sample {i} is outside the {what}"
+
+
+def _loose(name: str, known: Bounded) -> Iterator[str]:
+    """Whether lines above open ReLUs are the chords, which meet them at both ends."""
+    for position, line in known.lines.items():
+        if line.lower_shift is None:
+            for x in (line.lower, line.upper):
+                gap = (line.upper_slope * x + line.upper_shift - x.clamp_min(0)).abs() * line.unstable
+                if not (gap <= ROOM * (1 + x.abs())).all():
+                    yield f"{name}: a line above a ReLU of step {position} does not meet it"
 
 
 def _worst(case: Case, points: list[Tensor]):
