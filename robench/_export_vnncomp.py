@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
@@ -28,7 +28,7 @@ from robench.evidence import decode_point
 from robench.graph import full_precision
 from robench.loading import Data, Subject, parse_device
 from robench.regions import Condition
-from robench.runs import Run
+from robench.runs import ClassifierInfo, Run
 
 __all__ = ["Exported", "counterexample", "export_vnncomp", "occurs"]
 
@@ -53,7 +53,6 @@ def export_vnncomp(
     dataset: Any = None,
     device: str = "auto",
     search: Sequence[Path] = (),
-    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Exported:
     """Write what `runs` show to the folder `out`: `<category>.csv` each, and `counterexamples/`.
 
@@ -65,7 +64,6 @@ def export_vnncomp(
         dataset: dataset to use instead of the manifests', a spec or an object; its hash must be the same.
         device: where to ask.
         search: folders in which the manifests' files are looked for.
-        progress: called with (runs done, runs).
 
     Raises:
         InputError: no run is about properties, or model or data cannot be found or are not the ones evaluated.
@@ -80,13 +78,12 @@ def export_vnncomp(
     if not about:
         raise InputError("no run here is about properties: evaluate a dataset vnnlib:FOLDER first")
     made, tables, points = Exported(), dict[str, list[tuple[str, ...]]](), dict[Path, str]()
-    for done, mine in enumerate(about.values()):
-        progress(done, len(about))
+    for mine in about.values():
         mine.sort(key=lambda run: run.manifest.run)
         first = mine[0].manifest
         data = load_recorded_data(first, dataset, search)
         subject = load_recorded_subject(first, model, data, parse_device(device), search)
-        category, net = _category(first.dataset.canonical), _net(first.classifier.canonical)
+        category, net = _category(first.dataset.canonical), _net(first.classifier)
         with full_precision():
             for line in _Verdicts(subject, data, mine, made).lines():
                 name, result, seconds, text = line
@@ -99,7 +96,7 @@ def export_vnncomp(
         raise DataError(f"{there[0]} is there already: give another folder with --out")
     for path, text in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="ascii")
+        path.write_text(text, encoding="utf-8")
     made.lines = [line for lines in tables.values() for line in lines]
     made.counterexamples = list(points)
     return made
@@ -193,10 +190,11 @@ def _category(canonical: str) -> str:
     return _stem((found[1] if found else "properties").removesuffix(".gz").removesuffix(".vnnlib").removesuffix(".csv"))
 
 
-def _net(canonical: str) -> str:
-    """Return the network's file name in the model's spec, without .gz."""
-    found = re.match(r'onnx:"?([^@,"|]+)', canonical)
-    return _stem(found[1].removesuffix(".gz").removesuffix(".onnx") if found else "network") + ".onnx"
+def _net(classifier: ClassifierInfo) -> str:
+    """Return the network's file name in the model's spec, without .gz; one made of its fingerprint elsewhere."""
+    found = re.match(r'onnx:"?([^@,"|]+)', classifier.canonical)
+    name = found[1].removesuffix(".gz").removesuffix(".onnx") if found else f"network-{classifier.fingerprint[:8]}"
+    return f"{_stem(name)}.onnx"
 
 
 def _stem(text: str) -> str:

@@ -371,6 +371,8 @@ def test_conditions_about_no_label_are_judged_by_the_outputs(net, right, tmp_pat
     proven = evaluate(net, samples, attacks=(), certifiers=[Known(corner=0.5)], out=tmp_path)
     sure = proven.evidence[proven.evidence["status"] == "certified"]
     assert len(sure) and (sure["lower"] == 0).all()  # about no radius
+    found = {one.sample for one in check([done.run, proven.run]).findings if one.code == "contradiction"}
+    assert found == wanted & set(sure["sample"]) and found
     assert proven.summary["results"][0]["certified_accuracy"] == pytest.approx(len(sure) / len(right))
 
 
