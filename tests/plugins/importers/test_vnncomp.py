@@ -349,3 +349,19 @@ def test_the_competition_of_2022(data_folder, tmp_path, beside):
     for result in results(runs):
         net = result.subject.classifier.rpartition("/")[2]
         assert result.n - result.empirical.count == total[net]  # what all eleven published points show
+
+
+PIECES = st.sampled_from(
+    ["toy", ",", ".onnx", ".vnnlib", "\n", '"', "sat", "1.5", "(X_0 ", "(Y_0 1)", ")", "(", "\x00", "\x1b", "é"]
+)
+
+
+@given(st.lists(PIECES | st.text(max_size=3), max_size=30).map("".join))
+def test_whatever_stands_in_a_file_is_read_or_refused_in_one_line(tmp_path_factory, text):
+    file = tmp_path_factory.mktemp("fuzz") / "toy.csv"
+    file.write_bytes(text.encode(errors="replace"))
+    for read in (lambda: read_answers("one", [file]), lambda: read_point(file)):
+        try:
+            read()
+        except DataError as error:
+            assert str(error).replace(str(file), "").isprintable()
