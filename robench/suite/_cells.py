@@ -245,4 +245,4 @@ def _joined(one: BoundCell, other: BoundCell) -> BoundCell:
 
 def _title(what: str, dataset: str, norm: str, epsilons: Any) -> str:
     shown = " ".join(str(eps) for eps in sorted(epsilons, key=lambda eps: eps.value))
-    return f"{what} on {dataset}, {norm} {shown}"
+    return f"{what} on {dataset}, {norm} {shown or 'given'}"

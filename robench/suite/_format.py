@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainValidator,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 from robench.errors import InputError
 from robench.fields import Key, Line, SpecText, Strict, Text
@@ -70,11 +77,22 @@ class ModelEntry(Strict):
     more: dict[Key, Text] = Field(default_factory=dict)
 
 
+def _given(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
+    """Read `"given"` as no budget at all."""
+    return () if value == "given" else read(value)
+
+
 class ThreatEntry(Strict):
-    """A norm and its budgets."""
+    """A norm and its budgets; none where `eps = "given"`: the data bring sets of their own."""
 
     norm: Norm
-    eps: Annotated[tuple[Annotated[Epsilon, PlainValidator(_budget)], ...], _List, _Size, AfterValidator(_different)]
+    eps: Annotated[
+        tuple[Annotated[Epsilon, PlainValidator(_budget)], ...],
+        _List,
+        _Size,
+        AfterValidator(_different),
+        WrapValidator(_given),
+    ]
 
 
 class Shared(Strict):

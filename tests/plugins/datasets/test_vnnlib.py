@@ -312,6 +312,28 @@ def test_an_export_overwrites_nothing_and_needs_properties(ran, benchmark, tmp_p
     assert plain.exit_code == 2 and "no run here is about properties" in plain.output
 
 
+def test_a_suite_takes_the_given_sets(benchmark, tmp_path):
+    suite = f"""
+[[evaluations]]
+models = "onnx:{benchmark}/onnx/first.onnx.gz"
+datasets = "vnnlib:{benchmark},net=first"
+threats = {{ norm = "linf", eps = "given" }}
+attacks = "pgd:steps=3"
+certifiers = "ibp"
+"""
+    (tmp_path / "suite.toml").write_text(suite)
+    done = CliRunner().invoke(app, ["run", str(tmp_path / "suite.toml"), "--out", str(tmp_path / "res")])
+    assert done.exit_code == 0, done.output
+    said = CliRunner().invoke(app, ["report", str(tmp_path / "res"), "--json"])
+    assert [result["eps"] for result in json.loads(said.stdout)["results"]] == ["given"]
+    (tmp_path / "suite.toml").write_text(suite.replace('"given"', "0.1"))
+    refused = CliRunner().invoke(app, ["run", str(tmp_path / "suite.toml"), "--out", str(tmp_path / "res")])
+    assert refused.exit_code != 0 and "brings a set for each sample: leave out --eps" in refused.output
+    (tmp_path / "suite.toml").write_text(suite.replace(f"vnnlib:{benchmark},net=first", "digits"))
+    needed = CliRunner().invoke(app, ["run", str(tmp_path / "suite.toml"), "--out", str(tmp_path / "res")])
+    assert needed.exit_code != 0 and "no ε given" in needed.output
+
+
 def test_replay_and_check_read_the_run(ran, benchmark):
     folder, _, _ = ran
     done = CliRunner().invoke(app, ["replay", str(folder / "res"), "--files", str(benchmark.parent), "--json"])
