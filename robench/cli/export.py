@@ -35,9 +35,9 @@ def export(
     device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:1.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
-    """Write runs over properties (vnnlib:FOLDER) as the verification competition does.
+    """Write verdicts and counterexamples as a competition does.
 
-    A table `<category>.csv` of lines category,onnx,vnnlib,prepare_time,result,run_time, and a file for each
+    Runs over properties (vnnlib:FOLDER), as the verification competition has them. A table `<category>.csv` of lines category,onnx,vnnlib,prepare_time,result,run_time, and a file for each
     counterexample, executed again on the model. `robench import vnncomp` reads them.
     """
     from robench._export_vnncomp import export_vnncomp

@@ -13,7 +13,7 @@ from robench.testing import check_plugin
 
 # Specs by kind: defaults, and what makes another program of the same plugin. Files are made below.
 SPECS = {
-    "datasets": ["digits", "npz:{data}", "mnist:{mnist}"],
+    "datasets": ["digits", "npz:{data}", "mnist:{mnist}", "vnnlib:{vnnlib}"],
     "transforms": ["subset:n=10", "subset:n=7,seed=3", "classes:{classes}"],
     "models": [
         "checkpoint:{checkpoint}",
@@ -137,7 +137,11 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     (folder / "tool").mkdir()
     answers = [f"toy,net.onnx,prop_{i}_0.1.vnnlib,0.1,{word},1.5" for i, word in enumerate(("unsat", "sat", "timeout"))]
     (folder / "tool" / "toy.csv").write_text("\n".join(answers) + "\n")
+    words = [f"(declare-const {name} Real)" for name in ("X_0", "X_1", "Y_0", "Y_1")]
+    words += [f"(assert ({sign} X_{i} 0.{i + 1}{end}))" for i in range(2) for sign, end in ((">=", 1), ("<=", 2))]
+    (folder / "prop.vnnlib").write_text("\n".join([*words, "(assert (<= Y_0 Y_1))", ""]))
     return {
+        "vnnlib": str(folder / "prop.vnnlib"),
         "data": str(folder / "data.npz"),
         "checkpoint": str(folder / "net"),
         "mnist": str(folder / "mnist"),
