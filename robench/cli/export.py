@@ -37,8 +37,9 @@ def export(
 ) -> None:
     """Write verdicts and counterexamples as a competition does.
 
-    Runs over properties (vnnlib:FOLDER), as the verification competition has them. A table `<category>.csv` of lines category,onnx,vnnlib,prepare_time,result,run_time, and a file for each
-    counterexample, executed again on the model. `robench import vnncomp` reads them.
+    Runs over properties (vnnlib:FOLDER), as the verification competition has them. A table `<category>.csv` of lines
+    category,onnx,vnnlib,prepare_time,result,run_time, and a file for each counterexample, executed again on the
+    model. `robench import vnncomp` reads them.
     """
     from robench._export_vnncomp import export_vnncomp
     from robench.runs import find_runs
