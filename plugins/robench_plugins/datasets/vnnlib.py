@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robench import param
-from robench.errors import DataError
+from robench.errors import DataError, GraphError
 from robench.regions import Regions
 from robench.samples import Samples
 from robench.threat import Domain
@@ -77,13 +77,33 @@ def _shape(instance: Instance, wanted: Property) -> tuple[int, ...]:
         return (wanted.inputs,)
     from robench.graph import from_onnx
 
-    graph = from_onnx(instance.onnx)
+    try:
+        graph = from_onnx(instance.onnx)
+    except GraphError:  # the model may be another form of it, such as onnxruntime's
+        return _declared_shape(instance.onnx, wanted.inputs)
     if prod(graph.input_shape) != wanted.inputs or graph.classes != wanted.outputs:
         raise DataError(
             f"{instance.onnx} has {prod(graph.input_shape)} inputs and {graph.classes} outputs, but {instance.name} "
             f"{wanted.inputs} and {wanted.outputs}: the property is about another network"
         )
     return tuple(graph.input_shape)
+
+
+def _declared_shape(onnx_file: Path, inputs: int) -> tuple[int, ...]:
+    """Return the shape that an ONNX file declares for its only input, without the batch; flat where it does not fit."""
+    import onnx
+
+    from robench.graph import read_onnx
+
+    graph = onnx.load_model_from_string(read_onnx(onnx_file)[0]).graph
+    constants = {tensor.name for tensor in graph.initializer}
+    shapes = [
+        tuple(size.dim_value for size in one.type.tensor_type.shape.dim)
+        for one in graph.input
+        if one.name not in constants
+    ]
+    shape = shapes[0][1:] if len(shapes) == 1 else ()
+    return shape if shape and prod(shape) == inputs else (inputs,)
 
 
 def _domain(properties: Sequence[Property]) -> Domain:

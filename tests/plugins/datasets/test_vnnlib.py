@@ -191,6 +191,19 @@ def test_what_cannot_be_loaded_says_why(copy, tmp_path):
         Vnnlib(copy, net="first").load("test")
 
 
+def test_a_network_that_the_importer_refuses_still_tells_its_shape(copy):
+    onnx = pytest.importorskip("onnx")
+    (copy / "onnx" / "first.onnx.gz").unlink()
+    save_onnx(copy / "onnx" / "first.onnx", trained())
+    model = onnx.load(copy / "onnx" / "first.onnx")
+    model.graph.node[2].op_type = "Erf"
+    onnx.save(model, copy / "onnx" / "first.onnx")
+    assert Vnnlib(copy, net="first").load("test").shape == SHAPE
+    model.graph.input[0].type.tensor_type.shape.dim[3].dim_value = 4
+    onnx.save(model, copy / "onnx" / "first.onnx")
+    assert Vnnlib(copy, net="first").load("test").shape == (6,)
+
+
 def test_without_the_network_inputs_stay_flat(copy):
     shutil.rmtree(copy / "onnx")
     assert Vnnlib(copy, net="first").load("test").shape == (6,)
