@@ -31,6 +31,8 @@ def halve(start: Start, leaves: int, seconds: float) -> Halved:
 
     Depth first. A leaf that is exact and not above 0 ends the search: there is nothing left to split.
     """
+    if start.margin > 0:
+        return Halved(True, 0)
     deadline = time.monotonic() + seconds
     program = start.known.program
     none = {

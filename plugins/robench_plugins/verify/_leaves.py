@@ -132,7 +132,7 @@ def _solve(leaves: Leaves, sample: int, asked: Asked, nothing: Asked, deadline: 
             found = Solver(elastic.problem).solve(price, seconds=deadline - time.monotonic())
             _keep(nothing, sample, elastic, found.duals)
             break
-        if answer.point is not None:
+        if answer.point is not None and len(answer.point) == len(cost[0]):
             asked.optimum[row] = answer.objective + constant[0] + asked.constant[row]
             asked.points[row] = answer.point[encoding.outputs[0]]
             asked.worst[row] = _worst(neurons, encoding, answer.point)

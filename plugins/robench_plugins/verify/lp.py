@@ -34,6 +34,7 @@ class LP:
     bounds: Method = param("crown", "how the inputs of ReLUs are bounded first")
     timeout: float = param(120.0, "seconds for one sample's programs at most", above=0)
 
+    per_eps: ClassVar[bool] = True
     deterministic: ClassVar[bool] = True
     regions: ClassVar[bool] = True
 

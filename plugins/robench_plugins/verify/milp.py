@@ -45,6 +45,7 @@ class MILP:
     threads: int = param(1, "threads of HiGHS", minimum=1, maximum=1024)
     leaves: int = param(512, "leaves in which `infeasible` may be proven; 0: none", minimum=0)
 
+    per_eps: ClassVar[bool] = True
     deterministic: ClassVar[bool] = True
     complete: ClassVar[bool] = True
     regions: ClassVar[bool] = True
@@ -141,7 +142,7 @@ class _Search:
         problem = below_zero(encoding.problem, cost, constant + forms.constant[index].cpu().numpy())
         answer = Solver(problem, self.threads).solve(seconds=self.deadline - time.monotonic(), target=deep)
         self.bound = min(self.bound, answer.bound)
-        if answer.point is not None and np.isfinite(answer.point).all():
+        if answer.point is not None and len(answer.point) == len(problem.cost) and np.isfinite(answer.point).all():
             self.objective = min(self.objective, answer.objective)
             self._keep(answer.point[encoding.outputs[0]])
         return answer.word
