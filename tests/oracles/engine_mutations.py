@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from robench_plugins.verify import _forms
-from robench_plugins.verify._engine import backward, bounds, errors, forward, lower, region, relax, steps
+from robench_plugins.verify._engine import backward, bounds, errors, forward, lower, patches, region, relax, steps
 
 __all__ = ["MUTATIONS", "Mutation"]
 
@@ -20,9 +20,11 @@ class Mutation:
     new: str
     steps: str = "linear relu linear relu linear"
     rounding: str = ""
+    shape: tuple[int, ...] = (2, 3, 3)
 
 
 CONV = "conv2d relu conv2d relu linear"
+IMAGES = "relu conv2d relu conv2d relu"
 SMOOTH = "linear sigmoid linear tanh linear"
 
 MUTATIONS = {
@@ -68,7 +70,10 @@ MUTATIONS = {
     "offsets dropped": Mutation(backward._lower_bounds, "total = total + part", "total = total + part * 0"),
     "offsets subtracted": Mutation(backward._lower_bounds, "total = total + part", "total = total - part"),
     "residual rows replaced": Mutation(
-        backward._lower_bounds, "pending[source] + arriving", "arriving", "linear relu linear add\xa0nodes relu"
+        backward._lower_bounds,
+        "_together(pending[source], arriving)",
+        "arriving",
+        "linear relu linear add\xa0nodes relu",
     ),
     "bias of unit rows without sign": Mutation(
         backward._start, "[rows.unit // places] * rows.sign", "[rows.unit // places]"
@@ -159,12 +164,23 @@ MUTATIONS = {
     ),
     "margins with the wrong sign": Mutation(_forms.label_forms, "own[:, None], 1.0", "own[:, None], -1.0"),
     "a class left out": Mutation(_forms.label_forms, "others >= y[:, None]", "others > y[:, None]"),
+    # Windows.
+    "windows moved against the padding": Mutation(
+        patches.Patches._convolved, "self.top * down - top", "self.top * down + top", IMAGES, shape=(2, 9, 9)
+    ),
+    "windows of the wrong place": Mutation(
+        patches.Patches.gathered,
+        "self.top + over[2], self.left",
+        "self.left + over[0], self.left",
+        IMAGES,
+        shape=(2, 9, 9),
+    ),
     # The error term.
     "no error term": Mutation(backward._lower_bounds, "below(bound, error)", "bound", rounding="branches"),
     "errors of steps dropped": Mutation(
         backward._lower_bounds,
-        "error + owners.dot(incoming.abs()",
-        "error + 0 * owners.dot(incoming.abs()",
+        "error + own.dot(incoming.abs()",
+        "error + 0 * own.dot(incoming.abs()",
         rounding="a product",
     ),
     "no error in affine steps": Mutation(

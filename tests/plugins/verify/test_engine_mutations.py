@@ -38,7 +38,7 @@ def caught(one: Mutation, seeds: int = 24) -> str | None:
     names = [name.replace("\xa0", " ") for name in one.steps.split(" ")]
     for seed in range(seeds):
         try:
-            found = complaint(random_case(seed, names))
+            found = complaint(random_case(seed, names, shape=one.shape))
         except (RuntimeError, IndexError, TypeError, AssertionError) as error:  # shapes that do not fit any more
             found = f"{type(error).__name__}: {error}"
         if found:

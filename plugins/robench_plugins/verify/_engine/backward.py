@@ -11,7 +11,7 @@ With `Errors` the result is sound: whatever float64 rounded on the way is subtra
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
@@ -21,11 +21,12 @@ from torch import Tensor
 from robench.graph.intervals import ieee_arithmetic
 from robench.numerics import gamma
 from robench_plugins.verify._engine.errors import Errors
-from robench_plugins.verify._engine.lower import Activation, Program
+from robench_plugins.verify._engine.lower import Activation, Program, Step
 from robench_plugins.verify._engine.owners import Owners
+from robench_plugins.verify._engine.patches import Patches, added, unit_patches
 from robench_plugins.verify._engine.region import Region, below
 from robench_plugins.verify._engine.relax import Lines, Relaxed, shifts
-from robench_plugins.verify._engine.steps import Linear
+from robench_plugins.verify._engine.steps import Conv, Linear
 
 __all__ = ["Reached", "Rows", "Split", "fitted", "lower_bounds", "unit_rows"]
 
@@ -90,11 +91,15 @@ class Reached:
 
     Attributes:
         bound: [R]; with errors float64 and sound, otherwise rounded to nearest.
-        rows: [R, *input shape].
     """
 
     bound: Tensor
-    rows: Tensor
+    _rows: Tensor | Patches
+
+    @property
+    def rows(self) -> Tensor:
+        """The coefficients that arrived, [R, *input shape]."""
+        return _whole(self._rows)
 
 
 def lower_bounds(
@@ -138,20 +143,24 @@ def _lower_bounds(
     owners = rows.owners
     if errors is not None and slopes is not None:
         slopes = fitted(slopes, lines, owners)
-    pending, total = _start(program, rows)
+    pending, total = _start(program, rows, windows=splits is None and seen is None)
     scale = total.abs()
     error = torch.zeros_like(total)
     narrow: dict[int, Tensor] = {}
     for position in range(rows.at, 0, -1):
         if position not in pending:
             continue
-        step, incoming = program.steps[position], pending.pop(position)
+        step = program.steps[position]
+        incoming, spot = _opened(pending.pop(position), step)
+        own = owners if spot is None else spot.owners
         columns = narrow.get(position)
         if isinstance(step, Activation):
             if seen is not None:
                 seen[position] = incoming
             line, slope = lines[position], None if slopes is None else slopes.get(position)
-            if splits is None or position not in splits:
+            if spot is not None:
+                line, slope = spot.line(line, owners), None if slope is None else spot.slope(slope, line, owners)
+            elif splits is None or position not in splits:
                 columns = _awake(program, position, line)
             if columns is not None:
                 narrow[step.inputs[0]] = columns
@@ -160,18 +169,23 @@ def _lower_bounds(
         elif columns is not None:
             assert isinstance(step, Linear)
             step = step.part(columns)
-        if errors is not None and (known := errors.of.get(position)) is not None:
-            error = error + owners.dot(incoming.abs(), known if columns is None else known[:, columns])
+        # A single entry goes back through a convolution as it is.
+        exact = spot is not None and position == rows.at and isinstance(step, Conv)
+        if errors is not None and not exact and (known := errors.of.get(position)) is not None:
+            if spot is not None:
+                known = spot.gathered((known,), owners)[0]
+            error = error + own.dot(incoming.abs(), known if columns is None else known[:, columns])
         if isinstance(step, Activation):
-            through, part = _through(step, incoming, line, owners, slope)
+            through, part = _through(step, incoming, line, own, slope)
             if splits is not None and position in splits:
                 split = splits[position]
                 through = through.flatten(1).scatter_add(1, split.unit, -split.push).reshape(through.shape)
                 if errors is not None:
                     error = error + owners.dot(through.abs(), errors.reach[step.inputs[0]])
-            parts: tuple[Tensor, ...] = (through,)
+            parts: Sequence[Tensor | Patches] = (through if spot is None else replace(spot, values=through),)
         else:
-            parts, offset = step.back(incoming), step.offset(incoming)
+            parts = step.back(incoming) if spot is None else spot.back(step)
+            offset = step.offset(incoming)
             part = total.new_zeros(()) if offset is None else offset
         total = total + part
         scale = scale + part.abs()
@@ -179,21 +193,46 @@ def _lower_bounds(
             if source not in pending:
                 pending[source] = arriving
                 continue
-            pending[source] = pending[source] + arriving
-            if errors is not None:
-                error = error + owners.dot(pending[source].abs(), errors.reach[source])
-    arrived = pending.get(0)
-    if arrived is None:  # a constant
-        arrived = total.new_zeros(len(rows), *program.steps[0].shape)
-    bound = region.least(arrived, owners) + total
+            pending[source] = together = _together(pending[source], arriving)
+            if errors is not None and isinstance(together, Patches):
+                reach = together.gathered((errors.reach[source],), owners)[0]
+                error = error + together.owners.dot(together.values.abs(), reach)
+            elif errors is not None:
+                error = error + owners.dot(_whole(together).abs(), errors.reach[source])
+    last = pending.get(0)
+    if last is None:  # a constant
+        last = total.new_zeros(len(rows), *program.steps[0].shape)
+    if isinstance(last, Patches):
+        sets, own, arrived = last.region(region, owners), last.owners, last.values
+    else:
+        sets, own, arrived = region, owners, last
+    bound = sets.least(arrived, own) + total
     if errors is not None:
         error = error + scale * (4 * gamma(2 * len(program.steps) + 8))
-        error = error + region.error(arrived, owners) + owners.of(errors.underflow)
+        error = error + sets.error(arrived, own) + owners.of(errors.underflow)
         bound = below(bound, error)
-    return Reached(bound, arrived)
+    return Reached(bound, last)
 
 
-def _start(program: Program, rows: Rows) -> tuple[dict[int, Tensor], Tensor]:
+def _together(a: Tensor | Patches, b: Tensor | Patches) -> Tensor | Patches:
+    """Return the sum of rows at one step."""
+    if isinstance(a, Patches) and isinstance(b, Patches) and (sum_ := added(a, b)) is not None:
+        return sum_
+    return _whole(a) + _whole(b)
+
+
+def _whole(rows: Tensor | Patches) -> Tensor:
+    return rows.dense() if isinstance(rows, Patches) else rows
+
+
+def _opened(rows: Tensor | Patches, step: Step) -> tuple[Tensor, Patches | None]:
+    """Return (coefficients, windows): whole rows and None where windows cannot pass the step, or need not."""
+    if isinstance(rows, Patches) and rows.passes(step) and not rows.wide:
+        return rows.values, rows
+    return _whole(rows), None
+
+
+def _start(program: Program, rows: Rows, windows: bool) -> tuple[dict[int, Tensor | Patches], Tensor]:
     """Return the pending rows and the constants so far; unit rows skip their first step where that is exact."""
     step = program.steps[rows.at]
     if rows.coefficients is not None:
@@ -201,6 +240,9 @@ def _start(program: Program, rows: Rows) -> tuple[dict[int, Tensor], Tensor]:
         return {rows.at: rows.coefficients}, zeros if rows.constant is None else rows.constant
     assert rows.unit is not None
     assert rows.sign is not None
+    spots = unit_patches(program, rows.at, rows.unit, rows.sign) if windows else None
+    if spots is not None:
+        return {rows.at: spots}, torch.zeros_like(rows.sign)
     exact = None if isinstance(step, Activation) else step.unit_rows(rows.unit)
     if exact is not None:
         around = [-1, *[1] * (exact[0].dim() - 1)]
@@ -225,9 +267,9 @@ def fitted(slopes: Mapping[int, Tensor], lines: Lines, owners: Owners) -> dict[i
 
 
 def _awake(program: Program, position: int, line: Relaxed) -> Tensor | None:
-    """Return the neurons of a ReLU that are not off, where leaving out the others saves work: nothing goes through them.
+    """Return the neurons of a ReLU that are not off, where leaving out the others saves work.
 
-    One sample's rows alone, and a linear layer before the ReLU that nothing else reads.
+    Nothing goes through those. One sample's rows alone, and a linear layer before the ReLU that nothing else reads.
     """
     source = program.steps[position].inputs[0]
     if len(line.lower) > 1 or program.uses[source] > 1 or not isinstance(program.steps[source], Linear):

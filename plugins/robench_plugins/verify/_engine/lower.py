@@ -229,8 +229,8 @@ def _batch_norm(low: _Lowering, node: Node, at: int) -> int:
     moved = mean * factor
     error = 16 * UNIT_ROUNDOFF * (bias.abs() + moved.abs()) + _lost(factor, weight)
     around = (-1, *[1] * (len(node.shape) - 1))
-    constants = (value.reshape(around) for value in (factor, bias - moved))
-    return low.add(Scale((at,), node.shape, *constants, low.shape(at), 8, error.reshape(around)))
+    factor, shift, error = (value.reshape(around) for value in (factor, bias - moved, error))
+    return low.add(Scale((at,), node.shape, factor, shift, low.shape(at), 8, error))
 
 
 def _relu(low: _Lowering, node: Node, at: int) -> int:

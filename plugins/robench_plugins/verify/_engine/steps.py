@@ -372,7 +372,7 @@ class Concat(Affine):
         return self.forward(*values)
 
     def back(self, rows: Tensor) -> tuple[Tensor, ...]:
-        return rows.split(self.sizes, self.axis + 1)
+        return torch.split(rows, list(self.sizes), self.axis + 1)
 
 
 @dataclass(frozen=True, eq=False)
