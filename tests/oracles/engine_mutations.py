@@ -86,10 +86,10 @@ MUTATIONS = {
     "bias of linear layers dropped": Mutation(steps.Linear.offset, "rows @ self.bias", "None"),
     "transpose of linear layers": Mutation(steps.Linear.back, "rows @ self.weight", "rows @ self.weight.abs()"),
     "bias of convolutions dropped": Mutation(steps.Conv.offset, "rows.flatten(2).sum(2) @ self.bias", "None", CONV),
-    "uneven padding taken as even": Mutation(
-        steps.Conv.back, "-self.padding[i], short[i]", "-self.padding[i + rank], short[i]", CONV
+    "uneven padding taken as even": Mutation(steps.Conv.back, "(begin[i], end[i])", "(end[i], begin[i])", CONV),
+    "padding of convolutions forgotten": Mutation(
+        steps.Conv.back, "rows, self.source[1:], begin", "rows, self.source[1:], (0,) * rank", CONV
     ),
-    "stride's rest forgotten": Mutation(steps.Conv.back, "short[i] - self.padding[i + rank]", "-self.padding[i]", CONV),
     "unit rows of convolutions in the wrong channel": Mutation(
         steps.Conv.unit_rows, "self.weight[channel]", "self.weight[channel - 1]", CONV
     ),

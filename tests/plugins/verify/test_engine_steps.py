@@ -116,6 +116,9 @@ def test_convolutions_of_every_setting(data):
     program = lower(graph)
     (step,) = (step for step in program.steps if isinstance(step, Conv))
     check_step(step, [graph.input_shape], rng)
+    rows = torch.tensor(rng.normal(size=(3, *step.shape)))
+    single = step.cast(torch.float32, rows.device).back(rows.float())[0].double()
+    torch.testing.assert_close(single, step.back(rows)[0], rtol=1e-4, atol=1e-4)
     x = torch.tensor(rng.normal(size=(3, *graph.input_shape)))
     close(program.forward(x), evaluate(graph, x))
 

@@ -138,7 +138,13 @@ class Patches:
             weight = step.weight
             values = (self.values.flatten(1) @ weight.flatten(1)).reshape(len(self), *weight.shape[1:])
         else:
-            values = F.conv_transpose2d(self.values, step.weight, None, step.stride, 0, 0, step.groups, step.dilation)
+            size = [
+                (n - 1) * s + d * (k - 1) + 1
+                for n, s, d, k in zip(
+                    self.values.shape[2:], step.stride, step.dilation, step.weight.shape[2:], strict=True
+                )
+            ]
+            values = step.spread(self.values, size, (0, 0))
         return Patches(values, self.top * down - top, self.left * right - left, step.source).inside()
 
     def inside(self) -> Patches:
