@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -9,8 +10,9 @@ from torch import Tensor
 
 from robench.graph import Graph
 from robench.graph.intervals import ieee_arithmetic
-from robench_plugins.verify._engine.backward import lower_bounds
-from robench_plugins.verify._engine.bounds import Bounded, bounded, pieces, refined
+from robench_plugins.verify._engine.backward import Rows, lower_bounds
+from robench_plugins.verify._engine.bounds import CACHE, MEMORY, Bounded, bounded, pieces, refined
+from robench_plugins.verify._engine.owners import Owners
 from robench_plugins.verify._engine.region import Region
 from robench_plugins.verify._engine.region import bounded as finite_sides
 from robench_plugins.verify._engine.slopes import Schedule, optimise
@@ -69,11 +71,20 @@ def prove(graph: Graph, region: Region, forms: Forms, method: Method) -> Proof:
 
 def crown_bounds(known: Bounded, forms: Forms) -> Tensor:
     """Return the rows' bounds [R] with the slopes of the lines themselves."""
-    program, every = known.program, []
-    parts = list(pieces(program, len(forms)))
-    for part in parts:
-        rows = forms.rows(program.last, None if len(parts) == 1 else part)
-        every.append(lower_bounds(program, known.region, known.lines, rows, errors=known.errors).bound)
+    program, every, each = known.program, [], forms.owners.each
+    if each:  # some samples at a time, all rows of each
+        widest = max(math.prod(step.shape) for step in program.steps)
+        size = max(1, (CACHE if forms.constant.device.type == "cpu" else MEMORY // 8) // (8 * widest * each))
+        for at in range(0, forms.samples, size):
+            some = known.select(slice(at, at + size))
+            part = slice(at * each, (at + len(some.region)) * each)
+            owners = Owners.uniform(len(some.region), each, forms.constant.device)
+            rows = Rows(program.last, owners, forms.coefficients[part], constant=forms.constant[part])
+            every.append(lower_bounds(program, some.region, some.lines, rows, errors=some.errors).bound)
+    else:
+        for part in pieces(program, len(forms)):
+            rows = forms.rows(program.last, part)
+            every.append(lower_bounds(program, known.region, known.lines, rows, errors=known.errors).bound)
     return torch.cat(every) if every else forms.constant
 
 
