@@ -28,6 +28,7 @@ from robench_plugins.verify._engine.owners import Owners
 from robench_plugins.verify._engine.region import region_of
 from robench_plugins.verify._engine.slopes import Chosen, Schedule, optimise
 from robench_plugins.verify._tree.attack import Refuter
+from robench_plugins.verify._tree.gains import Gains
 from robench_plugins.verify._tree.inputs import halve
 from robench_plugins.verify._tree.pool import Columns
 from robench_plugins.verify._tree.query import Query, query_of
@@ -40,6 +41,8 @@ GROUP = 4
 """Samples whose pieces share a batch."""
 FEW_INPUTS = 8
 """Inputs up to which `auto` halves boxes instead of deciding signs."""
+SLOPE_RATE, SPLIT_RATE = 0.1, 1.0
+"""Rates on a piece: slopes start near their best; multipliers move in units of the coefficients that they meet."""
 INNER_WORK = 2e11
 """Products that optimising the inner bounds of one sample may take, about ten seconds of two cores."""
 
@@ -54,8 +57,10 @@ class BaB:
 
     timeout: float = param(60.0, "seconds for each sample", above=0)
     batch: int = param(64, "pieces that are bounded at once", minimum=2, maximum=2**16)
-    steps: int = param(12, "optimiser's steps on each piece", minimum=0, maximum=10_000)
-    candidates: int = param(6, "neurons that look-ahead tries before one is split", minimum=1, maximum=1000)
+    steps: int = param(20, "optimiser's steps on each piece", minimum=1, maximum=10_000)
+    rehearsal: int = param(
+        1000, "signs that are tried at each root, to learn which are worth deciding", minimum=0, maximum=2**20
+    )
     split: Literal["auto", "signs", "inputs"] = param(
         "auto", "`signs` of ReLUs, or `inputs`; auto: inputs where there are at most 8 or an activation is smooth"
     )
@@ -124,7 +129,7 @@ class _Run:
         if len(self.open):
             rest = self.open
             self._timed(rest, lambda: self._bound(rest))
-        for group in self.open.split(GROUP):
+        for group in torch.split(self.open, GROUP):
             if len(group):
                 self._search(group)
 
@@ -230,12 +235,15 @@ class _Run:
         chosen = optimise(program, region, lines, rows.to(torch.float32), schedule=Schedule(steps=50), enough=0.0)
         bound = self._proven(known, samples, chosen)
         still = query.unsettled(bound > 0)
-        clock.charge(torch.arange(len(samples)), time.perf_counter() - start)
         columns = Columns.of(known.inputs)
         slopes = {at: _padded(values, owner, row, still.shape) for at, values in chosen.slopes.items()}
-        tree = Signs(known, query, columns, Schedule(steps=self.settings.steps), True, self.settings.candidates)
-        roots = tree.roots(still, slopes, bound)
-        return search(tree, roots.take(still.any(1)), refuter, clock, self.settings.batch)
+        gains = Gains(len(samples), len(columns), self.x.device)
+        schedule = Schedule(steps=self.settings.steps, slope_rate=SLOPE_RATE, split_rate=SPLIT_RATE)
+        tree = Signs(known, query, columns, schedule, gains)
+        roots = tree.start(tree.roots(still, slopes, bound).take(still.any(1)))
+        tree.rehearse(roots, self.settings.rehearsal)
+        clock.charge(torch.arange(len(samples)), time.perf_counter() - start)
+        return search(tree, roots, refuter, clock, self.settings.batch)
 
     def answer(self) -> Certificates:
         found, proven = self.refuter.found.tolist(), self.proven.tolist()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,11 +37,16 @@ class Schedule:
 
 @dataclass(frozen=True, eq=False)
 class Chosen:
-    """The best bound of each row [R] that was seen (rounded to nearest), with its slopes and split constraints."""
+    """The best bound of each row [R] that was seen (rounded to nearest), with its slopes and split constraints.
+
+    `minimiser` holds watched activations' inputs [R, K] where the relaxed minimum is attained, averaged over the later
+    half of the climb: near its end these are the primal solution.
+    """
 
     bound: Tensor
     slopes: dict[int, Tensor]
     splits: dict[int, Split]
+    minimiser: dict[int, Tensor]
 
     def take(self, rows: Tensor) -> Chosen:
         """Return some rows, bool or int64."""
@@ -48,6 +54,7 @@ class Chosen:
             self.bound[rows],
             {position: values[rows] for position, values in self.slopes.items()},
             {position: Split(one.unit[rows], one.push[rows]) for position, one in self.splits.items()},
+            {position: values[rows] for position, values in self.minimiser.items()},
         )
 
 
@@ -74,6 +81,7 @@ def optimise(
     slopes: Mapping[int, Tensor] | None = None,
     splits: Mapping[int, tuple[Tensor, Tensor, Tensor]] | None = None,
     enough: float | None = None,
+    watched: Mapping[int, Tensor] | None = None,
 ) -> Chosen:
     """Return slopes (and multipliers) that raise the rows' bounds; everything in one dtype, nothing proven.
 
@@ -86,17 +94,33 @@ def optimise(
         slopes: where to start [R, ...]; CROWN's own by default.
         splits: by activation (unit, sign ±1 or 0 where there is none, multiplier ≥ 0 to start from), [R, K] each.
         enough: stop when every bound is above this.
+        watched: by activation, flat positions [R, K] whose values at the minimiser are wanted.
     """
     region, lines, rows = _per_row(region, lines, rows)
     start = default_slopes(program, lines, rows) if slopes is None else fitted(slopes, lines, rows.owners)
-    climb = whole = _Climb.of(start, splits or {}, lines, rows, schedule)
+    scales = _split_scales(program, region, lines, rows, start, splits) if splits else {}
+    climb = whole = _Climb.of(start, splits or {}, lines, rows, schedule, scales)
     best = climb.values()
     top = torch.full((len(rows),), -torch.inf, dtype=region.lower.dtype, device=region.lower.device)
     alive = torch.arange(len(rows), device=top.device)
+    probes = {
+        position: torch.zeros(unit.shape, dtype=top.dtype, device=top.device)
+        for position, unit in watched.items()
+    }
+    sums = {position: probe.clone() for position, probe in probes.items()}
+    counted = torch.zeros(len(rows), 1, dtype=top.dtype, device=top.device)
     for turn in range(schedule.steps + 1):
         last = turn == schedule.steps
         with torch.set_grad_enabled(not last), torch.inference_mode(False):
             made, pushed = climb.assembled(not last)
+            felt = {position: probe[alive].requires_grad_() for position, probe in probes.items()} if not last else {}
+            for position, probe in felt.items():
+                unit = watched[position][alive]
+                one = pushed.get(position)
+                pushed[position] = Split(
+                    unit if one is None else torch.cat((unit, one.unit), 1),
+                    probe if one is None else torch.cat((probe, one.push), 1),
+                )
             bound = lower_bounds(program, region, lines, rows, slopes=made, splits=pushed).bound
         value = bound.detach()
         better = (value > top[alive]) | (top[alive] == -torch.inf) & ~value.isnan()
@@ -108,23 +132,28 @@ def optimise(
         done = torch.zeros_like(better) if enough is None else top[alive] > enough
         if bool(done.all()):
             break
-        climb.step(bound, turn)
+        values = climb.step(bound, turn, list(felt.values()))
+        if 2 * turn >= schedule.steps:
+            counted[alive] += 1
+            for position, gradient in zip(felt, values, strict=True):
+                if gradient is not None:
+                    sums[position][alive] -= gradient
         if rows.owners.each == 1 and int(done.sum()) * 4 >= len(alive):
             left = (~done).nonzero()[:, 0]
             alive, climb = alive[left], climb.take(left)
             region, rows = region.select(left), rows.take(left)
             lines = {position: line.select(left) for position, line in lines.items()}
             rows = replace(rows, owners=Owners(torch.arange(len(left), device=left.device), 1))
-    return Chosen(top, *whole.named(best))
+    return Chosen(top, *whole.named(best), {p: total / counted.clamp_min(1) for p, total in sums.items()})
 
 
 @dataclass(eq=False)
 class _Climb:
-    """Variables of some rows, their moments, and which of them may move."""
+    """Variables of some rows, their moments, and how far each may move: not at all, or in units of its scale."""
 
     names: list[tuple[str, int]]
     variables: list[Tensor]
-    free: list[Tensor | None]
+    free: list[Tensor]
     splits: dict[int, tuple[Tensor, Tensor]]
     first: list[Tensor]
     second: list[Tensor]
@@ -138,12 +167,13 @@ class _Climb:
         lines: Lines,
         rows: Rows,
         schedule: Schedule,
+        scales: Mapping[int, Tensor],
     ) -> _Climb:
         names = [("slope", position) for position in slopes] + [("split", position) for position in splits]
         variables = [*slopes.values(), *(multiplier for _, _, multiplier in splits.values())]
         variables = [value.detach().clone() for value in variables]
-        free: list[Tensor | None] = [_free(lines, rows, position, value) for position, value in slopes.items()]
-        free += [sign != 0 for _, sign, _ in splits.values()]
+        free = [_free(lines, rows, position, value) for position, value in slopes.items()]
+        free += [(sign != 0) * scales[position] for position, (_, sign, _) in splits.items()]
         zeros = [torch.zeros_like(value) for value in variables]
         fixed = {position: (unit, sign) for position, (unit, sign, _) in splits.items()}
         return cls(names, variables, free, fixed, zeros, [value.clone() for value in zeros], schedule)
@@ -168,9 +198,11 @@ class _Climb:
                 pushed[position] = Split(unit, sign * value)
         return slopes, pushed
 
-    def step(self, bound: Tensor, turn: int) -> None:
-        """Take one step of Adam up the bounds' gradients."""
-        gradients = torch.autograd.grad(bound, self.variables, torch.ones_like(bound), allow_unused=True)
+    def step(self, bound: Tensor, turn: int, probes: list[Tensor]) -> Sequence[Tensor | None]:
+        """Take one step of Adam up the bounds' gradients; return the gradients of `probes`."""
+        asked = [*self.variables, *probes]
+        found = torch.autograd.grad(bound, asked, torch.ones_like(bound), allow_unused=True)
+        gradients = found[: len(self.variables)]
         with torch.no_grad():
             for k, (gradient, (kind, _)) in enumerate(zip(gradients, self.names, strict=True)):
                 if gradient is None:
@@ -180,16 +212,16 @@ class _Climb:
                 self.second[k].lerp_(gradient.square(), 0.001)
                 root = (self.second[k] / (1 - 0.999 ** (turn + 1))).sqrt_().add_(1e-8)
                 step = (self.first[k] / root).mul_(rate * self.schedule.decay**turn / (1 - 0.9 ** (turn + 1)))
-                mask = self.free[k]
-                moved = (self.variables[k].detach() + (step if mask is None else step * mask)).clamp_min_(0)
+                moved = (self.variables[k].detach() + step.mul_(self.free[k])).clamp_min_(0)
                 self.variables[k] = moved.clamp_max_(1) if kind == "slope" else moved
+        return found[len(self.variables) :]
 
     def take(self, rows: Tensor) -> _Climb:
         """Return some rows [int64]."""
         return _Climb(
             self.names,
             [value.detach()[rows] for value in self.variables],
-            [None if mask is None else mask[rows] for mask in self.free],
+            [mask[rows] for mask in self.free],
             {position: (unit[rows], sign[rows]) for position, (unit, sign) in self.splits.items()},
             [value[rows] for value in self.first],
             [value[rows] for value in self.second],
@@ -205,6 +237,20 @@ def _per_row(region: Region, lines: Lines, rows: Rows) -> tuple[Region, Lines, R
     taken = {position: line.select(index) for position, line in lines.items() if position <= rows.at}
     own = Owners(torch.arange(len(index), device=index.device), 1)
     return region.select(index), taken, replace(rows, owners=own)
+
+
+def _split_scales(
+    program: Program, region: Region, lines: Lines, rows: Rows, slopes: Mapping[int, Tensor], splits: Mapping[int, Any]
+) -> dict[int, Tensor]:
+    """Return the size of the coefficients that each activation's multipliers compete with, [R, 1]."""
+    seen: dict[int, Tensor] = {}
+    with torch.no_grad():
+        lower_bounds(program, region, lines, rows, slopes=slopes, seen=seen)
+    none = torch.zeros(len(rows), 1, dtype=region.lower.dtype, device=region.lower.device)
+    return {
+        position: seen[position].flatten(1).abs().amax(1, keepdim=True) if position in seen else none
+        for position in splits
+    }
 
 
 def _free(lines: Lines, rows: Rows, position: int, value: Tensor) -> Tensor:

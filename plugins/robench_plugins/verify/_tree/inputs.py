@@ -69,7 +69,7 @@ def halve(graph: Graph, region: Region, query: Query, refuter: Refuter, clock: C
             refuter.consider(points, left.sample)
             ended.depth = ended.depth.scatter_reduce(0, left.sample, left.depth, "amax")
             children, stuck = _halves(left, slope)
-            for sample in stuck.unique().tolist():
+            for sample in sorted(set(stuck.tolist())):
                 ended.reason[sample] = "a box can be halved no more"
             boxes = boxes.and_(children)
         clock.charge(taken.sample, time.perf_counter() - start)

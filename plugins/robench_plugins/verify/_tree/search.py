@@ -71,7 +71,7 @@ class Ended:
     def left(self, sample: Tensor, bound: Tensor, reason: str) -> None:
         """Note that pieces of samples [P] with bounds [P] stay open."""
         self.gap = self.gap.scatter_reduce(0, sample, bound.double(), "amin")
-        for one in sample.unique().tolist():
+        for one in sorted(set(sample.tolist())):
             self.reason[one] = reason
 
     def settled(self, found: Tensor) -> Ended:
@@ -103,9 +103,8 @@ def search(tree: Signs, roots: Pool, refuter: Refuter, clock: Clock, batch: int)
         rest = torch.ones(len(pool), dtype=torch.bool, device=device)
         rest[chosen] = False
         taken, pool = pool.take(chosen), pool.take(rest)
-        doublings = max(1, min(4, (batch // max(1, len(taken))).bit_length() - 1))
-        outcome = tree.round(taken, doublings)
-        ended.nodes += torch.bincount(taken.sample, minlength=samples) * 2**doublings
+        outcome = tree.round(taken)
+        ended.nodes += torch.bincount(taken.sample, minlength=samples) * 2
         ended.depth = ended.depth.scatter_reduce(0, outcome.sample, outcome.open.depth, "amax")
         if len(outcome.points):
             refuter.consider(outcome.points, outcome.sample)

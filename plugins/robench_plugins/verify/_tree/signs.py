@@ -20,10 +20,18 @@ from robench_plugins.verify._engine.owners import Owners
 from robench_plugins.verify._engine.relax import Lines, relax
 from robench_plugins.verify._engine.slopes import Chosen, Schedule, optimise
 from robench_plugins.verify._leaves import closed
+from robench_plugins.verify._tree.gains import Gains
 from robench_plugins.verify._tree.pool import Columns, Pool
 from robench_plugins.verify._tree.query import Query
 
 __all__ = ["Outcome", "Signs"]
+
+TIE = 0.01
+"""Weight of the second criterion for splits, and of the third."""
+LOCAL = 5.0
+"""How much more a sign counts whose gap at the piece's own minimiser costs most."""
+REHEARSED = 32
+"""Splits of a root that are tried in one batch."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,16 +52,16 @@ class Signs:
         query: of the same samples.
         columns: the neurons that may be split.
         schedule: the optimiser's, per round.
+        gains: what deciding signs gained so far.
         again: whether ReLUs behind a decided one are bounded again in every piece.
-        candidates: how many neurons are tried by look-ahead.
     """
 
     root: Bounded
     query: Query
     columns: Columns
     schedule: Schedule
+    gains: Gains
     again: bool = True
-    candidates: int = 6
 
     def roots(self, open_: Tensor, chosen: Mapping[int, Tensor] | None, bound: Tensor) -> Pool:
         """Return one piece per sample [B] with its open rows [B, S]; `chosen` are slopes [B · S, ...] to start from."""
@@ -82,17 +90,58 @@ class Signs:
             torch.where(open_, bound.float(), torch.inf),
             zeros,
             torch.zeros_like(sign, dtype=torch.bool),
+            torch.zeros(samples, columns, device=device),
+            torch.full((samples,), -torch.inf, device=device),
         )
 
-    def round(self, pieces: Pool, doublings: int) -> Outcome:
-        """Decide up to `doublings` signs of every piece, bound the children and return those that stay open."""
+    def start(self, roots: Pool) -> Pool:
+        """Return the roots that stay open after a climb."""
         with torch.no_grad():
-            children = self._split(pieces, doublings)
+            return self._bound(roots, self._known(roots)).open if len(roots) else roots
+
+    def rehearse(self, roots: Pool, most: int) -> None:
+        """Learn what deciding each sign gains at the roots, for the `most` promising ones of each."""
+        with torch.no_grad():
+            order = self._ranked(roots, most, True)
+            owner, place = (order >= 0).nonzero(as_tuple=True)
+            column = order[owner, place]
+            for part in torch.split(torch.arange(len(owner), device=owner.device), REHEARSED):
+                children = self._children(roots.take(owner[part]), column[part])
+                self._settle(children)
+
+    def round(self, pieces: Pool) -> Outcome:
+        """Decide one sign of every piece, bound the children and return those that stay open."""
+        with torch.no_grad():
+            column = self._ranked(pieces, 1)[:, 0]
+            return self._settle(self._children(pieces, column))
+
+    def _children(self, pieces: Pool, column: Tensor) -> Pool:
+        """Return two children of each piece, which decide `column` [N]; pieces with −1 there have none."""
+        pieces, at = pieces.take(column >= 0), column[column >= 0]
+        every = torch.arange(len(at), device=at.device)
+        sides = []
+        for sign in (1, -1):
+            child = pieces.take(every)
+            child.before = child.bound.amin(1)
+            child.sign[every, at] = sign
+            child.fresh.fill_(False)
+            child.fresh[every, at] = True
+            child.depth += 1
+            if sign > 0:
+                child.low[every, at] = child.low[every, at].clamp_min(0)
+            else:
+                child.high[every, at] = child.high[every, at].clamp_max(0)
+            sides.append(child)
+        return Pool.join(sides)
+
+    def _settle(self, children: Pool) -> Outcome:
+        with torch.no_grad():
             known = self._known(children)
             if self.again:
                 known = self._tighten(children, known)
             empty = (children.low > children.high).any(1)
             if bool(empty.any()):
+                self.gains.learn(children.take(empty), None)
                 children = children.take(~empty)
                 known = self._known(children)
         if not len(children):
@@ -163,92 +212,41 @@ class Signs:
 
     # ----------------------------------------------------------------------------------------------- branching
 
-    def _split(self, pieces: Pool, doublings: int) -> Pool:
-        """Return the children of `pieces`: each decides its best open signs, one after the other."""
-        ranked = self._ranked(pieces, doublings)
-        children = pieces.take(torch.arange(len(pieces), device=ranked.device))
-        children.fresh.fill_(False)
-        for turn in range(doublings):
-            column = ranked[:, turn]
-            chosen = (column >= 0).nonzero()[:, 0]
-            sides = [children, children.take(chosen)]
-            for side, rows, sign in (
-                (sides[0], chosen, 1),
-                (sides[1], torch.arange(len(chosen), device=column.device), -1),
-            ):
-                at = column[chosen]
-                side.sign[rows, at] = sign
-                side.fresh[rows, at] = True
-                side.depth[rows] += 1
-                if sign > 0:
-                    side.low[rows, at] = side.low[rows, at].clamp_min(0)
-                else:
-                    side.high[rows, at] = side.high[rows, at].clamp_max(0)
-            children, ranked = Pool.join(sides), torch.cat((ranked, ranked[chosen]))
-        return children
-
-    def _ranked(self, pieces: Pool, count: int) -> Tensor:
+    def _ranked(self, pieces: Pool, count: int, first: bool = False) -> Tensor:
         """Return the columns to split, the best first, int64 [N, count]; −1 where no sign is open.
 
-        Candidates by what their relaxation costs the worst open row (BaBSR, Bunel et al. 2020), then the best by the
-        bounds that deciding them would give (FSB, De Palma et al. 2021).
+        What deciding a sign gained elsewhere in the tree (`gains`), and more so where it costs this piece: a row's
+        bound is the minimum of a relaxed problem, and deciding a sign can raise it on both sides only where the relaxed
+        minimiser is not on the ReLU. So the chord's gap at the minimiser, averaged over the climb, times the worst
+        row's coefficient; for ties the gap at its widest (BaBSR, Bunel et al. 2020). `first`: nothing is known elsewhere.
         """
-        known = self._known(pieces)
-        row = pieces.bound.argmin(1)
-        score = self._scores(pieces, known, row)
-        free = (pieces.sign == 0) & (pieces.low < 0) & (pieces.high > 0)
-        score = torch.where(free, score.nan_to_num(nan=0.0, posinf=1e30, neginf=-1e30), -torch.inf)
-        tried = min(max(self.candidates, count), score.shape[1])
-        if not tried:
-            return torch.full((len(pieces), count), -1, dtype=torch.int64, device=score.device)
-        value, column = score.topk(tried, 1)
-        if self.candidates > 1 and tried > 1:
-            gain = self._looked_ahead(pieces, known, row, column)
-            gain = torch.where(value == -torch.inf, -torch.inf, gain)
-            order = gain.argsort(dim=1, descending=True, stable=True)
-            column, value = column.gather(1, order), value.gather(1, order)
-        column = torch.where(value == -torch.inf, -1, column)[:, :count]
-        return torch.nn.functional.pad(column, (0, count - column.shape[1]), value=-1)
-
-    def _scores(self, pieces: Pool, known: Bounded, row: Tensor) -> Tensor:
-        """Return for each column what the gap of its relaxation costs row `row` [N] of its piece, [N, U]."""
-        every = torch.arange(len(pieces), device=row.device)
-        seen: dict[int, Tensor] = {}
-        program, region, lines = known.search()
+        program, region, lines = self._known(pieces).search()
+        every, row = torch.arange(len(pieces), device=pieces.sample.device), pieces.bound.argmin(1)
         slopes, splits = self._started(pieces, lines, every, row)
         pushed = {position: Split(unit, sign * push) for position, (unit, sign, push) in splits.items()}
         rows = self.query.ask(program.last, pieces.sample, row).to(torch.float32)
+        seen: dict[int, Tensor] = {}
         lower_bounds(program, region, lines, rows, slopes=slopes, splits=pushed, seen=seen)
         score = torch.zeros(len(pieces), len(self.columns), device=row.device)
         for position, span in self.columns.spans.items():
             if position not in seen:
                 continue
             units, line = self.columns.units[position], lines[position]
-            a = seen[position].flatten(1)[:, units]
+            cost = -seen[position].flatten(1)[:, units].clamp_max(0)
             low, high = line.lower.flatten(1)[:, units], line.upper.flatten(1)[:, units]
-            slope = slopes[position].flatten(1)[:, units]
-            above = line.upper_shift.flatten(1)[:, units]
-            below = torch.maximum(-slope * low, (1 - slope) * high)
-            score[:, span] = -a.clamp_max(0) * above + a.clamp_min(0) * torch.minimum(below, above)
-        return score
-
-    def _looked_ahead(self, pieces: Pool, known: Bounded, row: Tensor, column: Tensor) -> Tensor:
-        """Return how good it is to decide each candidate `column` [N, K]: its children's bounds of one row, [N, K]."""
-        count, tried = column.shape
-        parent = torch.arange(count, device=column.device).repeat_interleave(2 * tried)
-        child = pieces.take(parent)
-        at = column.repeat_interleave(2, 1).flatten()
-        side = torch.tensor([1, -1], device=column.device).repeat(count * tried)
-        every = torch.arange(len(at), device=column.device)
-        child.low[every, at] = torch.where(side > 0, child.low[every, at].clamp_min(0), child.low[every, at])
-        child.high[every, at] = torch.where(side < 0, child.high[every, at].clamp_max(0), child.high[every, at])
-        program, region, lines = self._known(child).search()
-        slopes, splits = self._started(child, lines, every, row[parent])
-        pushed = {position: Split(unit, sign * push) for position, (unit, sign, push) in splits.items()}
-        rows = self.query.ask(program.last, child.sample, row[parent]).to(torch.float32)
-        bound = lower_bounds(program, region, lines, rows, slopes=slopes, splits=pushed).bound
-        both = bound.nan_to_num(nan=-1e30).clamp_max(0).reshape(count, tried, 2)
-        return both.amin(2) + 0.1 * both.amax(2)
+            slope, above = line.upper_slope.flatten(1)[:, units], line.upper_shift.flatten(1)[:, units]
+            at = torch.minimum(torch.maximum(pieces.minimiser[:, span], low), high)
+            gap = slope * at + above - at.clamp_min(0)
+            score[:, span] = cost * (gap + TIE * above) + TIE * TIE * above * seen[position].flatten(1)[:, units].abs()
+        free = (pieces.sign == 0) & (pieces.low < 0) & (pieces.high > 0)
+        score = score.nan_to_num(nan=0.0, posinf=1e30)
+        score = score / score.amax(1, keepdim=True).clamp_min(1e-30)
+        if not first:
+            score = self.gains.score(pieces.sample) * (1 + LOCAL * score) + TIE * TIE * TIE * score
+        score = torch.where(free, score, -torch.inf)
+        value, order = score.topk(min(count, score.shape[1]), 1)
+        order = torch.where(value == -torch.inf, -1, order)
+        return torch.nn.functional.pad(order, (0, count - order.shape[1]), value=-1)
 
     # ------------------------------------------------------------------------------------------------ bounding
 
@@ -304,13 +302,19 @@ class Signs:
         pieces.open = still
         pieces.bound = torch.where(still, pieces.bound, torch.inf)
         left = still.any(1)
+        self.gains.learn(pieces, pieces.bound.amin(1))
         pieces = pieces.take(left)
+        if not len(pieces):
+            return Outcome(pieces, known.region.centre[:0], pieces.sample)
         points = self._minimisers(pieces, known.select(left.nonzero()[:, 0]))
         return Outcome(pieces, points, pieces.sample)
 
     def _leave_off(self, pieces: Pool, chosen: Chosen, owner: Tensor, row: Tensor, bound: Tensor) -> None:
         """Keep what the optimiser found, for the children."""
         pieces.bound[owner, row] = bound.float()
+        worst = pieces.bound.argmin(1)[owner] == row
+        for position, at in chosen.minimiser.items():
+            pieces.minimiser[owner[worst], self.columns.spans[position]] = at[worst].to(pieces.minimiser)
         for position, span in self.columns.spans.items():
             units = self.columns.units[position]
             pieces.slopes[owner, row, span] = chosen.slopes[position].flatten(1)[:, units].to(pieces.slopes)
