@@ -103,10 +103,8 @@ def optimise(
     best = climb.values()
     top = torch.full((len(rows),), -torch.inf, dtype=region.lower.dtype, device=region.lower.device)
     alive = torch.arange(len(rows), device=top.device)
-    probes = {
-        position: torch.zeros(unit.shape, dtype=top.dtype, device=top.device)
-        for position, unit in watched.items()
-    }
+    units = watched or {}
+    probes = {at: torch.zeros(unit.shape, dtype=top.dtype, device=top.device) for at, unit in units.items()}
     sums = {position: probe.clone() for position, probe in probes.items()}
     counted = torch.zeros(len(rows), 1, dtype=top.dtype, device=top.device)
     for turn in range(schedule.steps + 1):
@@ -115,7 +113,7 @@ def optimise(
             made, pushed = climb.assembled(not last)
             felt = {position: probe[alive].requires_grad_() for position, probe in probes.items()} if not last else {}
             for position, probe in felt.items():
-                unit = watched[position][alive]
+                unit = units[position][alive]
                 one = pushed.get(position)
                 pushed[position] = Split(
                     unit if one is None else torch.cat((unit, one.unit), 1),
@@ -201,7 +199,7 @@ class _Climb:
     def step(self, bound: Tensor, turn: int, probes: list[Tensor]) -> Sequence[Tensor | None]:
         """Take one step of Adam up the bounds' gradients; return the gradients of `probes`."""
         asked = [*self.variables, *probes]
-        found = torch.autograd.grad(bound, asked, torch.ones_like(bound), allow_unused=True)
+        found: Sequence[Tensor | None] = torch.autograd.grad(bound, asked, torch.ones_like(bound), allow_unused=True)
         gradients = found[: len(self.variables)]
         with torch.no_grad():
             for k, (gradient, (kind, _)) in enumerate(zip(gradients, self.names, strict=True)):

@@ -218,7 +218,7 @@ class Signs:
         What deciding a sign gained elsewhere in the tree (`gains`), and more so where it costs this piece: a row's
         bound is the minimum of a relaxed problem, and deciding a sign can raise it on both sides only where the relaxed
         minimiser is not on the ReLU. So the chord's gap at the minimiser, averaged over the climb, times the worst
-        row's coefficient; for ties the gap at its widest (BaBSR, Bunel et al. 2020). `first`: nothing is known elsewhere.
+        row's coefficient; for ties the gap at its widest (BaBSR, Bunel et al. 2020). `first`: no gains are known yet.
         """
         program, region, lines = self._known(pieces).search()
         every, row = torch.arange(len(pieces), device=pieces.sample.device), pieces.bound.argmin(1)
