@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -27,6 +27,7 @@ from robench_plugins.verify._engine.lower import lower, unsupported
 from robench_plugins.verify._engine.owners import Owners
 from robench_plugins.verify._engine.region import region_of
 from robench_plugins.verify._engine.slopes import Chosen, Schedule, optimise
+from robench_plugins.verify._memory import out_of_memory
 from robench_plugins.verify._tree.attack import Refuter
 from robench_plugins.verify._tree.gains import Gains
 from robench_plugins.verify._tree.inputs import halve
@@ -125,18 +126,32 @@ class _Run:
 
     def decide(self) -> None:
         every = torch.arange(len(self.x), device=self.x.device)
-        self._timed(every, lambda: self._attack(every))
-        if len(self.open):
-            rest = self.open
-            self._timed(rest, lambda: self._bound(rest))
+        self._fitting(every, self._attack)
+        self._fitting(self.open, self._bound)
         for group in torch.split(self.open, GROUP):
-            if len(group):
-                self._search(group)
+            self._fitting(group, self._search)
 
-    def _timed(self, samples: Tensor, work: Any) -> None:
-        start = time.perf_counter()
-        work()
+    def _fitting(self, samples: Tensor, work: Callable[[Tensor], None]) -> None:
+        """Do `work` for samples [N] against their time; for half of them at a time where memory is too small."""
+        late = self.clock.over().to(samples.device)
+        samples = samples[~(self.proven | self.refuter.found | late)[samples]]
+        if not len(samples):
+            return
+        start, fits = time.perf_counter(), True
+        try:
+            work(samples)
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            fits = False
         self.clock.charge(samples, time.perf_counter() - start)
+        if fits:
+            return
+        if len(samples) == 1:
+            self.reasons[int(samples)] = SPACE
+        else:
+            for half in samples.chunk(2):
+                self._fitting(half, work)
 
     def _attack(self, samples: Tensor) -> None:
         """Descend from the samples themselves and from random starts."""
@@ -213,7 +228,6 @@ class _Run:
         else:
             ended = self._signs(samples, part, query, clock)
         self.refuter.merge(samples, part)
-        self.clock.left[samples.cpu()] = clock.left
         self.proven[samples] |= ended.proven
         for k, sample in enumerate(samples.tolist()):
             detail = self.details[sample]

@@ -23,6 +23,7 @@ from robench_plugins.verify._engine.lower import unsupported
 from robench_plugins.verify._engine.region import region_of
 from robench_plugins.verify._engine.slopes import Schedule
 from robench_plugins.verify._forms import forms_of, label_forms
+from robench_plugins.verify._memory import out_of_memory
 from robench_plugins.verify._proofs import Method, Proof, prove
 from robench_plugins.verify._radius import covering, first_guess, greatest
 
@@ -77,7 +78,7 @@ class _Certifier:
                     return self._by_radius(graph, x, y, threat)
                 return self._at(graph, x, y, threat)
         except (MemoryError, RuntimeError) as error:
-            if len(x) != 1 or not _out_of_memory(error):
+            if len(x) != 1 or not out_of_memory(error):
                 raise
         return Certificates(torch.zeros(1, dtype=torch.float64), ["timeout"], detail=[{"reason": "out of memory"}])
 
@@ -156,8 +157,3 @@ def _figures(proof: Proof) -> list[dict[str, Any] | None]:
 
 def _certificates(lower: Tensor, detail: list[dict[str, Any] | None]) -> Certificates:
     return Certificates(lower, ["certified" if radius > 0 else "open" for radius in lower.tolist()], detail=detail)
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, on the device or on the host."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

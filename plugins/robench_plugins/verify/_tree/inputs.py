@@ -15,6 +15,7 @@ from robench_plugins.verify._engine.backward import lower_bounds
 from robench_plugins.verify._engine.bounds import bounded
 from robench_plugins.verify._engine.owners import Owners
 from robench_plugins.verify._engine.region import Region
+from robench_plugins.verify._memory import out_of_memory
 from robench_plugins.verify._tree.attack import Refuter
 from robench_plugins.verify._tree.query import Query
 from robench_plugins.verify._tree.search import MEMORY, SPACE, TIME, Clock, Ended
@@ -63,15 +64,24 @@ def halve(graph: Graph, region: Region, query: Query, refuter: Refuter, clock: C
             break
         order = boxes.bound.argsort(stable=True)
         taken, boxes = boxes.take(order[:batch]), boxes.take(order[batch:])
-        left, points, slope = _bounded(graph, region, query, taken)
-        ended.nodes += torch.bincount(taken.sample, minlength=samples)
-        if len(left.sample):
+        try:
+            left, points, slope = _bounded(graph, region, query, taken)
             refuter.consider(points, left.sample)
-            ended.depth = ended.depth.scatter_reduce(0, left.sample, left.depth, "amax")
-            children, stuck = _halves(left, slope)
-            for sample in sorted(set(stuck.tolist())):
-                ended.reason[sample] = "a box can be halved no more"
-            boxes = boxes.and_(children)
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            alone = torch.zeros_like(late)
+            alone[taken.sample] = len(taken.sample) == 1
+            boxes = _dropped(taken.and_(boxes), alone, ended, SPACE)
+            batch = max(1, len(taken.sample) // 2)
+        else:
+            ended.nodes += torch.bincount(taken.sample, minlength=samples)
+            if len(left.sample):
+                ended.depth = ended.depth.scatter_reduce(0, left.sample, left.depth, "amax")
+                children, stuck = _halves(left, slope)
+                for sample in sorted(set(stuck.tolist())):
+                    ended.reason[sample] = "a box can be halved no more"
+                boxes = boxes.and_(children)
         clock.charge(taken.sample, time.perf_counter() - start)
     return ended.settled(refuter.found)
 

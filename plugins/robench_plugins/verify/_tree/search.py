@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from robench_plugins.verify._memory import out_of_memory
 from robench_plugins.verify._tree.attack import Refuter
 from robench_plugins.verify._tree.pool import Pool
 from robench_plugins.verify._tree.signs import Signs
@@ -103,21 +104,38 @@ def search(tree: Signs, roots: Pool, refuter: Refuter, clock: Clock, batch: int)
         rest = torch.ones(len(pool), dtype=torch.bool, device=device)
         rest[chosen] = False
         taken, pool = pool.take(chosen), pool.take(rest)
-        outcome = tree.round(taken)
-        ended.nodes += torch.bincount(taken.sample, minlength=samples) * 2
-        ended.depth = ended.depth.scatter_reduce(0, outcome.sample, outcome.open.depth, "amax")
-        if len(outcome.points):
-            refuter.consider(outcome.points, outcome.sample)
-            lowest = outcome.open.bound.amin(1).argsort()[:POLISHED]
-            refuter.descend(outcome.points[lowest], outcome.sample[lowest], POLISHED)
-        left = outcome.open
-        decided = ~((left.sign == 0) & (left.low < 0) & (left.high > 0)).any(1)
-        if bool(decided.any()):
-            _leaves(tree, left.take(decided), refuter, ended)
-            left = left.take(~decided)
+        try:
+            left = _round(tree, taken, refuter, ended)
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            batch, left = len(taken), taken
+            if batch == 1:
+                ended.left(taken.sample, taken.bound.amin(1), SPACE)
+                alone = torch.zeros(samples, dtype=torch.bool, device=device)
+                alone[taken.sample] = True
+                pool, left = _dropped(pool, alone, ended, SPACE), taken.take(chosen[:0])
         pool = Pool.join([pool, left])
         clock.charge(taken.sample, time.perf_counter() - start)
     return ended.settled(refuter.found)
+
+
+def _round(tree: Signs, taken: Pool, refuter: Refuter, ended: Ended) -> Pool:
+    """Split pieces and return what stays open; whatever it raises leaves `taken` as it was."""
+    outcome = tree.round(taken)
+    if len(outcome.points):
+        refuter.consider(outcome.points, outcome.sample)
+        lowest = outcome.open.bound.amin(1).argsort()[:POLISHED]
+        refuter.descend(outcome.points[lowest], outcome.sample[lowest], POLISHED)
+    left = outcome.open
+    depth = ended.depth.scatter_reduce(0, outcome.sample, left.depth, "amax")
+    decided = ~((left.sign == 0) & (left.low < 0) & (left.high > 0)).any(1)
+    if bool(decided.any()):
+        _leaves(tree, left.take(decided), refuter, ended)
+        left = left.take(~decided)
+    ended.nodes += torch.bincount(taken.sample, minlength=len(ended.nodes)) * 2
+    ended.depth = depth
+    return left
 
 
 def _leaves(tree: Signs, leaves: Pool, refuter: Refuter, ended: Ended) -> None:
