@@ -87,7 +87,7 @@ def search(tree: Signs, roots: Pool, refuter: Refuter, clock: Clock, batch: int)
     samples = len(tree.root.region)
     device = roots.sample.device
     ended = Ended.of(samples, device)
-    pool = roots
+    pool = _branching(tree, roots, refuter, ended)
     while len(pool):
         start = time.perf_counter()
         pool = _dropped(pool, refuter.found, ended, None)
@@ -129,13 +129,19 @@ def _round(tree: Signs, taken: Pool, refuter: Refuter, ended: Ended) -> Pool:
         refuter.descend(outcome.points[lowest], outcome.sample[lowest], POLISHED)
     left = outcome.open
     depth = ended.depth.scatter_reduce(0, outcome.sample, left.depth, "amax")
-    decided = ~((left.sign == 0) & (left.low < 0) & (left.high > 0)).any(1)
-    if bool(decided.any()):
-        _leaves(tree, left.take(decided), refuter, ended)
-        left = left.take(~decided)
+    left = _branching(tree, left, refuter, ended)
     ended.nodes += torch.bincount(taken.sample, minlength=len(ended.nodes)) * 2
     ended.depth = depth
     return left
+
+
+def _branching(tree: Signs, pieces: Pool, refuter: Refuter, ended: Ended) -> Pool:
+    """Return the pieces that have an open sign, and settle the others."""
+    decided = ~((pieces.sign == 0) & (pieces.low < 0) & (pieces.high > 0)).any(1)
+    if bool(decided.any()):
+        _leaves(tree, pieces.take(decided), refuter, ended)
+        pieces = pieces.take(~decided)
+    return pieces
 
 
 def _leaves(tree: Signs, leaves: Pool, refuter: Refuter, ended: Ended) -> None:

@@ -101,6 +101,8 @@ class Signs:
 
     def rehearse(self, roots: Pool, most: int) -> None:
         """Learn what deciding each sign gains at the roots, for the `most` promising ones of each."""
+        if not len(roots) or not len(self.columns):
+            return
         with torch.no_grad():
             order = self._ranked(roots, most, True)
             owner, place = (order >= 0).nonzero(as_tuple=True)
@@ -110,9 +112,14 @@ class Signs:
                 self._settle(children)
 
     def round(self, pieces: Pool) -> Outcome:
-        """Decide one sign of every piece, bound the children and return those that stay open."""
+        """Decide one sign of every piece, bound the children and return those that stay open.
+
+        Raises ValueError for a piece without open signs: it has no children, and nothing is proven about it.
+        """
         with torch.no_grad():
             column = self._ranked(pieces, 1)[:, 0]
+            if bool((column < 0).any()):
+                raise ValueError("a piece without open signs cannot be split")
             return self._settle(self._children(pieces, column))
 
     def _children(self, pieces: Pool, column: Tensor) -> Pool:
