@@ -37,16 +37,11 @@ class Schedule:
 
 @dataclass(frozen=True, eq=False)
 class Chosen:
-    """The best bound of each row [R] that was seen (rounded to nearest), with its slopes and split constraints.
-
-    `minimiser` holds watched activations' inputs [R, K] where the relaxed minimum is attained, averaged over the later
-    half of the climb: near its end these are the primal solution.
-    """
+    """The best bound of each row [R] that was seen (rounded to nearest), with its slopes and split constraints."""
 
     bound: Tensor
     slopes: dict[int, Tensor]
     splits: dict[int, Split]
-    minimiser: dict[int, Tensor]
 
     def take(self, rows: Tensor) -> Chosen:
         """Return some rows, bool or int64."""
@@ -54,7 +49,6 @@ class Chosen:
             self.bound[rows],
             {position: values[rows] for position, values in self.slopes.items()},
             {position: Split(one.unit[rows], one.push[rows]) for position, one in self.splits.items()},
-            {position: values[rows] for position, values in self.minimiser.items()},
         )
 
 
@@ -81,7 +75,6 @@ def optimise(
     slopes: Mapping[int, Tensor] | None = None,
     splits: Mapping[int, tuple[Tensor, Tensor, Tensor]] | None = None,
     enough: float | None = None,
-    watched: Mapping[int, Tensor] | None = None,
 ) -> Chosen:
     """Return slopes (and multipliers) that raise the rows' bounds; everything in one dtype, nothing proven.
 
@@ -94,7 +87,6 @@ def optimise(
         slopes: where to start [R, ...]; CROWN's own by default.
         splits: by activation (unit, sign ±1 or 0 where there is none, multiplier ≥ 0 to start from), [R, K] each.
         enough: stop when every bound is above this.
-        watched: by activation, flat positions [R, K] whose values at the minimiser are wanted.
     """
     region, lines, rows = _per_row(region, lines, rows)
     start = default_slopes(program, lines, rows) if slopes is None else fitted(slopes, lines, rows.owners)
@@ -103,22 +95,10 @@ def optimise(
     best = climb.values()
     top = torch.full((len(rows),), -torch.inf, dtype=region.lower.dtype, device=region.lower.device)
     alive = torch.arange(len(rows), device=top.device)
-    units = watched or {}
-    probes = {at: torch.zeros(unit.shape, dtype=top.dtype, device=top.device) for at, unit in units.items()}
-    sums = {position: probe.clone() for position, probe in probes.items()}
-    counted = torch.zeros(len(rows), 1, dtype=top.dtype, device=top.device)
     for turn in range(schedule.steps + 1):
         last = turn == schedule.steps
         with torch.set_grad_enabled(not last), torch.inference_mode(False):
             made, pushed = climb.assembled(not last)
-            felt = {position: probe[alive].requires_grad_() for position, probe in probes.items()} if not last else {}
-            for position, probe in felt.items():
-                unit = units[position][alive]
-                one = pushed.get(position)
-                pushed[position] = Split(
-                    unit if one is None else torch.cat((unit, one.unit), 1),
-                    probe if one is None else torch.cat((probe, one.push), 1),
-                )
             bound = lower_bounds(program, region, lines, rows, slopes=made, splits=pushed).bound
         value = bound.detach()
         better = (value > top[alive]) | (top[alive] == -torch.inf) & ~value.isnan()
@@ -130,19 +110,14 @@ def optimise(
         done = torch.zeros_like(better) if enough is None else top[alive] > enough
         if bool(done.all()):
             break
-        values = climb.step(bound, turn, list(felt.values()))
-        if 2 * turn >= schedule.steps:
-            counted[alive] += 1
-            for position, gradient in zip(felt, values, strict=True):
-                if gradient is not None:
-                    sums[position][alive] -= gradient
+        climb.step(bound, turn)
         if rows.owners.each == 1 and int(done.sum()) * 4 >= len(alive):
             left = (~done).nonzero()[:, 0]
             alive, climb = alive[left], climb.take(left)
             region, rows = region.select(left), rows.take(left)
             lines = {position: line.select(left) for position, line in lines.items()}
             rows = replace(rows, owners=Owners(torch.arange(len(left), device=left.device), 1))
-    return Chosen(top, *whole.named(best), {p: total / counted.clamp_min(1) for p, total in sums.items()})
+    return Chosen(top, *whole.named(best))
 
 
 @dataclass(eq=False)
@@ -196,11 +171,11 @@ class _Climb:
                 pushed[position] = Split(unit, sign * value)
         return slopes, pushed
 
-    def step(self, bound: Tensor, turn: int, probes: list[Tensor]) -> Sequence[Tensor | None]:
-        """Take one step of Adam up the bounds' gradients; return the gradients of `probes`."""
-        asked = [*self.variables, *probes]
-        found: Sequence[Tensor | None] = torch.autograd.grad(bound, asked, torch.ones_like(bound), allow_unused=True)
-        gradients = found[: len(self.variables)]
+    def step(self, bound: Tensor, turn: int) -> None:
+        """Take one step of Adam up the bounds' gradients."""
+        gradients: Sequence[Tensor | None] = torch.autograd.grad(
+            bound, self.variables, torch.ones_like(bound), allow_unused=True
+        )
         with torch.no_grad():
             for k, (gradient, (kind, _)) in enumerate(zip(gradients, self.names, strict=True)):
                 if gradient is None:
@@ -212,7 +187,6 @@ class _Climb:
                 step = (self.first[k] / root).mul_(rate * self.schedule.decay**turn / (1 - 0.9 ** (turn + 1)))
                 moved = (self.variables[k].detach() + step.mul_(self.free[k])).clamp_min_(0)
                 self.variables[k] = moved.clamp_max_(1) if kind == "slope" else moved
-        return found[len(self.variables) :]
 
     def take(self, rows: Tensor) -> _Climb:
         """Return some rows [int64]."""

@@ -57,7 +57,6 @@ class Pool:
         bound: the bounds of the open rows, rounded to nearest, float32 [N, S]; +inf for the others.
         depth: how many signs are decided, int64 [N].
         fresh: the signs decided last, bool [N, U].
-        minimiser: the columns' inputs where the bound of the worst open row is met, float32 [N, U].
         before: the least bound of the piece that it was split from, float32 [N].
     """
 
@@ -71,7 +70,6 @@ class Pool:
     bound: Tensor
     depth: Tensor
     fresh: Tensor
-    minimiser: Tensor
     before: Tensor
 
     def __len__(self) -> int:

@@ -27,7 +27,7 @@ from robench_plugins.verify._tree.query import Query
 __all__ = ["Outcome", "Signs"]
 
 TIE = 0.01
-"""Weight of the second criterion for splits, and of the third."""
+"""Weight of coefficients that meet the line below, which is exact at the optimum: they decide between equals."""
 LOCAL = 5.0
 """How much more a sign counts whose gap at the piece's own minimiser costs most."""
 REHEARSED = 32
@@ -90,7 +90,6 @@ class Signs:
             torch.where(open_, bound.float(), torch.inf),
             zeros,
             torch.zeros_like(sign, dtype=torch.bool),
-            torch.zeros(samples, columns, device=device),
             torch.full((samples,), -torch.inf, device=device),
         )
 
@@ -222,10 +221,8 @@ class Signs:
     def _ranked(self, pieces: Pool, count: int, first: bool = False) -> Tensor:
         """Return the columns to split, the best first, int64 [N, count]; −1 where no sign is open.
 
-        What deciding a sign gained elsewhere in the tree (`gains`), and more so where it costs this piece: a row's
-        bound is the minimum of a relaxed problem, and deciding a sign can raise it on both sides only where the relaxed
-        minimiser is not on the ReLU. So the chord's gap at the minimiser, averaged over the climb, times the worst
-        row's coefficient; for ties the gap at its widest (BaBSR, Bunel et al. 2020). `first`: no gains are known yet.
+        What deciding a sign gained elsewhere in the tree (`gains`), and more so where it costs this piece: the gap of
+        the line above times the worst row's coefficient (BaBSR, Bunel et al. 2020). `first`: no gains are known yet.
         """
         program, region, lines = self._known(pieces).search()
         every, row = torch.arange(len(pieces), device=pieces.sample.device), pieces.bound.argmin(1)
@@ -239,17 +236,13 @@ class Signs:
             if position not in seen:
                 continue
             units, line = self.columns.units[position], lines[position]
-            cost = -seen[position].flatten(1)[:, units].clamp_max(0)
-            low, high = line.lower.flatten(1)[:, units], line.upper.flatten(1)[:, units]
-            slope, above = line.upper_slope.flatten(1)[:, units], line.upper_shift.flatten(1)[:, units]
-            at = torch.minimum(torch.maximum(pieces.minimiser[:, span], low), high)
-            gap = slope * at + above - at.clamp_min(0)
-            score[:, span] = cost * (gap + TIE * above) + TIE * TIE * above * seen[position].flatten(1)[:, units].abs()
+            coefficient, gap = seen[position].flatten(1)[:, units], line.upper_shift.flatten(1)[:, units]
+            score[:, span] = gap * (-coefficient.clamp_max(0) + TIE * coefficient.abs())
         free = (pieces.sign == 0) & (pieces.low < 0) & (pieces.high > 0)
         score = score.nan_to_num(nan=0.0, posinf=1e30)
         score = score / score.amax(1, keepdim=True).clamp_min(1e-30)
         if not first:
-            score = self.gains.score(pieces.sample) * (1 + LOCAL * score) + TIE * TIE * TIE * score
+            score = self.gains.score(pieces.sample) * (1 + LOCAL * score)
         score = torch.where(free, score, -torch.inf)
         value, order = score.topk(min(count, score.shape[1]), 1)
         order = torch.where(value == -torch.inf, -1, order)
@@ -319,9 +312,6 @@ class Signs:
     def _leave_off(self, pieces: Pool, chosen: Chosen, owner: Tensor, row: Tensor, bound: Tensor) -> None:
         """Keep what the optimiser found, for the children."""
         pieces.bound[owner, row] = bound.float()
-        worst = pieces.bound.argmin(1)[owner] == row
-        for position, at in chosen.minimiser.items():
-            pieces.minimiser[owner[worst], self.columns.spans[position]] = at[worst].to(pieces.minimiser)
         for position, span in self.columns.spans.items():
             units = self.columns.units[position]
             pieces.slopes[owner, row, span] = chosen.slopes[position].flatten(1)[:, units].to(pieces.slopes)
