@@ -1,34 +1,19 @@
 """The checks see the mistakes that bound propagation makes: each, put in on purpose, is caught.
 
-A mutation replaces a piece of a function's source; the function's code is swapped in place, so that everything that
-imported it runs the mutant. A pattern that is not in the source any more fails: adapt it with the code.
+A pattern that is not in the source any more fails: adapt it with the code.
 """
-
-import __future__
-
-import inspect
-import sys
-import textwrap
 
 import pytest
 import torch
 
 from oracles.engine_mutations import MUTATIONS, Mutation
 from oracles.linear_bounds import complaint, random_case
+from oracles.mutants import mutate
 from oracles.rounding import FAMILIES, traps
 from robench.threat import Domain, Threat
 from robench_plugins.verify._engine import bounds, region, relax, slopes
 from robench_plugins.verify._engine.backward import lower_bounds
 from robench_plugins.verify._forms import label_forms
-
-
-def mutate(monkeypatch: pytest.MonkeyPatch, one: Mutation) -> None:
-    source = textwrap.dedent(inspect.getsource(one.function))
-    assert source.count(one.old) >= 1, f"{one.function.__qualname__} has no {one.old!r} any more"
-    scope = dict(vars(sys.modules[one.function.__module__]))
-    flags = __future__.annotations.compiler_flag
-    exec(compile(source.replace(one.old, one.new, 1), "mutant", "exec", flags), scope)
-    monkeypatch.setattr(one.function, "__code__", scope[one.function.__name__].__code__)
 
 
 def caught(one: Mutation, seeds: int = 24) -> str | None:
@@ -66,11 +51,12 @@ def test_without_a_mutation_nothing_is_found():
 
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_a_mistake_is_seen(name, monkeypatch):
-    mutate(monkeypatch, MUTATIONS[name])
-    assert caught(MUTATIONS[name]) is not None
+    one = MUTATIONS[name]
+    mutate(monkeypatch, one.function, one.old, one.new)
+    assert caught(one) is not None
 
 
 def test_slopes_that_are_not_kept_at_their_best_are_seen(monkeypatch):
     """Not unsound, but worse than CROWN's own: the promise of alpha-CROWN."""
-    mutate(monkeypatch, Mutation(slopes.optimise, "(value > top[alive])", "(value < top[alive])"))
+    mutate(monkeypatch, slopes.optimise, "(value > top[alive])", "(value < top[alive])")
     assert caught(Mutation(slopes.optimise, "", "", "linear relu linear leaky_relu linear relu"), seeds=60) is not None

@@ -19,7 +19,7 @@ MEMORY = 2**31
 """Bytes that the open pieces of a group may take."""
 TIME = "time is over"
 SPACE = "the open pieces take too much memory"
-TIGHT = "the margin of a piece without open signs is 0 up to rounding"
+TIGHT = "a piece without open signs is not proven: its margin is 0 up to rounding, or no bound by itself is enough"
 """Why a search stops without an answer."""
 POLISHED = 8
 """Points of a round that are descended from, and for how many steps."""
