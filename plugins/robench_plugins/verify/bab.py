@@ -92,9 +92,11 @@ class BaB:
         assert classifier.graph is not None
         if threat.eps is None:
             raise ValueError("bab needs a budget: it decides about one ε at a time")
-        run = _Run(self, classifier, x, y, threat, stream)
-        run.decide()
-        return run.answer()
+        # The search needs gradients, and tensors that may have them.
+        with torch.inference_mode(False):
+            run = _Run(self, classifier, x.detach().clone(), y.clone(), threat, stream)
+            run.decide()
+            return run.answer()
 
 
 class _Run:

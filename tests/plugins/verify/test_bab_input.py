@@ -148,6 +148,14 @@ def test_no_memory_for_the_attack_still_proves(case, monkeypatch):
     assert "certified" in found.status
 
 
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
+@pytest.mark.parametrize("split", SPLITS)
+def test_the_callers_mode_changes_nothing(case, split, mode):
+    graph, x, y, threat, wanted = case
+    with mode():
+        assert list(decide(graph, x.clone(), y.clone(), threat, split=split).status) == wanted
+
+
 # ----------------------------------------------------------------------------------------------------- errors
 
 PLACES = {

@@ -105,7 +105,7 @@ class Refuter:
             least = torch.where(lower, margin.detach().double(), least)
             if turn == steps or bool((least < 0).all()):
                 break
-            slope = torch.autograd.grad(margin.sum(), points)[0]
+            slope = torch.autograd.grad(margin, points, torch.ones_like(margin))[0]
             if self.threat.norm == "linf":
                 step = slope.sign() * width
             else:
