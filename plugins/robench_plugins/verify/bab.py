@@ -44,6 +44,8 @@ FEW_INPUTS = 8
 """Inputs up to which `auto` halves boxes instead of deciding signs."""
 SLOPE_RATE, SPLIT_RATE = 0.1, 1.0
 """Rates on a piece: slopes start near their best; multipliers move in units of the coefficients that they meet."""
+REHEARSAL_SHARE = 0.25
+"""Share of the time left at the roots that may go into trying signs there."""
 INNER_WORK = 2e11
 """Products that optimising the inner bounds of one sample may take, about ten seconds of two cores."""
 
@@ -257,7 +259,12 @@ class _Run:
         schedule = Schedule(steps=self.settings.steps, slope_rate=SLOPE_RATE, split_rate=SPLIT_RATE)
         tree = Signs(known, query, columns, schedule, gains)
         roots = tree.start(tree.roots(still, slopes, bound).take(still.any(1)))
-        tree.rehearse(roots, self.settings.rehearsal)
+        rest = float(clock.left.min()) - (time.perf_counter() - start)
+        try:
+            tree.rehearse(roots, self.settings.rehearsal, REHEARSAL_SHARE * rest)
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
         clock.charge(torch.arange(len(samples)), time.perf_counter() - start)
         return search(tree, roots, refuter, clock, self.settings.batch)
 

@@ -113,7 +113,7 @@ def test_too_little_memory_makes_batches_smaller(case, split, error, monkeypatch
     """The answers stay the same."""
     graph, x, y, threat, wanted = case
     asked = small(monkeypatch, 8, error)
-    found = decide(graph, x, y, threat, split=split, restarts=0, rehearsal=0)
+    found = decide(graph, x, y, threat, split=split, restarts=0)
     assert max(asked) > 8 >= min(asked)
     assert list(found.status) == wanted
 
@@ -247,3 +247,24 @@ def test_hardly_any_time_gives_a_timeout_or_the_answer(case, split, seconds):
             assert float(found.lower[k]) == 0.0
     if seconds == 1e-9:
         assert "timeout" in found.status
+
+
+def test_signs_are_tried_for_a_share_of_the_time(case, monkeypatch):
+    """However many there are, and whatever memory they take."""
+    graph, x, y, threat, wanted = case
+    right, tried = signs.Signs.rehearse, []
+
+    def noted(self, roots, most, seconds):
+        tried.append(seconds)
+        right(self, roots, most, 0.0)
+        assert not bool(self.gains.count.any())  # no time, nothing tried
+
+    monkeypatch.setattr(signs.Signs, "rehearse", noted)
+    assert list(decide(graph, x, y, threat, split="signs", timeout=12.0, restarts=0).status) == wanted
+    assert tried and max(tried) <= 3.0
+
+    def full(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(signs.Signs, "rehearse", full)
+    assert list(decide(graph, x, y, threat, split="signs", restarts=0).status) == wanted

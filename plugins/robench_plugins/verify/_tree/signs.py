@@ -7,6 +7,8 @@ open rows, and drops what float64 proves, rounding included. What is dropped as 
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -98,8 +100,9 @@ class Signs:
         with torch.no_grad():
             return self._bound(roots, self._known(roots)).open if len(roots) else roots
 
-    def rehearse(self, roots: Pool, most: int) -> None:
-        """Learn what deciding each sign gains at the roots, for the `most` promising ones of each."""
+    def rehearse(self, roots: Pool, most: int, seconds: float = math.inf) -> None:
+        """Learn what deciding each sign gains at the roots, for the `most` promising ones of each while time lasts."""
+        deadline = time.perf_counter() + seconds
         if not len(roots) or not len(self.columns):
             return
         with torch.no_grad():
@@ -107,6 +110,8 @@ class Signs:
             owner, place = (order >= 0).nonzero(as_tuple=True)
             column = order[owner, place]
             for part in torch.split(torch.arange(len(owner), device=owner.device), REHEARSED):
+                if time.perf_counter() >= deadline:
+                    break
                 children = self._children(roots.take(owner[part]), column[part])
                 self._settle(children)
 
