@@ -76,7 +76,7 @@ MISTAKES = {
     "a box's half is forgotten": Mistake(
         inputs._halves, "first.and_(replace(boxes, lower=lower.reshape(shape), depth=deeper))", "first", BY_INPUTS
     ),
-    "boxes in the ball taken as outside": Mistake(inputs._apart, "> part.eps", "> part.eps / 2", BY_INPUTS),
+    "boxes in the ball taken as outside": Mistake(inputs._apart, "far * (1", "2 * far * (1", BY_INPUTS),
     "boxes that wait are dropped": Mistake(
         inputs.halve, "order[batch:]", "order[2 * batch :]", partial(BY_INPUTS, batch=2)
     ),
