@@ -241,7 +241,7 @@ class _Run:
                 detail.pop("margin", None)
             self.reasons[sample] = ended.reason[k]
             if ended.reason[k] is not None:
-                detail["margin"] = float(ended.gap[k])
+                detail["gap"] = float(ended.gap[k])
 
     def _signs(self, samples: Tensor, refuter: Refuter, query: Query, clock: Clock) -> Ended:
         start = time.perf_counter()

@@ -15,6 +15,9 @@ from robench_plugins.verify._engine.steps import Concat, View
 
 __all__ = ["Errors", "errors_of"]
 
+LEAST = 2.0**-1000
+"""Added to every vector, which a coefficient of 1e300 may multiply: its own entries may have been flushed to 0."""
+
 Interval = tuple[Tensor, Tensor]
 
 
@@ -52,15 +55,16 @@ def errors_of(program: Program, boxes: Sequence[Interval]) -> Errors:
         size = math.prod(step.shape)
         if isinstance(step, Activation):
             # Slopes are at most 1, intercepts at most |f| + |x| ≤ 1 + 2 |x|.
-            of[position] = (most[step.inputs[0]] * 2 + (0.0 if step.op == "relu" else 1.0)) * (1.01 * gamma(size + 8))
+            reached = most[step.inputs[0]] * 2 + (0.0 if step.op == "relu" else 1.0)
+            of[position] = reached * (1.01 * gamma(size + 8)) + LEAST
             continue
         if isinstance(step, View | Concat):
             continue
         arguments = [most[source] for source in step.inputs]
         rounding = gamma(max(step.terms, size) + 8)
-        of[position] = (step.magnitude(*arguments) * rounding + step.slack(*arguments)) * 1.01
+        of[position] = (step.magnitude(*arguments) * rounding + step.slack(*arguments)) * 1.01 + LEAST
     summed = {source for source, uses in enumerate(program.uses) if uses > 1}
     summed |= {program.steps[position].inputs[0] for position in program.activations}
-    reach = {source: most[source] * (4 * UNIT_ROUNDOFF) for source in summed}
+    reach = {source: most[source] * (4 * UNIT_ROUNDOFF) + LEAST for source in summed}
     total = torch.stack([values.flatten(1).sum(1) + values[0].numel() for values in most]).sum(0)
     return Errors(of, reach, total * 2.0**-960)

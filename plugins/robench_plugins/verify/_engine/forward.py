@@ -48,4 +48,5 @@ def _affine(step: Affine, arguments: list[Interval]) -> Interval:
     spread = step.magnitude(*radii, constant=False) + (step.magnitude(*most) * rounding + step.slack(*most)) * 1.01
     spread = spread + spread * rounding + 2.0**-960
     low, high = centre - spread, centre + spread
-    return low.nan_to_num(nan=-math.inf, posinf=-math.inf), high.nan_to_num(nan=math.inf, neginf=math.inf)
+    inf = math.inf
+    return low.nan_to_num(nan=-inf, posinf=-inf, neginf=-inf), high.nan_to_num(nan=inf, posinf=inf, neginf=inf)

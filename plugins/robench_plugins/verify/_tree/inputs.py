@@ -120,8 +120,10 @@ def _apart(part: Region) -> Tensor:
     if part.eps is None:
         return torch.zeros(len(part), dtype=torch.bool, device=part.lower.device)
     away = torch.maximum(part.lower - part.centre, part.centre - part.upper).clamp_min(0).flatten(1)
-    far = away.sum(1) if part.norm == "l1" else away.square().sum(1).sqrt()
-    return far * (1 - 4 * gamma(away.shape[1] + 8)) > part.eps
+    # In units of the radius, so that squares neither overflow nor vanish where it matters; inf / inf is not apart.
+    share = away / part.eps.clamp_min(2.0**-1000)[:, None]
+    far = share.sum(1) if part.norm == "l1" else share.clamp_max(2.0**500).square().sum(1).sqrt()
+    return far * (1 - 4 * gamma(away.shape[1] + 12)) > 1
 
 
 def _halves(boxes: _Boxes, slope: Tensor) -> tuple[_Boxes, Tensor]:
