@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import pairwise
+from itertools import chain, pairwise, product
 from pathlib import Path
 from typing import Final
 
 from robench_plugins.datasets._vnnlib_read import Form, Token, number, problem, shown, variable
 
-__all__ = ["Case", "Linear", "assertion"]
+__all__ = ["Case", "Linear", "assertion", "combined"]
 
 MOST_CASES: Final = 20_000
+MOST_PARTS: Final = 1 << 24
+"""Inequalities of all cases together, each counted in every case that it is part of."""
+_LONGEST: Final = 4096
+"""Bits of a product's numerator, and of its denominator: two of the longest numbers go in, and no denominator grows."""
 _RELATIONS: Final = ("<=", ">=")
 _SIGNS: Final = ("+", "-", "*")
 
@@ -31,12 +35,15 @@ class Linear:
         """Return it times a number."""
         return Linear({name: value * factor for name, value in self.terms.items()}, self.constant * factor)
 
-    def plus(self, other: Linear) -> Linear:
+    @classmethod
+    def sum(cls, parts: Iterable[Linear]) -> Linear:
         """Return the sum, without the variables that cancel."""
-        terms = dict(self.terms)
-        for name, value in other.terms.items():
-            terms[name] = terms.get(name, Fraction(0)) + value
-        return Linear({name: value for name, value in terms.items() if value}, self.constant + other.constant)
+        terms, constant = dict[Variable, Fraction](), Fraction(0)
+        for part in parts:
+            constant += part.constant
+            for name, value in part.terms.items():
+                terms[name] = terms.get(name, Fraction(0)) + value
+        return cls({name: value for name, value in terms.items() if value}, constant)
 
 
 @dataclass(frozen=True)
@@ -46,9 +53,30 @@ class Case:
     bounds: tuple[tuple[bool, int, Fraction, int], ...] = ()
     outputs: tuple[Linear, ...] = field(default=())
 
-    def both(self, other: Case) -> Case:
-        """Return the conjunction of two."""
-        return Case(self.bounds + other.bounds, self.outputs + other.outputs)
+    @classmethod
+    def all_of(cls, cases: Sequence[Case]) -> Case:
+        """Return the conjunction of several."""
+        join = chain.from_iterable
+        return cls(tuple(join(case.bounds for case in cases)), tuple(join(case.outputs for case in cases)))
+
+
+def combined(path: Path, choices: Iterable[tuple[list[Case], int]]) -> list[Case]:
+    """Return the conjunction of disjunctions as one: a case for every choice of one of each, the last varying fastest.
+
+    `choices` are taken one by one, each with its line. Raises DataError with the line of the one at which the cases
+    or their inequalities become too many, before any is built.
+    """
+    taken: list[list[Case]] = []
+    count, size = 1, 0
+    for some, line in choices:
+        size = size * len(some) + count * sum(len(case.bounds) + len(case.outputs) for case in some)
+        count *= len(some)
+        if count > MOST_CASES:
+            raise problem(path, line, f"more than {MOST_CASES} cases")
+        if size > MOST_PARTS:
+            raise problem(path, line, f"more than {MOST_PARTS} inequalities in all cases together")
+        taken.append(some)
+    return taken[0] if len(taken) == 1 else [Case.all_of(chosen) for chosen in product(*taken)]
 
 
 def assertion(path: Path, form: Form, counts: Mapping[str, int]) -> list[Case]:
@@ -84,19 +112,15 @@ class _Reader:
             raise problem(self.path, stated.line, f"{what} is not read: use <=, >=, and, or")
         if not parts:
             raise problem(self.path, stated.line, f"{word} of nothing")
-        inner = [self.cases(self._form(part)) for part in parts]
-        found = [one for some in inner for one in some] if word == "or" else list(self._products(stated, inner))
-        if len(found) > MOST_CASES:
-            raise problem(self.path, stated.line, f"more than {MOST_CASES} cases")
-        return found
-
-    def _products(self, stated: Form, inner: Iterable[list[Case]]) -> Iterator[Case]:
-        found = [Case()]
+        inner = (self.cases(self._form(part)) for part in parts)
+        if word == "and":
+            return combined(self.path, ((some, stated.line) for some in inner))
+        found: list[Case] = []
         for some in inner:
-            if len(found) * len(some) > MOST_CASES:
+            found += some
+            if len(found) > MOST_CASES:
                 raise problem(self.path, stated.line, f"more than {MOST_CASES} cases")
-            found = [one.both(other) for one in found for other in some]
-        yield from found
+        return found
 
     def _form(self, part: Token | Form) -> Form:
         if isinstance(part, Token):
@@ -106,11 +130,11 @@ class _Reader:
     def _relations(self, stated: Form, word: str, parts: list[Token | Form]) -> Case:
         if len(parts) < 2:
             raise problem(self.path, stated.line, f"{word} of fewer than two terms")
-        case = Case()
+        atoms = []
         for left, right in pairwise(map(self._linear, parts)):
             low, high = (left, right) if word == "<=" else (right, left)
-            case = case.both(self._atom(stated, low.plus(high.scaled(Fraction(-1)))))
-        return case
+            atoms.append(self._atom(stated, Linear.sum((low, high.scaled(Fraction(-1))))))
+        return Case.all_of(atoms)
 
     def _atom(self, stated: Form, linear: Linear) -> Case:
         """Return what `linear` ≤ 0 says: a bound of one input, or a relation of outputs."""
@@ -135,17 +159,37 @@ class _Reader:
         word = head.text if isinstance(head, Token) else ""
         if word not in _SIGNS or not rest:
             raise problem(self.path, part.line, f"{shown(word)} is not read in a term: use +, -, *")
-        first, *others = map(self._linear, rest)
-        if word == "-" and not others:
+        parts = map(self._linear, rest)
+        if word == "*":
+            return self._product(part, parts)
+        if word == "+":
+            return Linear.sum(parts)
+        first = next(parts)
+        if len(rest) == 1:
             return first.scaled(Fraction(-1))
-        for other in others:
-            if word != "*":
-                first = first.plus(other if word == "+" else other.scaled(Fraction(-1)))
-            elif first.terms and other.terms:
-                raise problem(self.path, part.line, "a product of variables: only linear terms are read")
+        return Linear.sum(chain((first,), (one.scaled(Fraction(-1)) for one in parts)))
+
+    def _product(self, stated: Form, parts: Iterable[Linear]) -> Linear:
+        """Return the product of numbers and of one term with variables; lengths are bounded at each step."""
+        factor, term = Fraction(1), None
+        for part in parts:
+            if not part.terms:
+                factor = self._bounded(stated, factor * part.constant)
+            elif term is None:
+                term = part
             else:
-                first = first.scaled(other.constant) if first.terms else other.scaled(first.constant)
-        return first.plus(Linear({}))
+                raise problem(self.path, stated.line, "a product of variables: only linear terms are read")
+        if term is None:
+            return Linear({}, factor)
+        whole = Linear.sum((term.scaled(factor),))
+        for value in (*whole.terms.values(), whole.constant):
+            self._bounded(stated, value)
+        return whole
+
+    def _bounded(self, stated: Form, value: Fraction) -> Fraction:
+        if max(value.numerator.bit_length(), value.denominator.bit_length()) > _LONGEST:
+            raise problem(self.path, stated.line, f"a product of more than {_LONGEST} bits: round its numbers")
+        return value
 
     def _word(self, token: Token) -> Linear:
         if (name := variable(token.text)) is not None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robench.regions import Condition
-from robench_plugins.datasets._vnnlib_logic import MOST_CASES, Case, Linear, assertion
+from robench_plugins.datasets._vnnlib_logic import MOST_CASES, Case, Linear, assertion, combined
 from robench_plugins.datasets._vnnlib_read import Text, problem, read_forms, read_text
 
 __all__ = ["Property", "read_property"]
@@ -25,7 +26,7 @@ MOST_NUMBERS: Final = 1 << 24
 
 Floats = npt.NDArray[np.float64]
 Exact = Decimal | Fraction
-Sides = dict[tuple[bool, int], tuple[Exact, int]]
+Sides = MutableMapping[tuple[bool, int], tuple[Exact, int]]
 """The tightest bound of each input so far, by (upper, index), and its line."""
 
 
@@ -78,20 +79,23 @@ def read_property(path: Path, *, quick: bool = True) -> Property:
         cases = assertion(path, form, counts)
         if len(cases) > 1:
             choices.append((cases, form.line))
+            if math.prod(len(some) for some, _ in choices) > MOST_CASES:
+                raise problem(path, form.line, f"more than {MOST_CASES} cases")
             continue
         outputs += cases[0].outputs
         for upper, index, exact, line in cases[0].bounds:
             _tighten(sides, upper, index, exact, line)
     last = text.forms[-1].last if text.forms else text.bounds[-1].line if text.bounds else 1
-    disjuncts = []
+    disjuncts, room = [], MOST_NUMBERS // counts["Y"]
     for case in _all(path, choices, sides):
+        room -= len(outputs) + len(case.outputs)
+        if room < 0:
+            raise problem(path, last, "a condition of too many inequalities")
         rows = [*outputs, *case.outputs]
         if not rows:
             raise problem(path, choices[0][1] if choices else last, "no condition on the outputs: all are unsafe")
         disjuncts.append(rows)
     box = _box(path, sides, counts["X"], {index: line for letter, index, line in text.declared if letter == "X"})
-    if sum(map(len, disjuncts)) * counts["Y"] > MOST_NUMBERS:
-        raise problem(path, last, "a condition of too many inequalities")
     return Property(*box, _condition(path, disjuncts, counts["Y"], last), counts["X"], counts["Y"])
 
 
@@ -121,28 +125,23 @@ def _tighten(sides: Sides, upper: bool, index: int, value: Exact, line: int) -> 
     sides[upper, index] = value, line
 
 
-def _all(path: Path, choices: Sequence[tuple[list[Case], int]], sides: Sides) -> Iterator[Case]:
-    """Yield every combination of the choices; their bounds of inputs, the same in all, go into `sides`."""
-    found = [Case()]
-    for cases, line in choices:
-        if len(found) * len(cases) > MOST_CASES:
-            raise problem(path, line, f"more than {MOST_CASES} cases")
-        found = [one.both(other) for one in found for other in cases]
-    boxes = []
+def _all(path: Path, choices: Sequence[tuple[list[Case], int]], sides: Sides) -> list[Case]:
+    """Return every combination of the choices; their bounds of inputs, the same in all, go into `sides`."""
+    found = combined(path, choices)
+    first: tuple[Sides, dict[tuple[bool, int], Fraction]] | None = None
     for case in found:
-        own = dict(sides) if case.bounds else sides
+        own: Sides = {}
         for upper, index, exact, line in case.bounds:
-            _tighten(own, upper, index, exact, line)
-        boxes.append(own)
-        if own is not boxes[0] and _values(own) != _values(boxes[0]):
+            _tighten(ChainMap(own, sides), upper, index, exact, line)
+        values = {key: Fraction(value) for key, (value, _) in own.items()}  # what is tighter than in all cases
+        if first is None:
+            first = own, values
+        elif values != first[1]:
             line = case.bounds[0][3] if case.bounds else found[0].bounds[0][3]
             raise problem(path, line, "cases with other boxes: split the property into one file for each box")
-    sides.update(boxes[0])
-    yield from found
-
-
-def _values(sides: Sides) -> dict[tuple[bool, int], Fraction]:
-    return {key: Fraction(value) for key, (value, _) in sides.items()}
+    if first is not None:
+        sides.update(first[0])
+    return found
 
 
 def _box(path: Path, sides: Sides, inputs: int, declared: Mapping[int, int]) -> tuple[Floats, Floats, Floats, Floats]:
@@ -186,14 +185,17 @@ def _around(path: Path, value: Exact, line: int) -> tuple[float, float]:
 def _condition(path: Path, disjuncts: Sequence[Sequence[Linear]], outputs: int, line: int) -> Condition:
     """Return the condition, with offsets rounded either way where they are no doubles."""
     below, above = [], []
+    known: dict[int, tuple[Linear, tuple[float, float]]] = {}  # by identity: cases share inequalities
     for linears in disjuncts:
         rows = np.zeros((len(linears), outputs))
         offsets = np.empty((2, len(linears)))
         for position, linear in enumerate(linears):
-            whole = _in_doubles(path, linear, line)
+            if id(linear) not in known:
+                whole = _in_doubles(path, linear, line)
+                known[id(linear)] = whole, _around(path, whole.constant, line)
+            whole, offsets[:, position] = known[id(linear)]
             for (_, index), factor in whole.terms.items():
                 rows[position, index] = float(factor)
-            offsets[:, position] = _around(path, whole.constant, line)
         below.append((rows, offsets[0]))
         above.append((rows, offsets[1]))
     exact = all((low[1] == high[1]).all() for low, high in zip(below, above, strict=True))

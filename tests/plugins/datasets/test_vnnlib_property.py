@@ -3,6 +3,7 @@
 import gzip
 import math
 import re
+import time
 from fractions import Fraction
 from itertools import pairwise
 
@@ -247,6 +248,73 @@ def test_what_cannot_be_is_refused_with_its_line(name, quick, tmp_path):
     assert why in str(error.value)
     assert "p.vnnlib, line " in str(error.value)
     assert "\n" not in str(error.value)
+
+
+TINY = "1e-400 "
+HOSTILE = {
+    "long product": ("(assert (<= (* " + TINY * 20_000 + "Y_0) Y_1))\n", "line 9: a product of more than 4096 bits"),
+    "product after": ("(assert (<= (* Y_0 " + TINY * 20_000 + ") Y_1))\n", "line 9: a product of more than 4096 bits"),
+    "no variable": ("(assert (<= (* 1e400 1e400 1e400 1e400) Y_1))\n", "line 9: a product of more than 4096 bits"),
+    "nested": ("(assert (<= " + "(* 1e400 " * 50 + "Y_0" + ")" * 50 + " Y_1))\n", "line 9: a product of more"),
+    "cases of or": (
+        "(assert (or " + ("(and " + "(or (<= Y_0 0) (<= Y_1 0))" * 14 + ")\n") * 500 + "))", "more than 20000 cases"
+    ),
+    "cases of and": (
+        "(assert (and " + ("(and " + "(or (<= Y_0 0) (<= Y_1 0))" * 14 + ")\n") * 500 + "))", "more than 20000 cases"
+    ),
+    "assertions of cases": (
+        ("(assert (and " + "(or (<= Y_0 0) (<= Y_1 0))" * 14 + "))\n") * 500, "line 10: more than 20000 cases"
+    ),
+    "copied": (
+        "(assert (and " + "(or (<= Y_0 0) (<= Y_1 0))" * 14 + "(<= Y_0 Y_1)" * 2000 + "))",
+        "line 9: more than 16777216 inequalities in all",
+    ),
+    "copied by assertions": (
+        "(assert (or (<= Y_0 0) (<= Y_1 0)))\n" * 14 + "(assert (and " + "(<= Y_0 Y_1)" * 2000 + "))",
+        "line 23: a condition of too many inequalities",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_small_files_that_mean_much_are_refused_before_it_is_built(name, tmp_path):
+    text, why = HOSTILE[name]
+    start = time.process_time()
+    with pytest.raises(DataError) as error:
+        read_property(write(tmp_path / "p.vnnlib", HEAD + BOX + text))
+    assert why in str(error.value) and "\n" not in str(error.value)
+    assert time.process_time() - start < 5  # built, they take minutes or all memory
+
+
+@pytest.mark.parametrize(
+    ("start", "one", "end", "rows"),
+    [
+        ("(assert (and ", "(<= Y_0 Y_1)", "))", 1),
+        ("(assert (<= ", "Y_0 Y_1", "))", 2),
+        ("(assert (<= Y_1 (+ Y_0 ", "1", ")))", 0),
+        ("(assert (<= Y_1 (* Y_0 ", "1", ")))", 0),
+    ],
+)
+def test_long_lists_are_joined_in_linear_time(start, one, end, rows, tmp_path):
+    count = 20_000
+    before = time.process_time()
+    read = read_property(write(tmp_path / "p.vnnlib", HEAD + BOX + start + f"{one} " * count + end))
+    assert time.process_time() - before < 8  # tuples copied at each step take more than a minute
+    ((found, _),) = read.condition.disjuncts
+    assert len(found) == (rows * count - (rows == 2) or 1)
+
+
+def test_the_tightest_of_boxes_in_cases_is_the_box(tmp_path):
+    """A bound that a case repeats, loosely or to the letter, makes no other box."""
+    text = (
+        HEAD
+        + BOX
+        + "(assert (or (and (<= X_0 0.4) (<= X_1 7) (<= Y_0 0))\n(and (<= X_0 0.5) (<= X_0 0.40) (<= Y_1 0))))"
+    )
+    read = read_property(write(tmp_path / "p.vnnlib", text))
+    assert Fraction(read.most[0]) <= Fraction("0.4") <= Fraction(read.upper[0]) and read.upper[0] < 0.41
+    with pytest.raises(DataError, match="line 10: cases with other boxes"):
+        read_property(write(tmp_path / "q.vnnlib", text.replace("(<= X_0 0.40) ", "")))
 
 
 def test_files_that_are_no_text_or_too_large_are_refused(tmp_path):
