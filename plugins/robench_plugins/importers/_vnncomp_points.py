@@ -18,7 +18,8 @@ __all__ = ["Point", "find_point", "read_point"]
 
 _GZIP = b"\x1f\x8b"
 _LARGEST = 64 << 20  # a line per input: two million of them
-_PAIR = re.compile(r"\(\s*([XY])_([0-9]{1,9})\s+([+-]?[0-9]{0,400}\.?[0-9]{1,1200}(?:[eE][+-]?[0-9]{1,4})?)\s*\)")
+_NUMBER = r"[+-]?(?:[0-9]{1,400}(?:\.[0-9]{0,1200})?|\.[0-9]{1,1200})(?:[eE][+-]?[0-9]{1,4})?"
+_PAIR = re.compile(rf"\(\s*([XY])_([0-9]{{1,9}})\s+({_NUMBER})\s*\)")
 _FOLDERS = ("counterexamples",)
 
 

@@ -1,5 +1,6 @@
 import gzip
 import math
+import time
 from fractions import Fraction
 
 import numpy as np
@@ -293,6 +294,23 @@ def test_damaged_counterexamples_are_refused(tmp_path):
     assert read_point(point(tool(tmp_path, "one", ""), "a", text="sat\n((X_0 -1.5e-3)\n (Y_0 2))")).x.tolist() == [
         -0.0015
     ]
+
+
+def test_digits_without_end_are_refused_in_linear_time(tmp_path):
+    file = tmp_path / "x.counterexample"
+    for digits in ("1" * 1599, "1" * 400 + "." + "1" * 1200, "." + "1" * 1199):
+        file.write_text("(" + f"(X_0 {digits}!)" * 400 + ")")
+        start = time.process_time()
+        with pytest.raises(DataError, match="not a counterexample"):
+            read_point(file)
+        assert time.process_time() - start < 3  # a pattern that tries every split of them takes a minute
+
+
+@pytest.mark.parametrize("text", ["5", "5.", ".5", "0.5", "+5e-3", "-0.5E+1", "1" * 300 + "." + "1" * 1200])
+def test_numbers_are_read_as_python_reads_them(tmp_path, text):
+    file = tmp_path / "x.counterexample"
+    file.write_text(f"((X_0 {text}))")
+    assert read_point(file).x.tolist() == [float(text)]
 
 
 @given(st.lists(st.floats(-1e30, 1e30), min_size=1, max_size=20))
