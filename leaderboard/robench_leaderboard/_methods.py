@@ -85,8 +85,8 @@ FLAGS: tuple[Meaning, ...] = (
     ),
     _flag(
         "trusted",
-        "Attacks skipped samples with a deterministic certificate, but for a random share that was audited: such samples "
-        "are unbroken because they are certified, and no cost is claimed.",
+        "Attacks skipped samples with a deterministic certificate, but for a random share that was audited: such "
+        "samples are unbroken because they are certified, and no cost is claimed.",
     ),
     _flag("unsearched", "Nothing was asked at this ε itself: the values carry over from other budgets or norms."),
 )

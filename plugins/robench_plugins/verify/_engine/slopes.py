@@ -101,7 +101,7 @@ def optimise(
             made, pushed = climb.assembled(not last)
             bound = lower_bounds(program, region, lines, rows, slopes=made, splits=pushed).bound
         value = bound.detach()
-        better = (value > top[alive]) | (top[alive] == -torch.inf) & ~value.isnan()
+        better = (value > top[alive]) | ((top[alive] == -torch.inf) & ~value.isnan())
         top[alive[better]] = value[better]
         for kept, now in zip(best, climb.values(), strict=True):
             kept[alive[better]] = now[better]

@@ -204,7 +204,8 @@ class Signs:
             position: relax(getattr(root.program.steps[position], "op", ""), *sides)
             for position, sides in inputs.items()
         }
-        return Bounded(root.program, root.region.select(sample), (), root.errors.select(sample), inputs, lines, root.kept)
+        errors = root.errors.select(sample)
+        return Bounded(root.program, root.region.select(sample), (), errors, inputs, lines, root.kept)
 
     def _tighten(self, children: Pool, known: Bounded) -> Bounded:
         """Bound again what lies behind the first newly decided sign of each piece, in place."""
