@@ -77,7 +77,7 @@ def export_vnncomp(
             about.setdefault(key, []).append(run)
     if not about:
         raise InputError("no run here is about properties: evaluate a dataset vnnlib:FOLDER first")
-    made, tables, points = Exported(), dict[str, list[tuple[str, ...]]](), dict[Path, str]()
+    made, tables, points = Exported(), dict[str, list[tuple[str, ...]]](), _Points(out / "counterexamples")
     for mine in about.values():
         mine.sort(key=lambda run: run.manifest.run)
         first = mine[0].manifest
@@ -88,18 +88,37 @@ def export_vnncomp(
             for line in _Verdicts(subject, data, mine, made).lines():
                 name, result, seconds, text = line
                 tables.setdefault(category, []).append((category, f"onnx/{net}", name, "0", result, seconds))
-                if text is not None:
-                    stem = _stem(net.removesuffix(".onnx")), _stem(Path(name).name.removesuffix(".vnnlib"))
-                    points[out / "counterexamples" / f"{'_'.join(stem)}.counterexample"] = text
-    files = {out / f"{category}.csv": _table(lines) for category, lines in tables.items()} | points
+                if text is not None and (remark := points.add(net, name, text, len(tables[category]))):
+                    made.remarks.append(f"{category}: {remark}")
+    files = {out / f"{category}.csv": _table(lines) for category, lines in tables.items()} | points.texts
     if there := [path for path in files if path.exists()]:
         raise DataError(f"{there[0]} is there already: give another folder with --out")
     for path, text in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     made.lines = [line for lines in tables.values() for line in lines]
-    made.counterexamples = list(points)
+    made.counterexamples = list(points.texts)
     return made
+
+
+class _Points:
+    """Counterexamples by file in `folder`: `<network>_<property>`, and a number where that name is another's."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.texts = folder, dict[Path, str]()
+        self.taken: set[str] = set()
+
+    def add(self, net: str, name: str, text: str, row: int) -> str | None:
+        """Keep the counterexample of the table's line `row` (from 1); return a remark where the usual name is taken."""
+        usual = f"{_stem(net.removesuffix('.onnx'))}_{_stem(Path(name).name.removesuffix('.vnnlib'))}"
+        stem, number = usual, row
+        while stem.casefold() in self.taken:  # there are file systems to which A and a are one
+            stem, number = f"{usual}-{number}", number + 1
+        self.taken.add(stem.casefold())
+        self.texts[self.folder / f"{stem}.counterexample"] = text
+        if stem == usual:
+            return None
+        return f"{name}: {usual}.counterexample is another instance's, so its own is {stem}.counterexample"
 
 
 class _Verdicts:
@@ -120,11 +139,19 @@ class _Verdicts:
         """Yield (property, result, run time, counterexample or None) in the data's order."""
         assert self.samples.regions is not None
         for position, sample in enumerate(self.samples.index.tolist()):
-            told = None
+            told: tuple[str, str | None, str] | None = None
             for frame, points in zip(self.frames, self.points, strict=True):
                 rows = frame[frame["sample"] == sample]
-                if len(rows) and (told is None or told[0] in _ORDER):
-                    told = (*self._result(position, sample, rows, points), f"{rows['seconds'].sum():.6f}")
+                if len(rows) == 0 or (told is not None and told[0] == "sat" and not _proved(rows)):
+                    continue
+                found = self._result(position, sample, rows, points)
+                if told is None or told[0] in _ORDER:
+                    told = (*found, f"{rows['seconds'].sum():.6f}")
+                elif {told[0], found[0]} == {"sat", "unsat"}:
+                    self.made.remarks.append(
+                        f"{self.samples.regions.names[position]}: {told[0]} by the first run that "
+                        f"settles it, {found[0]} by a later one (`robench check` says more)"
+                    )
             if told is not None:
                 yield self.samples.regions.names[position], told[0], told[2], told[1]
 
@@ -139,7 +166,7 @@ class _Verdicts:
             if text is not None:
                 return "sat", text
             self.made.remarks.append(f"{name}: falsified, but the model as executed does not show it at the point kept")
-        elif bool(((rows["status"] == "certified") & (rows["confidence"] == 1.0)).any()):
+        elif _proved(rows):
             return "unsat", None
         return next((word for word in _ORDER if word in status), "unknown"), None
 
@@ -155,6 +182,10 @@ class _Verdicts:
         if not inside or not occurs(self.samples.regions.conditions[position], outputs):
             return None
         return counterexample(x.double().flatten().tolist(), outputs)
+
+
+def _proved(rows: pd.DataFrame) -> bool:
+    return bool(((rows["status"] == "certified") & (rows["confidence"] == 1.0)).any())
 
 
 def occurs(condition: Condition, outputs: Sequence[float]) -> bool:
@@ -199,4 +230,4 @@ def _net(classifier: ClassifierInfo) -> str:
 
 def _stem(text: str) -> str:
     """Return `text` as a part of a file name."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).lstrip(".-")[:120] or "unnamed"
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).lstrip(".-")[:110] or "unnamed"
