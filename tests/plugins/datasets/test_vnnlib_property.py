@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from robench.errors import DataError
 from robench.regions import Condition
+from robench_plugins.datasets._vnnlib_logic import Case, Linear, combined
 from robench_plugins.datasets.vnnlib import read_property
 
 HEAD = "(declare-const X_0 Real)\n(declare-const X_1 Real)\n(declare-const Y_0 Real)\n(declare-const Y_1 Real)\n"
@@ -283,25 +284,32 @@ def test_small_files_that_mean_much_are_refused_before_it_is_built(name, tmp_pat
     with pytest.raises(DataError) as error:
         read_property(write(tmp_path / "p.vnnlib", HEAD + BOX + text))
     assert why in str(error.value) and "\n" not in str(error.value)
-    assert time.process_time() - start < 5  # built, they take minutes or all memory
+    assert time.process_time() - start < 5  # built, they take much longer, or all memory
 
 
-@pytest.mark.parametrize(
-    ("start", "one", "end", "rows"),
-    [
-        ("(assert (and ", "(<= Y_0 Y_1)", "))", 1),
-        ("(assert (<= ", "Y_0 Y_1", "))", 2),
-        ("(assert (<= Y_1 (+ Y_0 ", "1", ")))", 0),
-        ("(assert (<= Y_1 (* Y_0 ", "1", ")))", 0),
-    ],
-)
-def test_long_lists_are_joined_in_linear_time(start, one, end, rows, tmp_path):
-    count = 20_000
+@pytest.mark.parametrize("term", ["(+ {} {})", "(- {} {})", "(* (+ {}) {})", "(* {1} (+ {0}))"])
+def test_long_terms_are_read_in_linear_time(term, tmp_path):
+    count = 12_000
+    declared = "".join(f"(declare-const Y_{j} Real)\n" for j in range(2, count))
+    text = term.format(" ".join(f"Y_{j}" for j in range(count)), "1 " * count)
     before = time.process_time()
-    read = read_property(write(tmp_path / "p.vnnlib", HEAD + BOX + start + f"{one} " * count + end))
-    assert time.process_time() - before < 8  # tuples copied at each step take more than a minute
-    ((found, _),) = read.condition.disjuncts
-    assert len(found) == (rows * count - (rows == 2) or 1)
+    read = read_property(write(tmp_path / "p.vnnlib", f"{HEAD}{declared}{BOX}(assert (<= {text} 0))"))
+    assert time.process_time() - before < 4  # a copy of all terms at each step takes 20 s
+    ((rows, offsets),) = read.condition.disjuncts
+    signs = [1, *([-1 if term[1] == "-" else 1] * (count - 1))]
+    assert rows.tolist() == [signs] and offsets.tolist() == [{"+": count, "-": -count, "*": 0}[term[1]]]
+
+
+def test_conjunctions_are_joined_in_linear_time(tmp_path):
+    one, many = Case(outputs=(Linear({("Y", 0): Fraction(1)}),)), 200_000
+    before = time.process_time()
+    (joined,) = combined(tmp_path, (([one], 1) for _ in range(many)))
+    assert time.process_time() - before < 4  # a copy at each step takes 40 s
+    assert joined.outputs == one.outputs * many
+    text = f"{HEAD}{BOX}(assert (<= {'Y_0 Y_1 ' * 50}))(assert (and {'(<= Y_0 Y_1)(<= Y_1 2)' * 50}))"
+    ((rows, offsets),) = read_property(write(tmp_path / "p.vnnlib", text)).condition.disjuncts
+    assert rows.tolist() == [[1, -1], [-1, 1]] * 49 + [[1, -1]] + [[1, -1], [0, 1]] * 50
+    assert offsets.tolist() == [0] * 99 + [0, -2] * 50
 
 
 def test_the_tightest_of_boxes_in_cases_is_the_box(tmp_path):
