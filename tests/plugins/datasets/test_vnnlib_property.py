@@ -3,7 +3,6 @@
 import gzip
 import math
 import re
-import time
 from fractions import Fraction
 from itertools import pairwise
 
@@ -279,32 +278,27 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_small_files_that_mean_much_are_refused_before_it_is_built(name, tmp_path):
+    # Built, they would take minutes, or all memory.
     text, why = HOSTILE[name]
-    start = time.process_time()
     with pytest.raises(DataError) as error:
         read_property(write(tmp_path / "p.vnnlib", HEAD + BOX + text))
     assert why in str(error.value) and "\n" not in str(error.value)
-    assert time.process_time() - start < 5  # built, they take much longer, or all memory
 
 
 @pytest.mark.parametrize("term", ["(+ {} {})", "(- {} {})", "(* (+ {}) {})", "(* {1} (+ {0}))"])
-def test_long_terms_are_read_in_linear_time(term, tmp_path):
-    count = 12_000
+def test_long_terms_are_read_right(term, tmp_path):
+    count = 12_000  # a copy of all terms at each step would take 20 s
     declared = "".join(f"(declare-const Y_{j} Real)\n" for j in range(2, count))
     text = term.format(" ".join(f"Y_{j}" for j in range(count)), "1 " * count)
-    before = time.process_time()
     read = read_property(write(tmp_path / "p.vnnlib", f"{HEAD}{declared}{BOX}(assert (<= {text} 0))"))
-    assert time.process_time() - before < 4  # a copy of all terms at each step takes 20 s
     ((rows, offsets),) = read.condition.disjuncts
     signs = [1, *([-1 if term[1] == "-" else 1] * (count - 1))]
     assert rows.tolist() == [signs] and offsets.tolist() == [{"+": count, "-": -count, "*": 0}[term[1]]]
 
 
-def test_conjunctions_are_joined_in_linear_time(tmp_path):
-    one, many = Case(outputs=(Linear({("Y", 0): Fraction(1)}),)), 200_000
-    before = time.process_time()
+def test_long_conjunctions_are_joined(tmp_path):
+    one, many = Case(outputs=(Linear({("Y", 0): Fraction(1)}),)), 200_000  # a copy at each step would take 40 s
     (joined,) = combined(tmp_path, (([one], 1) for _ in range(many)))
-    assert time.process_time() - before < 4  # a copy at each step takes 40 s
     assert joined.outputs == one.outputs * many
     text = f"{HEAD}{BOX}(assert (<= {'Y_0 Y_1 ' * 50}))(assert (and {'(<= Y_0 Y_1)(<= Y_1 2)' * 50}))"
     ((rows, offsets),) = read_property(write(tmp_path / "p.vnnlib", text)).condition.disjuncts
