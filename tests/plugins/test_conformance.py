@@ -62,6 +62,8 @@ SPECS = {
         "crown",
         "alpha-crown",
         "alpha-crown:inside=false,rate=0.1,steps=5",
+        "bab:timeout=2",
+        "bab:restarts=0,split=signs,timeout=2",
         "crown-ibp:radius=true",
         "crown:radius=true,tolerance=0.1",
         "linear",

@@ -253,7 +253,7 @@ class _Run:
         chosen = optimise(program, region, lines, rows.to(torch.float32), schedule=Schedule(steps=50), enough=0.0)
         bound = self._proven(known, samples, chosen)
         still = query.unsettled(bound > 0)
-        columns = Columns.of(known.inputs)
+        columns = Columns.of(known.inputs, self.x.device)
         slopes = {at: _padded(values, owner, row, still.shape) for at, values in chosen.slopes.items()}
         gains = Gains(len(samples), len(columns), self.x.device)
         schedule = Schedule(steps=self.settings.steps, slope_rate=SLOPE_RATE, split_rate=SPLIT_RATE)

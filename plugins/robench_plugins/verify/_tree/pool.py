@@ -26,7 +26,7 @@ class Columns:
     activation: Tensor
 
     @classmethod
-    def of(cls, inputs: dict[int, tuple[Tensor, Tensor]]) -> Columns:
+    def of(cls, inputs: dict[int, tuple[Tensor, Tensor]], device: torch.device) -> Columns:
         """Return the columns for root bounds (lower, upper) [B, ...] by activation: open for some sample."""
         units, spans, owners, start = {}, {}, [], 0
         for position, (low, high) in inputs.items():
@@ -34,7 +34,6 @@ class Columns:
             spans[position] = slice(start, start + len(units[position]))
             owners += [position] * len(units[position])
             start = spans[position].stop
-        device = next(iter(units.values())).device
         return cls(units, spans, torch.tensor(owners, dtype=torch.int64, device=device))
 
     def __len__(self) -> int:
