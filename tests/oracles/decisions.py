@@ -68,14 +68,12 @@ def enumerated(seed: int, split: str, dtype: torch.dtype = torch.float64, sample
     graph = mlp(weights, biases)
     x = torch.tensor(rng.random((samples, weights[0].shape[1])), dtype=torch.float32).double()
     y = evaluate(graph, x).argmax(1)
-    # Leaves of signs take the better one of an l1 ball and the box that cuts it, not their intersection.
-    domain = Domain.unbounded() if norm == "l1" and split == "signs" else DOMAIN
     exact = [
-        exact_radius(weights, biases, x[k].numpy(), int(y[k]), norm, domain.lower, domain.upper) for k in range(samples)
+        exact_radius(weights, biases, x[k].numpy(), int(y[k]), norm, DOMAIN.lower, DOMAIN.upper) for k in range(samples)
     ]
     near = exact[0] if np.isfinite(exact[0]) else 0.2
     for eps in (0.1, 0.3, max(1e-3, near * (1 - 2 * SLACK[norm])), near * (1 + 2 * SLACK[norm]) + 1e-5):
-        threat = Threat(norm, eps, domain)
+        threat = Threat(norm, eps, DOMAIN)
         found = decide(graph, x, y, threat, dtype=dtype, split=split, **settings)
         for k, radius in enumerate(exact):
             if abs(radius - eps) <= SLACK[norm] * eps:
@@ -115,11 +113,11 @@ def ties(seed: int) -> tuple[Graph, Tensor, Tensor, Threat]:
     return graph, x, torch.zeros(1, dtype=torch.int64), Threat("linf", 0.0625, Domain.unbounded())
 
 
-def tied(seed: int, split: str) -> str | None:
+def tied(seed: int, split: str, **settings) -> str | None:
     """Ask about a network that is unsafe by a hair."""
     graph, x, y, threat = ties(seed)
     for dtype in (torch.float64, torch.float32):
-        found = decide(graph, x, y, threat, dtype=dtype, split=split, timeout=0.3)
+        found = decide(graph, x, y, threat, dtype=dtype, split=split, timeout=0.3, **settings)
         if found.status[0] == "certified":
             return f"seed {seed}: certified by {found.detail[0]}, and a point of the ball is not classified right"
     return None

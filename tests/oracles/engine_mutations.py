@@ -6,7 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from robench_plugins.verify import _forms
-from robench_plugins.verify._engine import backward, bounds, errors, forward, lower, patches, region, relax, steps
+from robench_plugins.verify._engine import (
+    backward,
+    balls,
+    bounds,
+    errors,
+    forward,
+    lower,
+    patches,
+    region,
+    relax,
+    steps,
+)
 
 __all__ = ["MUTATIONS", "Mutation"]
 
@@ -135,15 +146,15 @@ MUTATIONS = {
     # Sets.
     "lower and upper ends of a box swapped": Mutation(
         region.Region.least,
-        "owners.dot(down, self.lower) + owners.dot(up, self.upper)",
-        "owners.dot(down, self.upper) + owners.dot(up, self.lower)",
+        "owners.dot(rows.clamp_min(0), self.lower) + owners.dot(rows.clamp_max(0), self.upper)",
+        "owners.dot(rows.clamp_min(0), self.upper) + owners.dot(rows.clamp_max(0), self.lower)",
     ),
-    "the primal norm": Mutation(region.Region.least, 'if self.norm == "l1"', 'if self.norm == "l2"', "linear relu"),
+    "the primal norm": Mutation(balls.greatest, 'norm == "l1"', 'norm == "l2"', "linear relu"),
+    "walls of the wrong side": Mutation(region.Region._fall, "rows > 0", "rows < 0", "linear relu"),
+    "a point that is not the maximum": Mutation(balls._greatest_l2, "form / t,", "form * t,", "linear relu"),
+    "a multiplier without its budget": Mutation(balls._greatest_l1, "t[:, 0] + (", "(", "linear relu"),
     "half of the ball": Mutation(
         region.region_of, "threat.norm, radius, threat.domain", "threat.norm, radius / 2, threat.domain"
-    ),
-    "free coordinates taken as walls": Mutation(
-        region.Region.least, "(self.lower < self.centre)", "(self.lower > self.centre)", "linear relu"
     ),
     # Bounds of neurons.
     "lower bound from the upper rows": Mutation(bounds.tightened, "found[: len(index)])\n", "-found[len(index) :])\n"),

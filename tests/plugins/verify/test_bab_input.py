@@ -7,7 +7,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from oracles.decisions import decide
+from oracles.decisions import decide, ties
 from oracles.enumeration import exact_radius, random_net
 from oracles.nets import blobs, trained
 from oracles.random_graphs import Draft, evaluate, mlp
@@ -16,8 +16,8 @@ from robench.cli import app
 from robench.graph import Graph, GraphClassifier, Node
 from robench.runs import find_runs
 from robench.threat import Domain, Threat
-from robench_plugins.verify import bab as module
-from robench_plugins.verify._tree import attack, inputs, query, search, signs
+from robench_plugins.verify._tree import attack, inner, inputs, query, search, signs
+from robench_plugins.verify._tree import run as module
 from robench_plugins.verify.bab import BaB
 
 SPLITS = ("signs", "inputs")
@@ -165,13 +165,12 @@ PLACES = {
     "climb of pieces": (signs, "optimise"),
     "proof of pieces": (signs, "lower_bounds"),
     "bounds of pieces": (signs, "tightened"),
-    "linear programs": (signs, "closed"),
     "children": (signs.Signs, "_children"),
     "gains": (signs.Gains, "learn"),
     "points": (attack.Refuter, "consider"),
     "attack": (attack.Refuter, "descend"),
     "query": (query.Query, "unsettled"),
-    "worst": (search, "_worst"),
+    "worst": (search, "worst"),
     "boxes": (inputs, "_bounded"),
     "halves": (inputs, "_halves"),
 }
@@ -180,8 +179,8 @@ PLACES = {
 @pytest.mark.parametrize("error", [RuntimeError("broken"), KeyError("broken"), FloatingPointError("broken")], ids=repr)
 @pytest.mark.parametrize("place", PLACES)
 def test_no_error_ends_in_a_certificate(case, place, error, monkeypatch):
-    """Whatever fails goes through; it fails at its second call, when something is known already."""
-    graph, x, y, threat, wanted = case
+    """Whatever fails goes through; it fails at its second call where there is one: something is known already."""
+    graph, x, y, threat, _ = case
     owner, name = PLACES[place]
     right, calls = getattr(owner, name), []
 
@@ -193,13 +192,22 @@ def test_no_error_ends_in_a_certificate(case, place, error, monkeypatch):
 
     monkeypatch.setattr(owner, name, fails)
     split = "inputs" if owner is inputs else "signs"
-    try:
-        found = decide(graph, x, y, threat, split=split, restarts=0)
-    except type(error):
-        assert len(calls) > 1
-    else:
-        assert len(calls) < 2
-        assert list(found.status) == wanted
+    with pytest.raises(type(error)):
+        decide(graph, x, y, threat, split=split, restarts=0, inner=0)
+
+
+@pytest.mark.parametrize("place", [(inner, "_branched"), (inner.Signs, "proven"), (signs, "closed")])
+def test_no_late_error_ends_in_a_certificate(case, place, monkeypatch):
+    """The same where only some networks come."""
+    graph, x, y, threat, _ = case if place[0] is not signs else (*ties(4), None)
+
+    def fails(*_, **__):
+        raise KeyError("broken")
+
+    monkeypatch.setattr(*place, fails)
+    monkeypatch.setattr(module.Effort, "stages", ((16, 1.0),))
+    with pytest.raises(KeyError, match="broken"):
+        decide(graph, x, y, threat, split="signs", restarts=0)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])

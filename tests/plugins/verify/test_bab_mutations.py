@@ -8,8 +8,7 @@ import pytest
 
 from oracles.decisions import affine, enumerated, gridded, tied
 from oracles.mutants import mutate
-from robench_plugins.verify import bab
-from robench_plugins.verify._tree import inputs, query, search, signs
+from robench_plugins.verify._tree import inputs, query, run, search, signs
 
 
 @dataclass(frozen=True)
@@ -23,8 +22,8 @@ class Mistake:
     seeds: int = 24
 
 
-BY_SIGNS, BY_INPUTS = partial(enumerated, split="signs"), partial(enumerated, split="inputs")
-CONDITIONS, TIES = partial(gridded, split="signs"), partial(tied, split="signs")
+BY_SIGNS, BY_INPUTS = partial(enumerated, split="signs", inner=0), partial(enumerated, split="inputs")
+CONDITIONS, TIES = partial(gridded, split="signs"), partial(tied, split="signs", inner=0)
 
 MISTAKES = {
     "a child keeps the wrong half": Mistake(signs.Signs._children, "if sign > 0", "if sign < 0", BY_SIGNS),
@@ -49,13 +48,13 @@ MISTAKES = {
     "the solver is believed": Mistake(signs.Signs.finish, "found.bound > 0", "found.optimum > -1e-9", TIES, 60),
     "open leaves are dropped": Mistake(signs.Signs.finish, "leaves.open.any(1)", "~leaves.open.any(1)", TIES, 60),
     "regions of other samples": Mistake(
-        signs.Signs._known, "root.region.select(sample)", "root.region.select(sample * 0)", BY_SIGNS
+        signs.Signs._known, "root.region.at(sample)", "root.region.at(sample * 0)", partial(BY_SIGNS, samples=6)
     ),
     "what a round leaves open is dropped": Mistake(search.search, "Pool.join([pool, left])", "pool", BY_SIGNS),
     "what waits is dropped": Mistake(search.search, "Pool.join([pool, left])", "left", partial(BY_SIGNS, batch=2)),
     "a search that stopped is taken as done": Mistake(search.Ended.settled, "reason is None", "True", TIES),
     "roots without open signs are dropped": Mistake(
-        search._branching, "_leaves(tree, pieces.take(decided), refuter, ended)", "pass", affine
+        search._branching, "_leaves(tree, pieces.take(decided), refuter, ended, clock)", "pass", affine
     ),
     "one settled disjunct settles all": Mistake(
         query.Query.unsettled,
@@ -80,7 +79,7 @@ MISTAKES = {
     "boxes that wait are dropped": Mistake(
         inputs.halve, "order[batch:]", "order[2 * batch :]", partial(BY_INPUTS, batch=2)
     ),
-    "CROWN's bounds of one row": Mistake(bab._Run._bound, ".any(1)", ".all(1)", BY_SIGNS),
+    "CROWN's bounds of one row": Mistake(run.Run._conclude, "~still.any(1), margin", "~still.all(1), margin", BY_SIGNS),
 }
 
 

@@ -46,6 +46,10 @@ class Kept:
     below: dict[int, Tensor]
     above: dict[int, Tensor]
 
+    def select(self, index: Tensor | slice) -> Kept:
+        """Return the samples at `index` [N]."""
+        return Kept(self.place[index], self.below, self.above)
+
     def slopes(self, sample: Tensor, entry: Tensor) -> dict[int, Tensor]:
         """Return the slopes for lower, then upper bounds of entries [R] of samples [R], [2 R, ...]."""
         at = self.place[sample, entry].clamp_min(0)
@@ -75,15 +79,16 @@ class Bounded:
     kept: dict[int, Kept] = field(default_factory=dict)
 
     def select(self, index: Tensor | slice) -> Bounded:
-        """Return the samples at `index` [N]; without slopes kept."""
+        """Return the samples at `index` [N]; a region that all share stays one."""
         inputs = {position: (low[index], high[index]) for position, (low, high) in self.inputs.items()}
         return Bounded(
             self.program,
-            self.region.select(index),
+            self.region.at(index),
             [(low[index], high[index]) for low, high in self.boxes],
-            self.errors.select(index),
+            self.errors.at(index),
             inputs,
             {position: line.select(index) for position, line in self.lines.items()},
+            {position: one.select(index) for position, one in self.kept.items()},
         )
 
     def open_neurons(self) -> Tensor:

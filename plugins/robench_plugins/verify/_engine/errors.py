@@ -43,6 +43,10 @@ class Errors:
         reach = {position: values[index] for position, values in self.reach.items()}
         return Errors(of, reach, self.underflow[index])
 
+    def at(self, index: Tensor | slice) -> Errors:
+        """Return the samples at `index` [N]; one alone stands for all, and stays one."""
+        return self if len(self.underflow) == 1 else self.select(index)
+
 
 def errors_of(program: Program, boxes: Sequence[Interval]) -> Errors:
     """Return the errors for values within `boxes`, float64 [B, *shape] by step; `program` is in float64.

@@ -13,8 +13,10 @@ pool a tournament over the elements of each window. The lowered form can only lo
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from weakref import WeakKeyDictionary
 
 import torch
@@ -68,13 +70,17 @@ class Program:
     Attributes:
         steps: the steps, float64 constants on the CPU unless cast.
         sources: the graph's node that a step equals, by step.
-        uses: how often each step is read.
     """
 
     steps: tuple[Step, ...]
     sources: Mapping[int, int]
-    uses: tuple[int, ...]
     _cast: dict[tuple[torch.dtype, torch.device], Program] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def uses(self) -> tuple[int, ...]:
+        """How often each step is read."""
+        read = Counter(source for step in self.steps for source in step.inputs)
+        return tuple(read[position] for position in range(len(self.steps)))
 
     @property
     def activations(self) -> tuple[int, ...]:
@@ -96,8 +102,12 @@ class Program:
         key = (dtype, device)
         if key not in self._cast:
             steps = tuple(step.cast(dtype, device) if isinstance(step, Affine) else step for step in self.steps)
-            self._cast[key] = Program(steps, self.sources, self.uses)
+            self._cast[key] = Program(steps, self.sources)
         return self._cast[key]
+
+    def upto(self, last: int) -> Program:
+        """Return the steps up to the one at `last`, whose value becomes the output."""
+        return Program(self.steps[: last + 1], {step: node for step, node in self.sources.items() if step <= last})
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits [B, classes] of `x` [B, ...] in the constants' dtype; differentiable."""
@@ -148,11 +158,7 @@ class _Lowering:
             self.places.append(_RULES[node.op](self, node, *(self.places[source] for source in node.inputs)))
         if self.places[-1] != len(self.steps) - 1:  # an identity at the end
             self.places[-1] = self.add(View((self.places[-1],), self.graph.nodes[-1].shape, self.graph.nodes[-1].shape))
-        uses = [0] * len(self.steps)
-        for step in self.steps:
-            for source in step.inputs:
-                uses[source] += 1
-        return Program(tuple(self.steps), {place: node for node, place in enumerate(self.places)}, tuple(uses))
+        return Program(tuple(self.steps), {place: node for node, place in enumerate(self.places)})
 
     def add(self, step: Step) -> int:
         self.steps.append(step)

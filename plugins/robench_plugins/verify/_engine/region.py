@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from robench.graph.intervals import Ball, Box, input_set
-from robench.numerics import gamma, round_down
+from robench.numerics import gamma, per_sample, round_down
 from robench.threat import Norm, Threat
+from robench_plugins.verify._engine.balls import greatest
 from robench_plugins.verify._engine.owners import Owners
 
 __all__ = ["Region", "region_of"]
@@ -52,33 +53,42 @@ class Region:
         eps = None if self.eps is None else self.eps[index]
         return Region(self.lower[index], self.upper[index], self.centre[index], eps, self.norm)
 
+    def at(self, index: Tensor | slice) -> Region:
+        """Return the sets at `index` [N]; one set alone stands for all, and stays one."""
+        return self if len(self) == 1 else self.select(index)
+
     def to(self, dtype: torch.dtype) -> Region:
         """Return the region rounded to nearest in `dtype`, for searching."""
         eps = None if self.eps is None else self.eps.to(dtype)
         return Region(self.lower.to(dtype), self.upper.to(dtype), self.centre.to(dtype), eps, self.norm)
 
     def least(self, rows: Tensor, owners: Owners) -> Tensor:
-        """Return min a·x [R] over the sets, or less, for rows a [R, ...] in the region's dtype; rounds to nearest.
-
-        A coordinate that the box keeps from moving down the slope drops out of the ball's dual norm; the box alone
-        bounds the form too, and the larger of both counts.
-        """
-        down, up = rows.clamp_min(0), rows.clamp_max(0)
-        inside = owners.dot(down, self.lower) + owners.dot(up, self.upper)
+        """Return min a·x [R] over the sets, or less, for rows a [R, ...] in the region's dtype; rounds to nearest."""
+        inside = owners.dot(rows.clamp_min(0), self.lower) + owners.dot(rows.clamp_max(0), self.upper)
         if self.eps is None:
             return inside
-        free = owners.times(down, (self.lower < self.centre).to(rows)) + owners.times(
-            up, (self.upper > self.centre).to(rows)
+        fall, _ = self._fall(rows, owners)
+        return torch.maximum(inside, owners.dot(rows, self.centre) - fall)
+
+    def _fall(self, rows: Tensor, owners: Owners) -> tuple[Tensor, Tensor]:
+        """Return how far a·x falls from the centre within ball and box [R], or more, and the way there [R, n] ≥ 0."""
+        assert self.eps is not None
+        tiny = torch.finfo(rows.dtype).tiny
+        radius, size = self.eps.clamp_min(tiny), rows.flatten(1).abs()
+        down, up = (
+            (side / per_sample(radius, side)).clamp(0, 1)
+            for side in (self.centre - self.lower, self.upper - self.centre)
         )
-        flat = free.flatten(1)
-        dual = flat.abs().amax(1) if self.norm == "l1" else torch.linalg.vector_norm(flat, dim=1)
-        return torch.maximum(inside, owners.dot(rows, self.centre) - owners.of(self.eps) * dual)
+        room = torch.where(rows > 0, owners.fit(down, rows), owners.fit(up, rows)).flatten(1)
+        largest = size.detach().amax(1).clamp_min(tiny)
+        value, way = greatest(size / largest[:, None], room, self.norm)
+        return value * largest * owners.of(radius), way * owners.of(radius)[:, None]
 
     def error(self, rows: Tensor, owners: Owners) -> Tensor:
         """Return how far `least` may be above the minimum in float64 [R]."""
         reach = torch.maximum(self.lower.abs(), self.upper.abs())
         size = rows[0].numel()
-        rounding = 2 * gamma(size + 8)
+        rounding = 4 * gamma(size + 8)
         error = owners.dot(rows.abs(), reach) * rounding
         if self.eps is None:
             return error
@@ -88,19 +98,13 @@ class Region:
         return error + owners.of(self.eps) * dual * rounding + owners.of(self.eps) * 2.0**-500
 
     def minimiser(self, rows: Tensor, owners: Owners) -> Tensor:
-        """Return points [R, ...] at which a·x is least over the box, pulled into the ball where there is one."""
-        point = torch.where(rows >= 0, owners.of(self.lower), owners.of(self.upper))
+        """Return points [R, ...] of the sets at which a·x is about least."""
+        lower, upper = owners.of(self.lower), owners.of(self.upper)
         if self.eps is None:
-            return point
-        centre, eps = owners.of(self.centre), owners.of(self.eps)
-        flat = rows.flatten(1)
-        if self.norm == "l2":
-            step = -flat / torch.linalg.vector_norm(flat, dim=1, keepdim=True).clamp_min(1e-30)
-        else:
-            largest = flat.abs().argmax(1, keepdim=True)
-            step = torch.zeros_like(flat).scatter(1, largest, -flat.gather(1, largest).sign())
-        moved = centre + (step * eps[:, None]).reshape(centre.shape)
-        return torch.minimum(torch.maximum(moved, owners.of(self.lower)), owners.of(self.upper))
+            return torch.where(rows >= 0, lower, upper)
+        _, way = self._fall(rows, owners)
+        moved = owners.of(self.centre) - rows.sign() * way.reshape(rows.shape)
+        return torch.minimum(torch.maximum(moved, lower), upper)
 
 
 def region_of(x: Tensor, threat: Threat, eps: float | Tensor | None = None) -> Region:

@@ -6,6 +6,8 @@ step; a row keeps the best that it has seen, so more steps never make it worse.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -75,6 +77,7 @@ def optimise(
     slopes: Mapping[int, Tensor] | None = None,
     splits: Mapping[int, tuple[Tensor, Tensor, Tensor]] | None = None,
     enough: float | None = None,
+    seconds: float = math.inf,
 ) -> Chosen:
     """Return slopes (and multipliers) that raise the rows' bounds; everything in one dtype, nothing proven.
 
@@ -87,6 +90,7 @@ def optimise(
         slopes: where to start [R, ...]; CROWN's own by default.
         splits: by activation (unit, sign ±1 or 0 where there is none, multiplier ≥ 0 to start from), [R, K] each.
         enough: stop when every bound is above this.
+        seconds: stop when they are over, after one step at least.
     """
     region, lines, rows = _per_row(region, lines, rows)
     start = default_slopes(program, lines, rows) if slopes is None else fitted(slopes, lines, rows.owners)
@@ -95,6 +99,7 @@ def optimise(
     best = climb.values()
     top = torch.full((len(rows),), -torch.inf, dtype=region.lower.dtype, device=region.lower.device)
     alive = torch.arange(len(rows), device=top.device)
+    deadline = time.perf_counter() + seconds
     for turn in range(schedule.steps + 1):
         last = turn == schedule.steps
         with torch.set_grad_enabled(not last), torch.inference_mode(False):
@@ -108,13 +113,13 @@ def optimise(
         if not bound.requires_grad:
             break
         done = torch.zeros_like(better) if enough is None else top[alive] > enough
-        if bool(done.all()):
+        if bool(done.all()) or time.perf_counter() > deadline:
             break
         climb.step(bound, turn)
         if rows.owners.each == 1 and int(done.sum()) * 4 >= len(alive):
             left = (~done).nonzero()[:, 0]
             alive, climb = alive[left], climb.take(left)
-            region, rows = region.select(left), rows.take(left)
+            region, rows = region.at(left), rows.take(left)
             lines = {position: line.select(left) for position, line in lines.items()}
             rows = replace(rows, owners=Owners(torch.arange(len(left), device=left.device), 1))
     return Chosen(top, *whole.named(best))
@@ -208,7 +213,7 @@ def _per_row(region: Region, lines: Lines, rows: Rows) -> tuple[Region, Lines, R
     index = rows.owners.index
     taken = {position: line.select(index) for position, line in lines.items() if position <= rows.at}
     own = Owners(torch.arange(len(index), device=index.device), 1)
-    return region.select(index), taken, replace(rows, owners=own)
+    return region.at(index), taken, replace(rows, owners=own)
 
 
 def _split_scales(

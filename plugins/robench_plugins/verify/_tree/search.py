@@ -13,7 +13,7 @@ from robench_plugins.verify._tree.attack import Refuter
 from robench_plugins.verify._tree.pool import Pool
 from robench_plugins.verify._tree.signs import Signs
 
-__all__ = ["MEMORY", "SPACE", "TIME", "Clock", "Ended", "search"]
+__all__ = ["MEMORY", "SPACE", "TIME", "Clock", "Ended", "search", "worst"]
 
 MEMORY = 2**31
 """Bytes that the open pieces of a group may take."""
@@ -21,6 +21,8 @@ TIME = "time is over"
 SPACE = "the open pieces take too much memory"
 TIGHT = "a piece without open signs is not proven: its margin is 0 up to rounding, or no bound by itself is enough"
 """Why a search stops without an answer."""
+ROUND_SHARE = 0.1
+"""Share of the time left that one round may take."""
 POLISHED = 8
 """Points of a round that are descended from, and for how many steps."""
 
@@ -37,6 +39,10 @@ class Clock:
         if len(sample):
             share = torch.full((len(sample),), seconds / len(sample), dtype=torch.float64)
             self.left.scatter_add_(0, sample.cpu(), -share)
+
+    def select(self, samples: Tensor) -> Clock:
+        """Return a clock of the samples at `samples` [N]."""
+        return Clock(self.left[samples.cpu()])
 
     def over(self) -> Tensor:
         """Bool [B]: whose time is over."""
@@ -87,7 +93,9 @@ def search(tree: Signs, roots: Pool, refuter: Refuter, clock: Clock, batch: int)
     samples = len(tree.root.region)
     device = roots.sample.device
     ended = Ended.of(samples, device)
-    pool = _branching(tree, roots, refuter, ended)
+    start, most = time.perf_counter(), max(1, batch // 2)
+    pool = _branching(tree, roots, refuter, ended, clock)
+    clock.charge(roots.sample, time.perf_counter() - start)
     while len(pool):
         start = time.perf_counter()
         pool = _dropped(pool, refuter.found, ended, None)
@@ -100,12 +108,12 @@ def search(tree: Signs, roots: Pool, refuter: Refuter, clock: Clock, batch: int)
             pool = _dropped(pool, full, ended, SPACE)
         if not len(pool):
             break
-        chosen = _worst(pool, max(1, batch // 2))
+        chosen = worst(pool, most)
         rest = torch.ones(len(pool), dtype=torch.bool, device=device)
         rest[chosen] = False
         taken, pool = pool.take(chosen), pool.take(rest)
         try:
-            left = _round(tree, taken, refuter, ended)
+            left = _round(tree, taken, refuter, ended, clock)
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
@@ -116,11 +124,15 @@ def search(tree: Signs, roots: Pool, refuter: Refuter, clock: Clock, batch: int)
                 alone[taken.sample] = True
                 pool, left = _dropped(pool, alone, ended, SPACE), taken.take(chosen[:0])
         pool = Pool.join([pool, left])
-        clock.charge(taken.sample, time.perf_counter() - start)
+        spent = time.perf_counter() - start
+        clock.charge(taken.sample, spent)
+        # No round may take much of the time that is left.
+        fitting = float(clock.left.max()) * ROUND_SHARE * len(taken) / spent
+        most = max(1, min(batch // 2, 2 * len(taken), int(fitting)))
     return ended.settled(refuter.found)
 
 
-def _round(tree: Signs, taken: Pool, refuter: Refuter, ended: Ended) -> Pool:
+def _round(tree: Signs, taken: Pool, refuter: Refuter, ended: Ended, clock: Clock) -> Pool:
     """Split pieces and return what stays open; whatever it raises leaves `taken` as it was."""
     outcome = tree.round(taken)
     if len(outcome.points):
@@ -129,31 +141,32 @@ def _round(tree: Signs, taken: Pool, refuter: Refuter, ended: Ended) -> Pool:
         refuter.descend(outcome.points[lowest], outcome.sample[lowest], POLISHED)
     left = outcome.open
     depth = ended.depth.scatter_reduce(0, outcome.sample, left.depth, "amax")
-    left = _branching(tree, left, refuter, ended)
+    left = _branching(tree, left, refuter, ended, clock)
     ended.nodes += torch.bincount(taken.sample, minlength=len(ended.nodes)) * 2
     ended.depth = depth
     return left
 
 
-def _branching(tree: Signs, pieces: Pool, refuter: Refuter, ended: Ended) -> Pool:
+def _branching(tree: Signs, pieces: Pool, refuter: Refuter, ended: Ended, clock: Clock) -> Pool:
     """Return the pieces that have an open sign, and settle the others."""
     decided = ~((pieces.sign == 0) & (pieces.low < 0) & (pieces.high > 0)).any(1)
     if bool(decided.any()):
-        _leaves(tree, pieces.take(decided), refuter, ended)
+        _leaves(tree, pieces.take(decided), refuter, ended, clock)
         pieces = pieces.take(~decided)
     return pieces
 
 
-def _leaves(tree: Signs, leaves: Pool, refuter: Refuter, ended: Ended) -> None:
+def _leaves(tree: Signs, leaves: Pool, refuter: Refuter, ended: Ended, clock: Clock) -> None:
     """Settle pieces whose signs are all decided: their bounds are exact but for the optimiser's patience."""
-    outcome = tree.finish(leaves)
+    start, rest = time.perf_counter(), max(0.0, float(clock.left[leaves.sample.cpu()].max()))
+    outcome = tree.finish(leaves, rest)
     refuter.consider(outcome.points, outcome.sample)
     left = outcome.open.take(~refuter.found[outcome.open.sample])
     if len(left):
-        ended.left(left.sample, left.bound.amin(1), TIGHT)
+        ended.left(left.sample, left.bound.amin(1), TIME if time.perf_counter() - start >= rest else TIGHT)
 
 
-def _worst(pool: Pool, count: int) -> Tensor:
+def worst(pool: Pool, count: int) -> Tensor:
     """Return the positions of the pieces with the least bounds, samples taking turns."""
     order = pool.bound.amin(1).argsort(stable=True)
     sample = pool.sample[order]

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from robench_plugins.verify._engine.backward import Split, lower_bounds
+from robench_plugins.verify._engine.backward import Rows, Split, lower_bounds
 from robench_plugins.verify._engine.bounds import Bounded, tightened
 from robench_plugins.verify._engine.bounds import pieces as pieces_of
 from robench_plugins.verify._engine.owners import Owners
@@ -33,7 +33,7 @@ TIE = 0.01
 LOCAL = 5.0
 """How much more a sign counts whose gap at the piece's own minimiser costs most."""
 REHEARSED = 32
-"""Splits of a root that are tried in one batch."""
+"""Splits of a root that are tried in one batch, at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +54,7 @@ class Signs:
         query: of the same samples.
         columns: the neurons that may be split.
         schedule: the optimiser's, per round.
-        gains: what deciding signs gained so far.
+        gains: what deciding signs gained so far; None: signs are ranked by what they cost each piece alone.
         again: whether ReLUs behind a decided one are bounded again in every piece.
     """
 
@@ -62,12 +62,12 @@ class Signs:
     query: Query
     columns: Columns
     schedule: Schedule
-    gains: Gains
+    gains: Gains | None
     again: bool = True
 
     def roots(self, open_: Tensor, chosen: Mapping[int, Tensor] | None, bound: Tensor) -> Pool:
         """Return one piece per sample [B] with its open rows [B, S]; `chosen` are slopes [B · S, ...] to start from."""
-        samples, rows, columns = len(self.root.region), self.query.rows.shape[1], len(self.columns)
+        samples, rows, columns = len(open_), self.query.rows.shape[1], len(self.columns)
         device = self.root.region.lower.device
         low, high = (torch.empty(samples, columns, dtype=torch.float64, device=device) for _ in range(2))
         slopes = torch.zeros(samples, rows, columns, device=device)
@@ -95,11 +95,6 @@ class Signs:
             torch.full((samples,), -torch.inf, device=device),
         )
 
-    def start(self, roots: Pool) -> Pool:
-        """Return the roots that stay open after a climb."""
-        with torch.no_grad():
-            return self._bound(roots, self._known(roots)).open if len(roots) else roots
-
     def rehearse(self, roots: Pool, most: int, seconds: float = math.inf) -> None:
         """Learn what deciding each sign gains at the roots, for the `most` promising ones of each while time lasts."""
         deadline = time.perf_counter() + seconds
@@ -109,11 +104,12 @@ class Signs:
             order = self._ranked(roots, most, True)
             owner, place = (order >= 0).nonzero(as_tuple=True)
             column = order[owner, place]
-            for part in torch.split(torch.arange(len(owner), device=owner.device), REHEARSED):
-                if time.perf_counter() >= deadline:
-                    break
-                children = self._children(roots.take(owner[part]), column[part])
-                self._settle(children)
+            at, size = 0, 1
+            while at < len(owner) and (start := time.perf_counter()) < deadline:
+                part = slice(at, at + size)
+                self._settle(self._children(roots.take(owner[part]), column[part]))
+                at, now = at + size, time.perf_counter()
+                size = max(1, min(REHEARSED, 2 * size, int((deadline - now) * size / (now - start))))
 
     def round(self, pieces: Pool) -> Outcome:
         """Decide one sign of every piece, bound the children and return those that stay open.
@@ -152,7 +148,7 @@ class Signs:
                 known = self._tighten(children, known)
             empty = (children.low > children.high).any(1)
             if bool(empty.any()):
-                self.gains.learn(children.take(empty), None)
+                self._learn(children.take(empty), None)
                 children = children.take(~empty)
                 known = self._known(children)
         if not len(children):
@@ -161,16 +157,16 @@ class Signs:
         with torch.no_grad():
             return self._bound(children, known)
 
-    def finish(self, leaves: Pool) -> Outcome:
+    def finish(self, leaves: Pool, seconds: float) -> Outcome:
         """Return which of `leaves`, pieces without open signs, stay open after linear programs or a long climb.
 
         On a leaf the network is affine: the program's optimum is the exact least margin, its point the worst input.
-        In l2 the climb's limit is.
+        In l2 the climb's limit is. Programs that `seconds` are too short for stay open.
         """
         with torch.no_grad():
             known = self._known(leaves)
             if self.root.region.norm == "l2" and self.root.region.eps is not None:
-                patient = replace(self, schedule=Schedule(steps=20 * max(10, self.schedule.steps)))
+                patient = replace(self, schedule=Schedule(steps=20 * max(10, self.schedule.steps)), gains=None)
                 return patient._bound(leaves, known)
             owner, row = leaves.open.nonzero(as_tuple=True)
             rows = replace(self.query.ask(known.program.last, leaves.sample[owner], row), owners=Owners(owner))
@@ -179,7 +175,7 @@ class Signs:
                 flat = torch.zeros_like(known.inputs[position][0].flatten(1), dtype=torch.int8)
                 flat[:, self.columns.units[position]] = leaves.sign[:, span]
                 signs[position] = flat.reshape(known.inputs[position][0].shape)
-            found = closed(known, signs, rows)
+            found = closed(self._apart(known, leaves), signs, rows, seconds=seconds)
             proven = torch.zeros_like(leaves.open)
             proven[owner, row] = found.bound > 0
             leaves.bound[owner, row] = found.bound.float()
@@ -204,8 +200,13 @@ class Signs:
             position: relax(getattr(root.program.steps[position], "op", ""), *sides)
             for position, sides in inputs.items()
         }
-        errors = root.errors.select(sample)
-        return Bounded(root.program, root.region.select(sample), (), errors, inputs, lines, root.kept)
+        errors = root.errors.at(sample)
+        return Bounded(root.program, root.region.at(sample), (), errors, inputs, lines, root.kept)
+
+    def _apart(self, known: Bounded, pieces: Pool) -> Bounded:
+        """Return the same with a region for each piece."""
+        region, errors = self.root.region.select(pieces.sample), self.root.errors.select(pieces.sample)
+        return replace(known, region=region, errors=errors)
 
     def _tighten(self, children: Pool, known: Bounded) -> Bounded:
         """Bound again what lies behind the first newly decided sign of each piece, in place."""
@@ -247,12 +248,16 @@ class Signs:
         free = (pieces.sign == 0) & (pieces.low < 0) & (pieces.high > 0)
         score = score.nan_to_num(nan=0.0, posinf=1e30)
         score = score / score.amax(1, keepdim=True).clamp_min(1e-30)
-        if not first:
+        if self.gains is not None and not first:
             score = self.gains.score(pieces.sample) * (1 + LOCAL * score)
         score = torch.where(free, score, -torch.inf)
         value, order = score.topk(min(count, score.shape[1]), 1)
         order = torch.where(value == -torch.inf, -1, order)
         return torch.nn.functional.pad(order, (0, count - order.shape[1]), value=-1)
+
+    def _learn(self, children: Pool, bound: Tensor | None) -> None:
+        if self.gains is not None:
+            self.gains.learn(children, bound)
 
     # ------------------------------------------------------------------------------------------------ bounding
 
@@ -292,15 +297,7 @@ class Signs:
         for part in pieces_of(known.program, len(won)):
             some = won[part]
             kept = chosen.take(some)
-            exact = lower_bounds(
-                known.program,
-                known.region,
-                known.lines,
-                replace(rows, owners=own).take(some),
-                slopes={position: values.double() for position, values in kept.slopes.items()},
-                splits={position: Split(one.unit, one.push.double()) for position, one in kept.splits.items()},
-                errors=known.errors,
-            ).bound
+            exact = _exactly(known, replace(rows, owners=own).take(some), kept.slopes, kept.splits)
             bound[some] = exact
             proven[owner[some], row[some]] = exact > 0
         self._leave_off(pieces, chosen, owner, row, bound)
@@ -308,12 +305,20 @@ class Signs:
         pieces.open = still
         pieces.bound = torch.where(still, pieces.bound, torch.inf)
         left = still.any(1)
-        self.gains.learn(pieces, pieces.bound.amin(1))
+        self._learn(pieces, pieces.bound.amin(1))
         pieces = pieces.take(left)
         if not len(pieces):
             return Outcome(pieces, known.region.centre[:0], pieces.sample)
-        points = self._minimisers(pieces, known.select(left.nonzero()[:, 0]))
+        points = self._minimisers(pieces, self._known(pieces))
         return Outcome(pieces, points, pieces.sample)
+
+    def proven(self, pieces: Pool) -> Tensor:
+        """Return the bounds of each piece's first row in float64 [N], with its rounding error, as they were left."""
+        every = torch.arange(len(pieces), device=pieces.sample.device)
+        known, row = self._known(pieces), torch.zeros_like(every)
+        slopes, splits = self._started(pieces, known.lines, every, row)
+        pushed = {position: Split(unit, sign * push) for position, (unit, sign, push) in splits.items()}
+        return _exactly(known, self.query.ask(known.program.last, pieces.sample, row), slopes, pushed)
 
     def _leave_off(self, pieces: Pool, chosen: Chosen, owner: Tensor, row: Tensor, bound: Tensor) -> None:
         """Keep what the optimiser found, for the children."""
@@ -336,3 +341,16 @@ class Signs:
         rows = self.query.ask(program.last, pieces.sample, row).to(torch.float32)
         reached = lower_bounds(program, region, lines, rows, slopes=slopes, splits=pushed)
         return region.minimiser(reached.rows, rows.owners)
+
+
+def _exactly(known: Bounded, rows: Rows, slopes: Mapping[int, Tensor], splits: Mapping[int, Split]) -> Tensor:
+    """Return lower bounds [R] in float64, rounding included."""
+    return lower_bounds(
+        known.program,
+        known.region,
+        known.lines,
+        rows,
+        slopes={position: values.double() for position, values in slopes.items()},
+        splits={position: Split(one.unit, one.push.double()) for position, one in splits.items()},
+        errors=known.errors,
+    ).bound
