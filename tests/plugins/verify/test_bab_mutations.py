@@ -51,7 +51,7 @@ MISTAKES = {
         signs.Signs._known, "root.region.at(sample)", "root.region.at(sample * 0)", partial(BY_SIGNS, samples=6)
     ),
     "what a round leaves open is dropped": Mistake(search.search, "Pool.join([pool, left])", "pool", BY_SIGNS),
-    "what waits is dropped": Mistake(search.search, "Pool.join([pool, left])", "left", partial(BY_SIGNS, batch=2)),
+    "what waits is dropped": Mistake(search.search, "Pool.join([pool, left])", "left", partial(BY_SIGNS, batch=2), 60),
     "a search that stopped is taken as done": Mistake(search.Ended.settled, "reason is None", "True", TIES),
     "roots without open signs are dropped": Mistake(
         search._branching, "_leaves(tree, pieces.take(decided), refuter, ended, clock)", "pass", affine

@@ -10,7 +10,6 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +20,7 @@ from robench_plugins.verify._engine.owners import Owners
 from robench_plugins.verify._engine.region import Region
 from robench_plugins.verify._engine.relax import Lines
 
-__all__ = ["Chosen", "Schedule", "default_slopes", "optimise"]
+__all__ = ["Chosen", "Decided", "Schedule", "default_slopes", "optimise"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,38 @@ class Schedule:
     slope_rate: float = 0.5
     split_rate: float = 0.05
     decay: float = 0.98
+
+
+@dataclass(frozen=True, eq=False)
+class Decided:
+    """Signs decided at one ReLU's input, whose multipliers are to be found; [R, K] each.
+
+    Attributes:
+        unit: flat positions.
+        sign: ±1, or 0 where there is none.
+        push: multipliers ≥ 0 to start from.
+        slope: of the line below while the sign was open, NaN for those to start from `push`. The others start where
+            the constraint makes up for that line, so that a piece's first bound is not below that of the whole.
+    """
+
+    unit: Tensor
+    sign: Tensor
+    push: Tensor
+    slope: Tensor
+
+    @property
+    def split(self) -> Split:
+        """The constraints with the multipliers to start from."""
+        return Split(self.unit, self.sign * self.push)
+
+    def started(self, coefficients: Tensor) -> Tensor:
+        """Return the multipliers to start from, for rows [R, ...] that arrive at the ReLU.
+
+        Where a coefficient a is positive, a α x was below a r(x) and becomes a x − β x, or 0 + β x where x ≤ 0.
+        """
+        pull = coefficients.flatten(1).gather(1, self.unit).clamp_min(0)
+        level = torch.where(self.sign > 0, 1 - self.slope, self.slope)
+        return torch.where(self.slope.isnan(), self.push, pull * level)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +106,7 @@ def optimise(
     *,
     schedule: Schedule,
     slopes: Mapping[int, Tensor] | None = None,
-    splits: Mapping[int, tuple[Tensor, Tensor, Tensor]] | None = None,
+    decided: Mapping[int, Decided] | None = None,
     enough: float | None = None,
     seconds: float = math.inf,
 ) -> Chosen:
@@ -88,14 +119,15 @@ def optimise(
         rows: what is asked.
         schedule: steps and rates.
         slopes: where to start [R, ...]; CROWN's own by default.
-        splits: by activation (unit, sign ±1 or 0 where there is none, multiplier ≥ 0 to start from), [R, K] each.
+        decided: signs by ReLU.
         enough: stop when every bound is above this.
         seconds: stop when they are over, after one step at least.
     """
     region, lines, rows = _per_row(region, lines, rows)
     start = default_slopes(program, lines, rows) if slopes is None else fitted(slopes, lines, rows.owners)
-    scales = _split_scales(program, region, lines, rows, start, splits) if splits else {}
-    climb = whole = _Climb.of(start, splits or {}, lines, rows, schedule, scales)
+    climb = whole = _Climb.of(
+        start, *_constraints(program, region, lines, rows, start, decided or {}), lines, rows, schedule
+    )
     best = climb.values()
     top = torch.full((len(rows),), -torch.inf, dtype=region.lower.dtype, device=region.lower.device)
     alive = torch.arange(len(rows), device=top.device)
@@ -141,19 +173,19 @@ class _Climb:
     def of(
         cls,
         slopes: Mapping[int, Tensor],
-        splits: Mapping[int, tuple[Tensor, Tensor, Tensor]],
+        decided: Mapping[int, Decided],
+        scales: Mapping[int, Tensor],
         lines: Lines,
         rows: Rows,
         schedule: Schedule,
-        scales: Mapping[int, Tensor],
     ) -> _Climb:
-        names = [("slope", position) for position in slopes] + [("split", position) for position in splits]
-        variables = [*slopes.values(), *(multiplier for _, _, multiplier in splits.values())]
+        names = [("slope", position) for position in slopes] + [("split", position) for position in decided]
+        variables = [*slopes.values(), *(one.push for one in decided.values())]
         variables = [value.detach().clone() for value in variables]
         free = [_free(lines, rows, position, value) for position, value in slopes.items()]
-        free += [(sign != 0) * scales[position] for position, (_, sign, _) in splits.items()]
+        free += [(one.sign != 0) * scales[position] for position, one in decided.items()]
         zeros = [torch.zeros_like(value) for value in variables]
-        fixed = {position: (unit, sign) for position, (unit, sign, _) in splits.items()}
+        fixed = {position: (one.unit, one.sign) for position, one in decided.items()}
         return cls(names, variables, free, fixed, zeros, [value.clone() for value in zeros], schedule)
 
     def values(self) -> list[Tensor]:
@@ -216,18 +248,27 @@ def _per_row(region: Region, lines: Lines, rows: Rows) -> tuple[Region, Lines, R
     return region.at(index), taken, replace(rows, owners=own)
 
 
-def _split_scales(
-    program: Program, region: Region, lines: Lines, rows: Rows, slopes: Mapping[int, Tensor], splits: Mapping[int, Any]
-) -> dict[int, Tensor]:
-    """Return the size of the coefficients that each activation's multipliers compete with, [R, 1]."""
+def _constraints(
+    program: Program,
+    region: Region,
+    lines: Lines,
+    rows: Rows,
+    slopes: Mapping[int, Tensor],
+    decided: Mapping[int, Decided],
+) -> tuple[dict[int, Decided], dict[int, Tensor]]:
+    """Return the signs with multipliers to start from, and the size of the coefficients they compete with [R, 1]."""
+    if not decided:
+        return {}, {}
     seen: dict[int, Tensor] = {}
+    pushed = {position: one.split for position, one in decided.items()}
     with torch.no_grad():
-        lower_bounds(program, region, lines, rows, slopes=slopes, seen=seen)
-    none = torch.zeros(len(rows), 1, dtype=region.lower.dtype, device=region.lower.device)
-    return {
-        position: seen[position].flatten(1).abs().amax(1, keepdim=True) if position in seen else none
-        for position in splits
-    }
+        lower_bounds(program, region, lines, rows, slopes=slopes, splits=pushed, seen=seen)
+    made, scales = {}, {}
+    for position, one in decided.items():
+        if position in seen:
+            made[position] = replace(one, push=one.started(seen[position]))
+            scales[position] = seen[position].flatten(1).abs().amax(1, keepdim=True)
+    return made, scales
 
 
 def _free(lines: Lines, rows: Rows, position: int, value: Tensor) -> Tensor:

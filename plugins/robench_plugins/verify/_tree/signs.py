@@ -20,7 +20,7 @@ from robench_plugins.verify._engine.bounds import Bounded, tightened
 from robench_plugins.verify._engine.bounds import pieces as pieces_of
 from robench_plugins.verify._engine.owners import Owners
 from robench_plugins.verify._engine.relax import Lines, relax
-from robench_plugins.verify._engine.slopes import Chosen, Schedule, optimise
+from robench_plugins.verify._engine.slopes import Chosen, Decided, Schedule, optimise
 from robench_plugins.verify._leaves import closed
 from robench_plugins.verify._tree.gains import Gains
 from robench_plugins.verify._tree.pool import Columns, Pool
@@ -233,8 +233,8 @@ class Signs:
         """
         program, region, lines = self._known(pieces).search()
         every, row = torch.arange(len(pieces), device=pieces.sample.device), pieces.bound.argmin(1)
-        slopes, splits = self._started(pieces, lines, every, row)
-        pushed = {position: Split(unit, sign * push) for position, (unit, sign, push) in splits.items()}
+        slopes, decided = self._started(pieces, lines, every, row)
+        pushed = {position: one.split for position, one in decided.items()}
         rows = self.query.ask(program.last, pieces.sample, row).to(torch.float32)
         seen: dict[int, Tensor] = {}
         lower_bounds(program, region, lines, rows, slopes=slopes, splits=pushed, seen=seen)
@@ -262,9 +262,12 @@ class Signs:
     # ------------------------------------------------------------------------------------------------ bounding
 
     def _started(
-        self, pieces: Pool, lines: Lines, owner: Tensor, row: Tensor
-    ) -> tuple[dict[int, Tensor], dict[int, tuple[Tensor, Tensor, Tensor]]]:
-        """Return slopes and split constraints of rows `row` [R] of pieces `owner` [R], from where they were left."""
+        self, pieces: Pool, lines: Lines, owner: Tensor, row: Tensor, anew: bool = False
+    ) -> tuple[dict[int, Tensor], dict[int, Decided]]:
+        """Return slopes and split constraints of rows `row` [R] of pieces `owner` [R], from where they were left.
+
+        `anew`: the pieces are new, and the sign decided last has no multiplier yet.
+        """
         slopes, splits = {}, {}
         for position, span in self.columns.spans.items():
             units, line = self.columns.units[position], lines[position]
@@ -277,19 +280,21 @@ class Signs:
             if len(decided):
                 push = pieces.push[owner, row, span][:, decided]
                 own = sign[owner][:, decided].to(push)
-                splits[position] = (units[decided].expand(len(owner), -1), own, push)
+                fresh = pieces.fresh[owner, span][:, decided] if anew else torch.zeros_like(own, dtype=torch.bool)
+                before = torch.where(fresh, pieces.slopes[owner, row, span][:, decided], torch.nan)
+                splits[position] = Decided(units[decided].expand(len(owner), -1), own, push, before)
         return slopes, splits
 
     def _bound(self, pieces: Pool, known: Bounded) -> Outcome:
         """Raise the bounds of all open rows, drop what float64 proves, and say where the bounds are met."""
         owner, row = pieces.open.nonzero(as_tuple=True)
         program, region, lines = known.search()
-        slopes, splits = self._started(pieces, lines, owner, row)
+        slopes, decided = self._started(pieces, lines, owner, row, anew=True)
         rows = self.query.ask(program.last, pieces.sample[owner], row)
         own = Owners(owner)
         asked = replace(rows, owners=own).to(torch.float32)
         chosen = optimise(
-            program, region, lines, asked, schedule=self.schedule, slopes=slopes, splits=splits, enough=0.0
+            program, region, lines, asked, schedule=self.schedule, slopes=slopes, decided=decided, enough=0.0
         )
         bound = chosen.bound.double()
         won = (bound > 0).nonzero()[:, 0]
@@ -316,8 +321,8 @@ class Signs:
         """Return the bounds of each piece's first row in float64 [N], with its rounding error, as they were left."""
         every = torch.arange(len(pieces), device=pieces.sample.device)
         known, row = self._known(pieces), torch.zeros_like(every)
-        slopes, splits = self._started(pieces, known.lines, every, row)
-        pushed = {position: Split(unit, sign * push) for position, (unit, sign, push) in splits.items()}
+        slopes, decided = self._started(pieces, known.lines, every, row)
+        pushed = {position: one.split for position, one in decided.items()}
         return _exactly(known, self.query.ask(known.program.last, pieces.sample, row), slopes, pushed)
 
     def _leave_off(self, pieces: Pool, chosen: Chosen, owner: Tensor, row: Tensor, bound: Tensor) -> None:
@@ -336,8 +341,8 @@ class Signs:
         every = torch.arange(len(pieces), device=pieces.sample.device)
         row = pieces.bound.argmin(1)
         program, region, lines = known.search()
-        slopes, splits = self._started(pieces, lines, every, row)
-        pushed = {position: Split(unit, sign * push) for position, (unit, sign, push) in splits.items()}
+        slopes, decided = self._started(pieces, lines, every, row)
+        pushed = {position: one.split for position, one in decided.items()}
         rows = self.query.ask(program.last, pieces.sample, row).to(torch.float32)
         reached = lower_bounds(program, region, lines, rows, slopes=slopes, splits=pushed)
         return region.minimiser(reached.rows, rows.owners)
