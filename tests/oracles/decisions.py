@@ -113,11 +113,11 @@ def ties(seed: int) -> tuple[Graph, Tensor, Tensor, Threat]:
     return graph, x, torch.zeros(1, dtype=torch.int64), Threat("linf", 0.0625, Domain.unbounded())
 
 
-def tied(seed: int, split: str, **settings) -> str | None:
+def tied(seed: int, split: str, timeout: float = 0.3, **settings) -> str | None:
     """Ask about a network that is unsafe by a hair."""
     graph, x, y, threat = ties(seed)
     for dtype in (torch.float64, torch.float32):
-        found = decide(graph, x, y, threat, dtype=dtype, split=split, timeout=0.3, **settings)
+        found = decide(graph, x, y, threat, dtype=dtype, split=split, timeout=timeout, **settings)
         if found.status[0] == "certified":
             return f"seed {seed}: certified by {found.detail[0]}, and a point of the ball is not classified right"
     return None

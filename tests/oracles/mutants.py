@@ -19,5 +19,5 @@ def mutate(monkeypatch: pytest.MonkeyPatch, function: Callable, old: str, new: s
     scope = dict(vars(sys.modules[function.__module__]))
     flags = __future__.annotations.compiler_flag
     exec(compile(source.replace(old, new, 1), "mutant", "exec", flags), scope)
-    made = scope[function.__name__]
-    monkeypatch.setattr(function, "__code__", made.__code__)
+    made = inspect.unwrap(scope[function.__name__])
+    monkeypatch.setattr(inspect.unwrap(function), "__code__", made.__code__)

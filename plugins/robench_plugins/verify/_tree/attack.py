@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from robench.classifier import Classifier
-from robench.distances import project
+from robench.distances import linf_box, project
 from robench.graph.intervals import logit_bounds
 from robench.numerics import gamma
 from robench.streams import Stream
@@ -28,23 +28,21 @@ class Refuter:
         self.classifier, self.x, self.threat, self.query, self.stream = classifier, x, threat, query, stream
         self.points = x.clone()
         self.found = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        self.margin = torch.full((len(x),), torch.inf, dtype=torch.float64, device=x.device)
 
     def select(self, sample: Tensor) -> Refuter:
         """Return a refuter of some samples, with what was found about them."""
-        part = _part(self.threat, sample)
-        made = Refuter(self.classifier, self.x[sample], part, self.query.select(sample), self.stream.select(sample))
-        made.points, made.found, made.margin = self.points[sample], self.found[sample], self.margin[sample]
+        x, threat, query = self.x[sample], self.threat.select(sample), self.query.select(sample)
+        made = Refuter(self.classifier, x, threat, query, self.stream.select(sample))
+        made.points, made.found = self.points[sample], self.found[sample]
         return made
 
     def merge(self, sample: Tensor, part: Refuter) -> None:
         """Take over what a refuter of some samples found."""
-        self.points[sample], self.found[sample], self.margin[sample] = part.points, part.found, part.margin
+        self.points[sample], self.found[sample] = part.points, part.found
 
     def inside(self, points: Tensor, sample: Tensor) -> Tensor:
         """Return points [P, ...] as inputs of the classifier within the region of their samples [P]."""
-        threat = _part(self.threat, sample)
-        return project(points.to(self.x), self.x[sample], threat)
+        return project(points.to(self.x), self.x[sample], self.threat.select(sample))
 
     @torch.no_grad()
     def consider(self, points: Tensor, sample: Tensor) -> None:
@@ -55,10 +53,8 @@ class Refuter:
             return
         points = self.inside(points, sample)
         margin = self.query.margins(self.classifier.logits(points).double(), sample)
-        best = torch.full_like(self.margin, torch.inf).scatter_reduce(
-            0, sample, margin.nan_to_num(nan=torch.inf), "amin"
-        )
-        self.margin = torch.minimum(self.margin, best)
+        best = margin.new_full((len(self.x),), torch.inf)
+        best = best.scatter_reduce(0, sample, margin.nan_to_num(nan=torch.inf), "amin")
         promising = (margin <= 0) & (margin == best[sample])
         rows = promising.nonzero()[:, 0]
         if not len(rows):
@@ -92,7 +88,7 @@ class Refuter:
         Every step moves each coordinate by the sign of the gradient (l2: along it), as in PGD (Madry et al. 2018).
         """
         points = self.inside(starts, sample)
-        low, high = self._box(sample)
+        low, high = linf_box(self.x[sample], self.threat.select(sample))
         width = (high - low) / 2
         best, least = points.clone(), torch.full((len(points),), torch.inf, device=points.device, dtype=torch.float64)
         for turn in range(steps + 1):
@@ -118,20 +114,6 @@ class Refuter:
 
     def random_starts(self, sample: Tensor, turn: int) -> Tensor:
         """Return a random point of the box of each sample [P], the same whatever the batch."""
-        low, high = self._box(sample)
+        low, high = linf_box(self.x[sample], self.threat.select(sample))
         share = self.stream.select(sample).child("start", turn).uniform(self.x.shape[1:], dtype=torch.float64)
         return low + (high - low) * share.to(low)
-
-    def _box(self, sample: Tensor) -> tuple[Tensor, Tensor]:
-        x, threat = self.x[sample], self.threat
-        if threat.region is not None:
-            return threat.region.lower[sample].to(x), threat.region.upper[sample].to(x)
-        low, high = threat.domain.box(x)
-        eps = threat.eps or 0.0
-        return torch.maximum(x - eps, low), torch.minimum(x + eps, high)
-
-
-def _part(threat: Threat, sample: Tensor) -> Threat:
-    if threat.region is None:
-        return threat
-    return Threat(threat.norm, threat.eps, threat.domain, threat.region.select(sample))

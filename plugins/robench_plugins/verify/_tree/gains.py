@@ -28,20 +28,15 @@ class Gains:
         self.count = torch.zeros(samples, columns, 2, device=device)
 
     def learn(self, children: Pool, bound: Tensor | None) -> None:
-        """Note the least bounds [N] of pieces that decided one sign last; None: they are empty, all was gained."""
+        """Note the least bounds [N] of pieces with the sign they decided last; None: they are empty, all was gained."""
         if bound is None:
             share = torch.ones(len(children), device=children.low.device)
         else:
             share = (bound.clamp_max(0) - children.before) / -children.before
             share = share.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0).clamp(0, 1)
-        piece, column = children.fresh.nonzero(as_tuple=True)
-        for sample, at, down, gained in zip(
-            children.sample[piece].tolist(),
-            column.tolist(),
-            (children.sign[piece, column] < 0).tolist(),
-            share[piece].tolist(),
-            strict=True,
-        ):
+        down = children.sign.gather(1, children.column[:, None])[:, 0] < 0
+        noted = (children.sample, children.column, down, share)
+        for sample, at, down, gained in zip(*(one.tolist() for one in noted), strict=True):
             count = min(float(self.count[sample, at, int(down)]) + 1, SPAN)
             self.mean[sample, at, int(down)] += (gained - self.mean[sample, at, int(down)]) / count
             self.count[sample, at, int(down)] = count

@@ -112,7 +112,7 @@ def _each(sides: tuple[Tensor, Tensor], count: int) -> tuple[Tensor, Tensor]:
 def _round(tree: Signs, pool: Pool, roots: int) -> Pool:
     """Split each root's worst piece, where it has an open sign, and return all that stay open."""
     chosen = worst(pool, min(roots, len(pool.sample.unique())))
-    chosen = chosen[((pool.sign == 0) & (pool.low < 0) & (pool.high > 0))[chosen].any(1)]
+    chosen = chosen[pool.take(chosen).free.any(1)]
     if not len(chosen):
         return pool
     rest = torch.ones(len(pool), dtype=torch.bool, device=chosen.device)

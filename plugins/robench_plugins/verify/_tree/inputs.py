@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -18,9 +18,12 @@ from robench_plugins.verify._engine.region import Region
 from robench_plugins.verify._memory import out_of_memory
 from robench_plugins.verify._tree.attack import Refuter
 from robench_plugins.verify._tree.query import Query
-from robench_plugins.verify._tree.search import MEMORY, SPACE, TIME, Clock, Ended
+from robench_plugins.verify._tree.search import MEMORY, SPACE, TIME, Clock, Ended, crowded
 
 __all__ = ["halve"]
+
+STUCK = "a box can be halved no more"
+"""Why a search stops without an answer."""
 
 
 @dataclass(eq=False)
@@ -32,18 +35,10 @@ class _Boxes:
     depth: Tensor
 
     def take(self, chosen: Tensor) -> _Boxes:
-        return _Boxes(
-            self.sample[chosen], self.lower[chosen], self.upper[chosen], self.bound[chosen], self.depth[chosen]
-        )
+        return _Boxes(*(getattr(self, one.name)[chosen] for one in fields(self)))
 
     def and_(self, other: _Boxes) -> _Boxes:
-        return _Boxes(
-            torch.cat((self.sample, other.sample)),
-            torch.cat((self.lower, other.lower)),
-            torch.cat((self.upper, other.upper)),
-            torch.cat((self.bound, other.bound)),
-            torch.cat((self.depth, other.depth)),
-        )
+        return _Boxes(*(torch.cat((getattr(self, one.name), getattr(other, one.name))) for one in fields(self)))
 
 
 def halve(graph: Graph, region: Region, query: Query, refuter: Refuter, clock: Clock, batch: int) -> Ended:
@@ -59,7 +54,7 @@ def halve(graph: Graph, region: Region, query: Query, refuter: Refuter, clock: C
         boxes = _dropped(boxes, refuter.found, ended, None)
         boxes = _dropped(boxes, late, ended, TIME)
         if len(boxes.sample) * (16 * region.lower[0].numel() + 32) > MEMORY:
-            boxes = _dropped(boxes, torch.ones_like(late), ended, SPACE)
+            boxes = _dropped(boxes, crowded(boxes.sample, samples), ended, SPACE)
         if not len(boxes.sample):
             break
         order = boxes.bound.argsort(stable=True)
@@ -79,8 +74,7 @@ def halve(graph: Graph, region: Region, query: Query, refuter: Refuter, clock: C
             if len(left.sample):
                 ended.depth = ended.depth.scatter_reduce(0, left.sample, left.depth, "amax")
                 children, stuck = _halves(left, slope)
-                for sample in sorted(set(stuck.tolist())):
-                    ended.reason[sample] = "a box can be halved no more"
+                ended.left(stuck.sample, stuck.bound, STUCK)
                 boxes = boxes.and_(children)
         clock.charge(taken.sample, time.perf_counter() - start)
     return ended.settled(refuter.found)
@@ -126,8 +120,8 @@ def _apart(part: Region) -> Tensor:
     return far * (1 - 4 * gamma(away.shape[1] + 12)) > 1
 
 
-def _halves(boxes: _Boxes, slope: Tensor) -> tuple[_Boxes, Tensor]:
-    """Halve each box along the input that moves its bound most; return the halves and the samples that are stuck."""
+def _halves(boxes: _Boxes, slope: Tensor) -> tuple[_Boxes, _Boxes]:
+    """Halve each box along the input that moves its bound most; return the halves and the boxes that are stuck."""
     width = (boxes.upper - boxes.lower).flatten(1)
     middle = (boxes.lower / 2 + boxes.upper / 2).flatten(1)
     able = (middle > boxes.lower.flatten(1)) & (middle < boxes.upper.flatten(1))
@@ -135,7 +129,7 @@ def _halves(boxes: _Boxes, slope: Tensor) -> tuple[_Boxes, Tensor]:
     score = torch.where(able, slope.flatten(1).abs() * width + 1e-9 * width / width.amax(1, keepdim=True), -1.0)
     axis = score.argmax(1)
     fine = able.any(1)
-    stuck = boxes.sample[~fine]
+    stuck = boxes.take(~fine)
     boxes, axis, middle = boxes.take(fine), axis[fine], middle[fine]
     every = torch.arange(len(axis), device=axis.device)
     lower, upper = boxes.lower.flatten(1).clone(), boxes.upper.flatten(1).clone()

@@ -54,8 +54,7 @@ class Pool:
         slopes: where the optimiser left off, float32 [N, S, U].
         push: multipliers of the decided signs, float32 [N, S, U].
         bound: the bounds of the open rows, rounded to nearest, float32 [N, S]; +inf for the others.
-        depth: how many signs are decided, int64 [N].
-        fresh: the signs decided last, bool [N, U].
+        column: the sign decided last, int64 [N]; −1 at a root.
         before: the least bound of the piece that it was split from, float32 [N].
     """
 
@@ -67,8 +66,7 @@ class Pool:
     slopes: Tensor
     push: Tensor
     bound: Tensor
-    depth: Tensor
-    fresh: Tensor
+    column: Tensor
     before: Tensor
 
     def __len__(self) -> int:
@@ -78,6 +76,16 @@ class Pool:
     def take(self, chosen: Tensor) -> Pool:
         """Return some pieces, bool or int64."""
         return Pool(*(getattr(self, one.name)[chosen] for one in fields(self)))
+
+    @property
+    def depth(self) -> Tensor:
+        """How many signs are decided, int64 [N]."""
+        return (self.sign != 0).sum(1)
+
+    @property
+    def free(self) -> Tensor:
+        """The signs that are open, bool [N, U]."""
+        return (self.sign == 0) & (self.low < 0) & (self.high > 0)
 
     @property
     def bytes_each(self) -> int:

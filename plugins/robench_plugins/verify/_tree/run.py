@@ -281,8 +281,8 @@ class Run:
             if bool(ended.proven[k]):
                 detail["by"] = "bab"
                 detail.pop("margin", None)
-                detail.pop("gap", None)
             self.reasons[sample] = ended.reason[k]
+            detail.pop("gap", None)
             if ended.reason[k] is not None and math.isfinite(gap := float(ended.gap[k])):
                 detail["gap"] = gap
 

@@ -13,7 +13,7 @@ from robench_plugins.verify._tree.attack import Refuter
 from robench_plugins.verify._tree.pool import Pool
 from robench_plugins.verify._tree.signs import Signs
 
-__all__ = ["MEMORY", "SPACE", "TIME", "Clock", "Ended", "search", "worst"]
+__all__ = ["MEMORY", "SPACE", "TIME", "Clock", "Ended", "crowded", "search", "worst"]
 
 MEMORY = 2**31
 """Bytes that the open pieces of a group may take."""
@@ -102,10 +102,7 @@ def search(tree: Signs, roots: Pool, refuter: Refuter, clock: Clock, batch: int)
         late = clock.over().to(device) & ~refuter.found
         pool = _dropped(pool, late, ended, TIME)
         if len(pool) * max(1, pool.bytes_each) > MEMORY:
-            crowded = torch.bincount(pool.sample, minlength=samples).argmax()
-            full = torch.zeros(samples, dtype=torch.bool, device=device)
-            full[crowded] = True
-            pool = _dropped(pool, full, ended, SPACE)
+            pool = _dropped(pool, crowded(pool.sample, samples), ended, SPACE)
         if not len(pool):
             break
         chosen = worst(pool, most)
@@ -149,7 +146,7 @@ def _round(tree: Signs, taken: Pool, refuter: Refuter, ended: Ended, clock: Cloc
 
 def _branching(tree: Signs, pieces: Pool, refuter: Refuter, ended: Ended, clock: Clock) -> Pool:
     """Return the pieces that have an open sign, and settle the others."""
-    decided = ~((pieces.sign == 0) & (pieces.low < 0) & (pieces.high > 0)).any(1)
+    decided = ~pieces.free.any(1)
     if bool(decided.any()):
         _leaves(tree, pieces.take(decided), refuter, ended, clock)
         pieces = pieces.take(~decided)
@@ -176,6 +173,13 @@ def worst(pool: Pool, count: int) -> Tensor:
     turn = torch.empty_like(sample)
     turn[by_sample] = torch.arange(len(sample), device=sample.device) - firsts[sample[by_sample]]
     return order[turn.argsort(stable=True)[:count]]
+
+
+def crowded(sample: Tensor, samples: int) -> Tensor:
+    """Return which of the `samples` has most of the pieces, whose samples are `sample` [N]; bool [samples]."""
+    full = torch.zeros(samples, dtype=torch.bool, device=sample.device)
+    full[torch.bincount(sample, minlength=samples).argmax()] = True
+    return full
 
 
 def _dropped(pool: Pool, samples: Tensor, ended: Ended, reason: str | None) -> Pool:

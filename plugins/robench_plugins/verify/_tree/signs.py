@@ -7,7 +7,6 @@ open rows, and drops what float64 proves, rounding included. What is dropped as 
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -65,7 +64,7 @@ class Signs:
     gains: Gains | None
     again: bool = True
 
-    def roots(self, open_: Tensor, chosen: Mapping[int, Tensor] | None, bound: Tensor) -> Pool:
+    def roots(self, open_: Tensor, chosen: Mapping[int, Tensor], bound: Tensor) -> Pool:
         """Return one piece per sample [B] with its open rows [B, S]; `chosen` are slopes [B · S, ...] to start from."""
         samples, rows, columns = len(open_), self.query.rows.shape[1], len(self.columns)
         device = self.root.region.lower.device
@@ -74,12 +73,7 @@ class Signs:
         for position, span in self.columns.spans.items():
             units = self.columns.units[position]
             low[:, span], high[:, span] = (side.flatten(1)[:, units] for side in self.root.inputs[position])
-            if chosen is None:
-                default = self.root.lines[position].lower_slope.flatten(1)[:, None, units]
-                slopes[:, :, span] = default.float()
-            else:
-                slopes[:, :, span] = chosen[position].flatten(1)[:, units].reshape(samples, rows, -1).float()
-        zeros = torch.zeros(samples, dtype=torch.int64, device=device)
+            slopes[:, :, span] = chosen[position].flatten(1)[:, units].reshape(samples, rows, len(units)).float()
         sign = torch.zeros(samples, columns, dtype=torch.int8, device=device)
         return Pool(
             torch.arange(samples, device=device),
@@ -90,98 +84,92 @@ class Signs:
             slopes,
             torch.zeros_like(slopes),
             torch.where(open_, bound.float(), torch.inf),
-            zeros,
-            torch.zeros_like(sign, dtype=torch.bool),
+            torch.full((samples,), -1, dtype=torch.int64, device=device),
             torch.full((samples,), -torch.inf, device=device),
         )
 
-    def rehearse(self, roots: Pool, most: int, seconds: float = math.inf) -> None:
+    @torch.no_grad()
+    def rehearse(self, roots: Pool, most: int, seconds: float) -> None:
         """Learn what deciding each sign gains at the roots, for the `most` promising ones of each while time lasts."""
         deadline = time.perf_counter() + seconds
         if not len(roots) or not len(self.columns):
             return
-        with torch.no_grad():
-            order = self._ranked(roots, most, True)
-            owner, place = (order >= 0).nonzero(as_tuple=True)
-            column = order[owner, place]
-            at, size = 0, 1
-            while at < len(owner) and (start := time.perf_counter()) < deadline:
-                part = slice(at, at + size)
-                self._settle(self._children(roots.take(owner[part]), column[part]))
-                at, now = at + size, time.perf_counter()
-                size = max(1, min(REHEARSED, 2 * size, int((deadline - now) * size / (now - start))))
+        order = self._ranked(roots, most, True)
+        owner, place = (order >= 0).nonzero(as_tuple=True)
+        column = order[owner, place]
+        at, size = 0, 1
+        while at < len(owner) and (start := time.perf_counter()) < deadline:
+            part = slice(at, at + size)
+            self._settle(self._children(roots.take(owner[part]), column[part]))
+            at, now = at + size, time.perf_counter()
+            size = max(1, min(REHEARSED, 2 * size, int((deadline - now) * size / (now - start))))
 
+    @torch.no_grad()
     def round(self, pieces: Pool) -> Outcome:
         """Decide one sign of every piece, bound the children and return those that stay open.
 
         Raises ValueError for a piece without open signs: it has no children, and nothing is proven about it.
         """
-        with torch.no_grad():
-            column = self._ranked(pieces, 1)[:, 0]
-            if bool((column < 0).any()):
-                raise ValueError("a piece without open signs cannot be split")
-            return self._settle(self._children(pieces, column))
+        column = self._ranked(pieces, 1)[:, 0]
+        if bool((column < 0).any()):
+            raise ValueError("a piece without open signs cannot be split")
+        return self._settle(self._children(pieces, column))
 
     def _children(self, pieces: Pool, column: Tensor) -> Pool:
-        """Return two children of each piece, which decide `column` [N]; pieces with −1 there have none."""
-        pieces, at = pieces.take(column >= 0), column[column >= 0]
-        every = torch.arange(len(at), device=at.device)
+        """Return two children of each piece, which decide `column` [N]."""
+        every = torch.arange(len(column), device=column.device)
         sides = []
         for sign in (1, -1):
             child = pieces.take(every)
             child.before = child.bound.amin(1)
-            child.sign[every, at] = sign
-            child.fresh.fill_(False)
-            child.fresh[every, at] = True
-            child.depth += 1
+            child.sign[every, column] = sign
+            child.column = column
             if sign > 0:
-                child.low[every, at] = child.low[every, at].clamp_min(0)
+                child.low[every, column] = child.low[every, column].clamp_min(0)
             else:
-                child.high[every, at] = child.high[every, at].clamp_max(0)
+                child.high[every, column] = child.high[every, column].clamp_max(0)
             sides.append(child)
         return Pool.join(sides)
 
     def _settle(self, children: Pool) -> Outcome:
-        with torch.no_grad():
+        known = self._known(children)
+        if self.again:
+            known = self._tighten(children, known)
+        empty = (children.low > children.high).any(1)
+        if bool(empty.any()):
+            self._learn(children.take(empty), None)
+            children = children.take(~empty)
             known = self._known(children)
-            if self.again:
-                known = self._tighten(children, known)
-            empty = (children.low > children.high).any(1)
-            if bool(empty.any()):
-                self._learn(children.take(empty), None)
-                children = children.take(~empty)
-                known = self._known(children)
         if not len(children):
             none = children.low.new_zeros(0, *self.root.program.steps[0].shape)
             return Outcome(children, none, children.sample)
-        with torch.no_grad():
-            return self._bound(children, known)
+        return self._bound(children, known)
 
+    @torch.no_grad()
     def finish(self, leaves: Pool, seconds: float) -> Outcome:
         """Return which of `leaves`, pieces without open signs, stay open after linear programs or a long climb.
 
         On a leaf the network is affine: the program's optimum is the exact least margin, its point the worst input.
         In l2 the climb's limit is. Programs that `seconds` are too short for stay open.
         """
-        with torch.no_grad():
-            known = self._known(leaves)
-            if self.root.region.norm == "l2" and self.root.region.eps is not None:
-                patient = replace(self, schedule=Schedule(steps=20 * max(10, self.schedule.steps)), gains=None)
-                return patient._bound(leaves, known)
-            owner, row = leaves.open.nonzero(as_tuple=True)
-            rows = replace(self.query.ask(known.program.last, leaves.sample[owner], row), owners=Owners(owner))
-            signs = {}
-            for position, span in self.columns.spans.items():
-                flat = torch.zeros_like(known.inputs[position][0].flatten(1), dtype=torch.int8)
-                flat[:, self.columns.units[position]] = leaves.sign[:, span]
-                signs[position] = flat.reshape(known.inputs[position][0].shape)
-            found = closed(self._apart(known, leaves), signs, rows, seconds=seconds)
-            proven = torch.zeros_like(leaves.open)
-            proven[owner, row] = found.bound > 0
-            leaves.bound[owner, row] = found.bound.float()
-            leaves.open = self.query.select(leaves.sample).unsettled(~leaves.open | proven) & leaves.open
-            fine = found.points.flatten(1).isfinite().all(1)
-            return Outcome(leaves.take(leaves.open.any(1)), found.points[fine], leaves.sample[owner[fine]])
+        known = self._known(leaves)
+        if self.root.region.norm == "l2" and self.root.region.eps is not None:
+            patient = replace(self, schedule=Schedule(steps=20 * max(10, self.schedule.steps)), gains=None)
+            return patient._bound(leaves, known)
+        owner, row = leaves.open.nonzero(as_tuple=True)
+        rows = replace(self.query.ask(known.program.last, leaves.sample[owner], row), owners=Owners(owner))
+        signs = {}
+        for position, span in self.columns.spans.items():
+            flat = torch.zeros_like(known.inputs[position][0].flatten(1), dtype=torch.int8)
+            flat[:, self.columns.units[position]] = leaves.sign[:, span]
+            signs[position] = flat.reshape(known.inputs[position][0].shape)
+        found = closed(self._apart(known, leaves), signs, rows, seconds=seconds)
+        proven = torch.zeros_like(leaves.open)
+        proven[owner, row] = found.bound > 0
+        leaves.bound[owner, row] = found.bound.float()
+        leaves.open = self.query.select(leaves.sample).unsettled(~leaves.open | proven) & leaves.open
+        fine = found.points.flatten(1).isfinite().all(1)
+        return Outcome(leaves.take(leaves.open.any(1)), found.points[fine], leaves.sample[owner[fine]])
 
     # -------------------------------------------------------------------------------------------------- pieces
 
@@ -209,11 +197,10 @@ class Signs:
         return replace(known, region=region, errors=errors)
 
     def _tighten(self, children: Pool, known: Bounded) -> Bounded:
-        """Bound again what lies behind the first newly decided sign of each piece, in place."""
-        never = self.columns.activation.new_full((), 2**40)
-        first = torch.where(children.fresh, self.columns.activation, never).amin(1)
+        """Bound again what lies behind the sign that each piece decided last, in place."""
+        decided = self.columns.activation[children.column]
         for position, span in self.columns.spans.items():
-            units, behind = self.columns.units[position], first < position
+            units, behind = self.columns.units[position], decided < position
             if not len(units) or not bool(behind.any()):
                 continue
             low, high = tightened(known, position, None, behind, children.sample)
@@ -245,12 +232,11 @@ class Signs:
             units, line = self.columns.units[position], lines[position]
             coefficient, gap = seen[position].flatten(1)[:, units], line.upper_shift.flatten(1)[:, units]
             score[:, span] = gap * (-coefficient.clamp_max(0) + TIE * coefficient.abs())
-        free = (pieces.sign == 0) & (pieces.low < 0) & (pieces.high > 0)
         score = score.nan_to_num(nan=0.0, posinf=1e30)
         score = score / score.amax(1, keepdim=True).clamp_min(1e-30)
         if self.gains is not None and not first:
             score = self.gains.score(pieces.sample) * (1 + LOCAL * score)
-        score = torch.where(free, score, -torch.inf)
+        score = torch.where(pieces.free, score, -torch.inf)
         value, order = score.topk(min(count, score.shape[1]), 1)
         order = torch.where(value == -torch.inf, -1, order)
         return torch.nn.functional.pad(order, (0, count - order.shape[1]), value=-1)
@@ -280,7 +266,7 @@ class Signs:
             if len(decided):
                 push = pieces.push[owner, row, span][:, decided]
                 own = sign[owner][:, decided].to(push)
-                fresh = pieces.fresh[owner, span][:, decided] if anew else torch.zeros_like(own, dtype=torch.bool)
+                fresh = anew & (decided + span.start == pieces.column[owner, None])
                 before = torch.where(fresh, pieces.slopes[owner, row, span][:, decided], torch.nan)
                 splits[position] = Decided(units[decided].expand(len(owner), -1), own, push, before)
         return slopes, splits
