@@ -12,9 +12,12 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-__all__ = ["UNIT_ROUNDOFF", "gamma", "open_to_closed", "per_sample", "round_down", "round_up"]
+__all__ = ["LIBRARY_ERROR", "UNIT_ROUNDOFF", "gamma", "open_to_closed", "per_sample", "round_down", "round_up"]
 
 UNIT_ROUNDOFF = 2.0**-53
+
+LIBRARY_ERROR = 2.0**-46
+"""Relative error that exp and tanh of a mathematical library may have: 64 ulp, where published bounds are 1 to 4."""
 
 
 def round_up(value: Tensor) -> Tensor:

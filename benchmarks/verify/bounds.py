@@ -23,12 +23,12 @@ from robench.graph import Graph, from_torch
 from robench.graph.intervals import ball_margin_lower, ieee_arithmetic
 from robench.threat import Domain, Threat
 from robench_plugins.verify._engine.backward import lower_bounds, unit_rows
-from robench_plugins.verify._engine.bounds import bounded, refined
+from robench_plugins.verify._engine.bounds import Bounded, bounded, pieces, refined
 from robench_plugins.verify._engine.owners import Owners
 from robench_plugins.verify._engine.region import region_of
-from robench_plugins.verify._engine.slopes import Schedule
-from robench_plugins.verify._forms import interval_forms, label_forms
-from robench_plugins.verify._proofs import crown_bounds, optimised_bounds
+from robench_plugins.verify._engine.slopes import Schedule, optimise
+from robench_plugins.verify._forms import Forms, interval_forms, label_forms
+from robench_plugins.verify._proofs import crown_bounds
 
 STEPS = 20
 METHODS = (
@@ -52,8 +52,20 @@ def ours(graph: Graph, x: Tensor, y: Tensor, eps: float, method: str) -> Tensor:
             known = refined(known, Schedule(STEPS))
         bounds = crown_bounds(known, forms)
         if method.startswith("alpha"):
-            bounds = optimised_bounds(known, forms, bounds, Schedule(STEPS), every=True)
+            bounds = torch.maximum(bounds, _optimised(known, forms))
         return torch.maximum(bounds, interval_forms(forms, graph, region, known.boxes[-1])).reshape(len(y), -1)
+
+
+def _optimised(known: Bounded, forms: Forms) -> Tensor:
+    """Return the bounds of all rows [R] with slopes optimised to the last step, as auto_LiRPA does."""
+    search, bounds = known.search(), []
+    for part in pieces(known.program, len(forms)):
+        rows = forms.rows(known.program.last, part)
+        slopes = optimise(*search, rows.to(torch.float32), schedule=Schedule(STEPS)).slopes
+        exact = {position: values.double() for position, values in slopes.items()}
+        found = lower_bounds(known.program, known.region, known.lines, rows, slopes=exact, errors=known.errors)
+        bounds.append(found.bound)
+    return torch.cat(bounds)
 
 
 def best(work: Callable[[], Tensor], least: float = 1.0) -> tuple[float, Tensor]:

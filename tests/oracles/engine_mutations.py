@@ -89,7 +89,7 @@ MUTATIONS = {
     "bias of unit rows without sign": Mutation(
         backward._start, "[rows.unit // places] * rows.sign", "[rows.unit // places]"
     ),
-    "sign of unit rows dropped": Mutation(backward._start, "exact[0] * rows.sign.reshape(around)", "exact[0]"),
+    "sign of unit rows dropped": Mutation(backward._start, "exact * rows.sign.reshape(around)", "exact"),
     "the constant asked for dropped": Mutation(
         backward._start, "zeros if rows.constant is None else rows.constant", "zeros"
     ),
@@ -105,7 +105,7 @@ MUTATIONS = {
         steps.Conv.unit_rows, "self.weight[channel]", "self.weight[channel - 1]", CONV
     ),
     "sign of a shift": Mutation(
-        steps.Scale.offset, "_dot(rows, self.shift)", "-_dot(rows, self.shift)", "conv2d add relu batch_norm relu"
+        steps.Scale.offset, "(rows * self.shift)", "-(rows * self.shift)", "conv2d add relu batch_norm relu"
     ),
     "factors forgotten": Mutation(
         steps.Scale.back, "rows if self.factor is None else rows * self.factor", "rows", "linear mul relu"

@@ -23,7 +23,7 @@ from robench_plugins.verify._engine.bounds import Bounded
 from robench_plugins.verify._engine.owners import Owners
 from robench_plugins.verify._highs import INFEASIBLE, OPTIMAL, Floats, Solver
 
-__all__ = ["Closed", "close_leaf", "closed"]
+__all__ = ["Closed", "closed"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,20 +46,6 @@ class Closed:
     words: list[str]
 
 
-def close_leaf(known: Bounded, signs: Mapping[int, Tensor], rows: Rows, *, seconds: float = math.inf) -> Tensor:
-    """Return proven lower bounds of `rows` [R], float64, over leaves; +inf where a leaf is proven empty.
-
-    Args:
-        known: one leaf per sample; its bounds must hold on the leaf.
-        signs: split signs 1, −1 or 0 for none, by activation [B, *shape]; activations left out have none.
-        rows: what is asked; coefficients, not unit rows.
-        seconds: for all of it.
-
-    Raises ValueError where an activation before the rows is not a ReLU.
-    """
-    return closed(known, signs, rows, seconds=seconds).bound
-
-
 def closed(
     known: Bounded,
     signs: Mapping[int, Tensor],
@@ -68,14 +54,21 @@ def closed(
     seconds: float = math.inf,
     give_up: float = -math.inf,
 ) -> Closed:
-    """Return what `close_leaf` returns, and what else the programs' solutions tell.
+    """Return proven lower bounds of `rows` over leaves, and what else the programs' solutions tell.
 
-    Of a sample whose optimum for one row is at most `give_up` further rows are not solved: CROWN bounds them.
+    Args:
+        known: one leaf per sample; its bounds must hold on the leaf.
+        signs: split signs 1, −1 or 0 for none, by activation [B, *shape]; activations left out have none.
+        rows: what is asked; coefficients, not unit rows.
+        seconds: for all of it.
+        give_up: of a sample whose optimum for one row is at most this, further rows are not solved: CROWN bounds them.
+
+    Raises ValueError where an activation before the rows is not a ReLU.
     """
     deadline = time.monotonic() + seconds
     program = known.program
     before = ancestors(program, rows.at)
-    if any(getattr(program.steps[position], "op", "") != "relu" for position in before):
+    if any(program.activation(position).op != "relu" for position in before):
         raise ValueError("linear programs know ReLUs alone: no sigmoid, no tanh")
     with ieee_arithmetic(known.region.lower.device):
         leaves = Leaves(known, {position: _neurons(known, signs, position) for position in before})

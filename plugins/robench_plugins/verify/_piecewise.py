@@ -14,7 +14,7 @@ from robench.graph import Graph, intervals
 from robench.threat import Norm, Threat
 from robench_plugins.verify._affine import map_entries
 from robench_plugins.verify._engine.backward import Rows, lower_bounds
-from robench_plugins.verify._engine.bounds import Bounded, bounded, pieces
+from robench_plugins.verify._engine.bounds import Bounded, bounded, pieces, refined
 from robench_plugins.verify._engine.lower import lower, unsupported
 from robench_plugins.verify._engine.region import region_of
 from robench_plugins.verify._engine.slopes import Schedule
@@ -85,11 +85,19 @@ def starts(graph: Graph, x: Tensor, y: Tensor, threat: Threat, method: Method) -
 
     Raises ValueError without a budget.
     """
+    # The search of slopes needs gradients, and tensors that may have them.
+    with torch.inference_mode(False):
+        return _starts(graph, x.detach().clone(), y.clone(), threat, method)
+
+
+def _starts(graph: Graph, x: Tensor, y: Tensor, threat: Threat, method: Method) -> list[Start]:
     region = region_of(x, threat)
     if not len(x):
         return []
     forms = forms_of(y, graph.classes, None if threat.region is None else threat.region.conditions)
-    known = bounded(graph, region, method, Schedule() if method == "alpha" else None)
+    known = bounded(graph, region, "ibp" if method == "ibp" else "crown")
+    if method == "alpha":
+        known = refined(known, Schedule())
     bounds = interval_forms(forms, graph, region, known.boxes[-1])
     for part in pieces(known.program, len(forms)):
         rows = forms.rows(known.program.last, part)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -18,11 +17,11 @@ from robench_plugins.verify._engine.region import bounded as finite_sides
 from robench_plugins.verify._engine.slopes import Schedule, optimise
 from robench_plugins.verify._forms import Forms, interval_forms
 
-__all__ = ["Method", "Proof", "crown_bounds", "optimised_bounds", "prove"]
+__all__ = ["Proof", "Settings", "crown_bounds", "optimised_bounds", "prove"]
 
 
 @dataclass(frozen=True)
-class Method:
+class Settings:
     """How bounds are found.
 
     Attributes:
@@ -44,26 +43,26 @@ class Proof:
     open: Tensor
 
 
-def prove(graph: Graph, region: Region, forms: Forms, method: Method) -> Proof:
+def prove(graph: Graph, region: Region, forms: Forms, settings: Settings) -> Proof:
     """Return lower bounds of the margins over the region; −inf where nothing is known.
 
     Rows are the better one of both, linear bounds and interval arithmetic. Slopes are optimised only for samples
     that CROWN's own leave open.
     """
     with ieee_arithmetic(region.lower.device):
-        known = bounded(graph, region, "crown" if method.backward else "ibp")
+        known = bounded(graph, region, "crown" if settings.backward else "ibp")
         bounds = torch.maximum(interval_forms(forms, graph, region, known.boxes[-1]), crown_bounds(known, forms))
         margin = forms.margin(bounds).masked_fill(~finite_sides(region), -torch.inf)
         count = known.open_neurons()
         left = ~(margin > 0)
-        if method.schedule is None or not left.any():
+        if settings.schedule is None or not left.any():
             return Proof(margin, count)
         some, mine = known.select(left.nonzero()[:, 0]), forms.select(left)
         bounds = bounds[left[forms.owners.index]]
-        if method.inside:
-            some = refined(some, method.schedule)
+        if settings.inside:
+            some = refined(some, settings.schedule)
             bounds = torch.maximum(bounds, crown_bounds(some, mine))
-        bounds = optimised_bounds(some, mine, bounds, method.schedule)
+        bounds = optimised_bounds(some, mine, bounds, settings.schedule)
         found = mine.margin(bounds).masked_fill(~finite_sides(some.region), -torch.inf)
         count[left] = some.open_neurons()
         return Proof(margin.masked_scatter(left, torch.maximum(margin[left], found)), count)
@@ -73,8 +72,8 @@ def crown_bounds(known: Bounded, forms: Forms) -> Tensor:
     """Return the rows' bounds [R] with the slopes of the lines themselves."""
     program, every, each = known.program, [], forms.owners.each
     if each:  # some samples at a time, all rows of each
-        widest = max(math.prod(step.shape) for step in program.steps)
-        size = max(1, (CACHE if forms.constant.device.type == "cpu" else MEMORY // 8) // (8 * widest * each))
+        memory = CACHE if forms.constant.device.type == "cpu" else MEMORY // 8
+        size = max(1, memory // (8 * program.widest * each))
         for at in range(0, forms.samples, size):
             some = known.select(slice(at, at + size))
             part = slice(at * each, (at + len(some.region)) * each)
@@ -88,15 +87,15 @@ def crown_bounds(known: Bounded, forms: Forms) -> Tensor:
     return torch.cat(every) if every else forms.constant
 
 
-def optimised_bounds(known: Bounded, forms: Forms, bounds: Tensor, schedule: Schedule, every: bool = False) -> Tensor:
-    """Return better bounds [R] of the rows that are not above 0 yet; with `every` of all rows, to the last step."""
+def optimised_bounds(known: Bounded, forms: Forms, bounds: Tensor, schedule: Schedule) -> Tensor:
+    """Return better bounds [R] of the rows that are not above 0 yet."""
     bounds = bounds.clone()
-    open_ = (~(bounds > 0) | every).nonzero()[:, 0]
+    open_ = (~(bounds > 0)).nonzero()[:, 0]
     search = known.search()
     for part in pieces(known.program, len(open_)):
         index, slopes = open_[part], None
         # Where rounding in float32 ended the search too early, it goes on to the end.
-        for enough in (None,) if every else (0.0, None):
+        for enough in (0.0, None):
             rows = forms.rows(known.program.last, index).to(torch.float32)
             found = optimise(*search, rows, schedule=schedule, slopes=slopes, enough=enough)
             slopes = {position: values.double() for position, values in found.slopes.items()}

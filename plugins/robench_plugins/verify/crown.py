@@ -7,6 +7,7 @@ relaxations and the error term; docs/verification.md says what is proven.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -24,7 +25,7 @@ from robench_plugins.verify._engine.region import region_of
 from robench_plugins.verify._engine.slopes import Schedule
 from robench_plugins.verify._forms import forms_of, label_forms
 from robench_plugins.verify._memory import out_of_memory
-from robench_plugins.verify._proofs import Method, Proof, prove
+from robench_plugins.verify._proofs import Proof, Settings, prove
 from robench_plugins.verify._radius import covering, first_guess, greatest
 
 __all__ = ["CROWN", "CROWNIBP", "AlphaCROWN"]
@@ -34,7 +35,7 @@ _TOLERANCE = "the radius is found to this share of itself, by bisection"
 
 
 @dataclass(frozen=True)
-class _Certifier:
+class _Certifier(ABC):
     """What the three have in common: they differ in how lines and slopes are found."""
 
     deterministic: ClassVar[bool] = True
@@ -49,8 +50,9 @@ class _Certifier:
         return not self.radius
 
     @property
-    def _method(self) -> Method:
-        raise NotImplementedError
+    @abstractmethod
+    def _settings(self) -> Settings:
+        """How bounds are found."""
 
     def applies(self, classifier: Classifier, norm: Norm) -> str | None:
         """Return None, or what stands in the way: no graph, or an operator without linear bounds."""
@@ -84,7 +86,7 @@ class _Certifier:
 
     def _at(self, graph: Graph, x: Tensor, y: Tensor, threat: Threat) -> Certificates:
         conditions = None if threat.region is None else threat.region.conditions
-        proof = prove(graph, region_of(x, threat), forms_of(y, graph.classes, conditions), self._method)
+        proof = prove(graph, region_of(x, threat), forms_of(y, graph.classes, conditions), self._settings)
         # NaN is not above 0 either: what is not proven stays open.
         eps = math.inf if threat.eps is None else threat.eps
         return _certificates(torch.zeros_like(proof.margin).masked_fill(proof.margin > 0, eps), _figures(proof))
@@ -93,14 +95,12 @@ class _Certifier:
         lower = torch.zeros(len(x), dtype=torch.float64, device=x.device)
         margin, count = torch.full_like(lower, math.nan), torch.zeros_like(lower, dtype=torch.int64)
         most, start = covering(x.double(), threat.norm, threat.domain), first_guess(graph, x, y, threat.norm)
-        methods = (
-            [self._method] if self._method.schedule is None else [replace(self._method, schedule=None), self._method]
-        )
-        for method in methods:
+        last = self._settings
+        for settings in [last] if last.schedule is None else [replace(last, schedule=None), last]:
 
-            def passes(some: Tensor, eps: Tensor, method: Method = method) -> Tensor:
+            def passes(some: Tensor, eps: Tensor, settings: Settings = settings) -> Tensor:
                 region = region_of(x[some], threat, eps)
-                proof = prove(graph, region, label_forms(y[some], graph.classes), method)
+                proof = prove(graph, region, label_forms(y[some], graph.classes), settings)
                 safe = proof.margin > 0
                 proven = some.masked_scatter(some, safe)
                 margin[proven], count[proven] = proof.margin[safe], proof.open[safe]
@@ -116,8 +116,8 @@ class CROWNIBP(_Certifier):
     """Interval bounds of every neuron, then one backward pass of the margins (Zhang et al. 2020)."""
 
     @property
-    def _method(self) -> Method:
-        return Method(backward=False)
+    def _settings(self) -> Settings:
+        return Settings(backward=False)
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,8 @@ class CROWN(_Certifier):
     """
 
     @property
-    def _method(self) -> Method:
-        return Method(backward=True)
+    def _settings(self) -> Settings:
+        return Settings(backward=True)
 
 
 @dataclass(frozen=True)
@@ -146,8 +146,8 @@ class AlphaCROWN(_Certifier):
     inside: bool = param(True, "optimise the slopes of the rows about neurons as well, not of the margins' rows alone")
 
     @property
-    def _method(self) -> Method:
-        return Method(True, Schedule(self.steps, self.rate, decay=self.decay), self.inside)
+    def _settings(self) -> Settings:
+        return Settings(True, Schedule(self.steps, self.rate, decay=self.decay), self.inside)
 
 
 def _figures(proof: Proof) -> list[dict[str, Any] | None]:

@@ -16,12 +16,9 @@ from robench.graph.intervals._affine import UNDERFLOW
 from robench.graph.intervals._layers import Layer
 from robench.graph.intervals._sets import Box, sane
 from robench.graph.operators import OPERATORS
-from robench.numerics import UNIT_ROUNDOFF, round_down, round_up
+from robench.numerics import LIBRARY_ERROR, UNIT_ROUNDOFF, round_down, round_up
 
 __all__ = ["NARY", "SCALES", "UNARY"]
-
-LIBRARY_ERROR = 64 * UNIT_ROUNDOFF
-"""Relative error that exp and tanh of a mathematical library may have: published bounds are 1 to 4 ulp."""
 
 
 def _outward(lower: Tensor, upper: Tensor) -> Box:

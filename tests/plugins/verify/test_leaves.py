@@ -14,7 +14,7 @@ from oracles.soundness import ball_points, margins
 from robench.graph import GraphClassifier
 from robench.threat import Threat
 from robench_plugins.verify import _highs
-from robench_plugins.verify._leaves import close_leaf, closed
+from robench_plugins.verify._leaves import closed
 
 
 def test_leaves_with_all_signs_are_exact():
@@ -35,7 +35,7 @@ def test_leaves_with_all_signs_are_exact():
             least = math.inf
             for pattern in itertools.product((-1, 1), repeat=5):
                 signs = {first: torch.tensor([pattern[:3]]), second: torch.tensor([pattern[3:]])}
-                least = min(least, float(close_leaf(known, signs, rows).min()))
+                least = min(least, float(closed(known, signs, rows).bound.min()))
             assert (least > 0, abs(least) <= 10 * TOLERANCE) == (factor < 1, factor == 1), (seed, factor, least)
     assert checked >= 5
 
@@ -97,7 +97,7 @@ def test_no_wrong_answer_proves_anything_false(which, monkeypatch):
     for seed in range(40):
         graph, x, y, threat = case(seed)
         known, rows = started(graph, x, y, threat)
-        bound = close_leaf(known, {}, rows).reshape(2, -1).amin(1)
+        bound = closed(known, {}, rows).bound.reshape(2, -1).amin(1)
         for sample in range(2):
             points = ball_points(graph, x[sample], int(y[sample]), threat.norm, threat.eps, SPACE, generator)
             assert bound[sample] <= margins(graph, points, int(y[sample])).min() + 1e-12, seed

@@ -18,7 +18,7 @@ from robench_plugins.verify import _highs
 from robench_plugins.verify._affine import affine_map
 from robench_plugins.verify._engine.lower import lower
 from robench_plugins.verify._engine.slopes import Schedule, optimise
-from robench_plugins.verify._leaves import close_leaf, closed
+from robench_plugins.verify._leaves import closed
 from robench_plugins.verify.lp import LP
 
 
@@ -142,7 +142,7 @@ def test_what_is_no_linear_program_is_refused_by_name():
             certifier.certify(plain, torch.zeros(1, 2), torch.tensor([0]), Threat("linf", None, SPACE), None)
     known, rows = started(smooth, torch.zeros(1, 2).double(), torch.tensor([0]), Threat("linf", 0.1, SPACE))
     with pytest.raises(ValueError, match="sigmoid"):
-        close_leaf(known, {}, rows)
+        closed(known, {}, rows)
 
 
 def test_affine_maps_are_the_network():

@@ -1,6 +1,6 @@
 """The bound-propagation engine: a graph lowered to affine steps and activations, and linear bounds through them.
 
-`lower` makes a `Program` of a graph; `Region` is a set of inputs; `propagate` bounds every activation's input
-(IBP or CROWN); `lower_bounds` pushes rows of linear forms back to the input; `optimise` chooses the slopes. What
-is returned in float64 with `sound=True` holds in real arithmetic.
+`lower` makes a `Program` of a graph; a `Region` holds a set of inputs per sample; `bounded` bounds every activation's
+input by interval arithmetic or CROWN, `refined` with optimised slopes; `lower_bounds` pushes rows of linear forms back
+to the input; `optimise` chooses slopes and multipliers. What is computed with `errors` holds in real arithmetic.
 """

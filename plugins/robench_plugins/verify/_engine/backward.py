@@ -159,7 +159,7 @@ def _lower_bounds(
                 seen[position] = incoming
             line, slope = lines[position], None if slopes is None else slopes.get(position)
             if spot is not None:
-                line, slope = spot.line(line, owners), None if slope is None else spot.slope(slope, line, owners)
+                line, slope = spot.line(line, owners), None if slope is None else spot.slope(slope, line)
             elif splits is None or position not in splits:
                 columns = _awake(program, position, line)
             if columns is not None:
@@ -245,11 +245,11 @@ def _start(program: Program, rows: Rows, windows: bool) -> tuple[dict[int, Tenso
         return {rows.at: spots}, torch.zeros_like(rows.sign)
     exact = None if isinstance(step, Activation) else step.unit_rows(rows.unit)
     if exact is not None:
-        around = [-1, *[1] * (exact[0].dim() - 1)]
-        bias = getattr(step, "bias", None)
+        around = [-1, *[1] * (exact.dim() - 1)]
+        bias = step.bias if isinstance(step, Linear | Conv) else None
         places = math.prod(step.shape[1:])
         constant = torch.zeros_like(rows.sign) if bias is None else bias[rows.unit // places] * rows.sign
-        return {step.inputs[0]: exact[0] * rows.sign.reshape(around)}, constant
+        return {step.inputs[0]: exact * rows.sign.reshape(around)}, constant
     units = rows.sign.new_zeros(len(rows), math.prod(step.shape))
     units.scatter_(1, rows.unit[:, None], rows.sign[:, None])
     return {rows.at: units.reshape(len(rows), *step.shape)}, torch.zeros_like(rows.sign)
@@ -285,8 +285,8 @@ def _through(
 ) -> tuple[Tensor, Tensor]:
     """Return (rows at the activation's input, constants [R])."""
     if slope is None or step.op == "relu":
-        low = owners.fit(lines.lower_slope, rows) if slope is None else slope
-        through = torch.where(rows > 0, low, owners.fit(lines.upper_slope, rows)) * rows
+        low = owners.fit(lines.lower_slope) if slope is None else slope
+        through = torch.where(rows > 0, low, owners.fit(lines.upper_slope)) * rows
         constant = owners.dot(rows.clamp_max(0), lines.upper_shift)
         if lines.lower_shift is None:
             return through, constant

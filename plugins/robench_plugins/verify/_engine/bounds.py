@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -21,9 +20,7 @@ from robench_plugins.verify._engine.region import Region
 from robench_plugins.verify._engine.relax import Lines, relax
 from robench_plugins.verify._engine.slopes import Schedule, optimise
 
-__all__ = ["Bounded", "Method", "bounded", "pieces", "refined", "tightened"]
-
-Method = Literal["ibp", "crown", "alpha"]
+__all__ = ["Bounded", "bounded", "pieces", "refined", "tightened"]
 
 MEMORY = 2**28
 """Bytes that one pass of rows may take: more rows go in pieces."""
@@ -112,8 +109,7 @@ def _parts(program: Program, owner: Tensor) -> Iterator[tuple[slice, int | None]
     """
     if not len(owner):
         return
-    widest = max(math.prod(step.shape) for step in program.steps)
-    size = max(1, (CACHE if owner.device.type == "cpu" else MEMORY // 8) // (16 * widest))
+    size = max(1, (CACHE if owner.device.type == "cpu" else MEMORY // 8) // (16 * program.widest))
     counts = torch.bincount(owner).tolist()
     if len(owner) < 16 * sum(count > 0 for count in counts):
         yield from ((slice(at, min(at + size, len(owner))), None) for at in range(0, len(owner), size))
@@ -127,14 +123,13 @@ def _parts(program: Program, owner: Tensor) -> Iterator[tuple[slice, int | None]
 
 def pieces(program: Program, count: int) -> Iterator[slice]:
     """Yield slices of `count` rows, each of which fits into `MEMORY`; even ones, for rows that come in pairs."""
-    widest = max(torch.Size(step.shape).numel() for step in program.steps)
-    size = 2 * max(1, MEMORY // (8 * 16 * widest))
+    size = 2 * max(1, MEMORY // (8 * 16 * program.widest))
     for start in range(0, count, size):
         yield slice(start, min(start + size, count))
 
 
-def bounded(graph: Graph, region: Region, method: Method, schedule: Schedule | None = None) -> Bounded:
-    """Return bounds by interval arithmetic alone (`ibp`), with CROWN, or with slopes optimised per neuron (`alpha`).
+def bounded(graph: Graph, region: Region, method: Literal["ibp", "crown"]) -> Bounded:
+    """Return bounds by interval arithmetic alone, or with CROWN; `refined` optimises slopes from there.
 
     Only neurons whose sign is open are asked about. Every bound is the better one of both methods.
     """
@@ -144,7 +139,7 @@ def bounded(graph: Graph, region: Region, method: Method, schedule: Schedule | N
         made = Bounded(program, region, boxes, errors_of(program, boxes), {}, {})
         for position in program.activations:
             made.inputs[position] = boxes[program.steps[position].inputs[0]]
-            _relaxed(made, position, method != "ibp", schedule if method == "alpha" else None)
+            _relaxed(made, position, method != "ibp", None)
     return made
 
 
@@ -161,7 +156,7 @@ def _relaxed(made: Bounded, position: int, tight: bool, schedule: Schedule | Non
     """Add the lines of the activation at `position`, whose input bounds may be tightened with the lines before it."""
     if tight and any(earlier < position for earlier in made.lines):
         made.inputs[position] = tightened(made, position, schedule)
-    made.lines[position] = relax(made.program.steps[position].op, *made.inputs[position])  # type: ignore[union-attr]
+    made.lines[position] = relax(made.program.activation(position).op, *made.inputs[position])
 
 
 def tightened(
@@ -172,12 +167,11 @@ def tightened(
     `among` bool [B] leaves the other samples as they are. With `start`, the sample of each region at the root where
     slopes were kept [B], those are used; with a `schedule` slopes are optimised, and kept.
     """
-    program, step = known.program, known.program.steps[position]
+    program, step = known.program, known.program.activation(position)
     low, high = known.inputs[position]
     shape = low.shape
     low, high = low.flatten(1).clone(), high.flatten(1).clone()
-    relu = getattr(step, "op", "") == "relu"
-    open_ = (low < 0) & (high > 0) if relu else high > low
+    open_ = (low < 0) & (high > 0) if step.op == "relu" else high > low
     if among is not None:
         open_ &= among[:, None]
     owner, unit = open_.nonzero(as_tuple=True)

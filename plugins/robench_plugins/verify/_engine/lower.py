@@ -92,6 +92,17 @@ class Program:
         """Whether every activation is a ReLU."""
         return all(step.op == "relu" for step in self.steps if isinstance(step, Activation))
 
+    @cached_property
+    def widest(self) -> int:
+        """Numbers that the widest step's value has."""
+        return max(math.prod(step.shape) for step in self.steps)
+
+    def activation(self, position: int) -> Activation:
+        """Return the activation at `position`."""
+        step = self.steps[position]
+        assert isinstance(step, Activation)
+        return step
+
     @property
     def last(self) -> int:
         """Position of the logits."""

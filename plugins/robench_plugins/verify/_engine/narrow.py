@@ -8,6 +8,7 @@ from torch import Tensor
 
 from robench_plugins.verify._engine.bounds import Bounded, Kept
 from robench_plugins.verify._engine.errors import Errors
+from robench_plugins.verify._engine.forward import Interval
 from robench_plugins.verify._engine.lower import Activation, Program, Step
 from robench_plugins.verify._engine.steps import Linear
 
@@ -32,10 +33,11 @@ def narrowed(known: Bounded) -> Bounded:
     def part(values: dict[int, Tensor]) -> dict[int, Tensor]:
         return {position: one[:, cut[position]] if position in cut else one for position, one in values.items()}
 
-    inputs = {
-        position: tuple(side[:, cut[position]] for side in sides) if position in cut else sides
-        for position, sides in known.inputs.items()
-    }
+    def within(position: int, sides: Interval) -> Interval:
+        low, high = sides
+        return (low[:, cut[position]], high[:, cut[position]]) if position in cut else sides
+
+    inputs = {position: within(position, sides) for position, sides in known.inputs.items()}
     lines = {
         position: line.columns(cut[position]) if position in cut else line for position, line in known.lines.items()
     }
@@ -43,10 +45,7 @@ def narrowed(known: Bounded) -> Bounded:
         position: Kept(one.place[:, cut[position]] if position in cut else one.place, part(one.below), part(one.above))
         for position, one in known.kept.items()
     }
-    boxes = [
-        tuple(side[:, cut[position]] for side in sides) if position in cut else sides
-        for position, sides in enumerate(known.boxes)
-    ]
+    boxes = [within(position, sides) for position, sides in enumerate(known.boxes)]
     errors = Errors(part(dict(known.errors.of)), part(dict(known.errors.reach)), known.errors.underflow)
     return Bounded(Program(steps, program.sources), known.region, boxes, errors, inputs, lines, kept)
 

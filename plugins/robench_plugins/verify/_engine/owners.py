@@ -34,18 +34,9 @@ class Owners:
             return values.expand(len(self.index), *values.shape[1:])
         return values if self.each == 1 else values.index_select(0, self.index)
 
-    def fit(self, values: Tensor, rows: Tensor) -> Tensor:
-        """Return `values` [B, ...] so that they broadcast against the rows [R, ...]: one sample's as they are."""
+    def fit(self, values: Tensor) -> Tensor:
+        """Return `values` [B, ...] so that they broadcast against rows [R, ...]: one sample's as they are."""
         return values if len(values) == 1 else self.of(values)
-
-    def times(self, rows: Tensor, values: Tensor) -> Tensor:
-        """Return rows [R, ...] · values [B, ...], entry by entry."""
-        if self.each == 1 or len(values) == 1:
-            return rows * values
-        if not self.each:
-            return rows * self.of(values)
-        shape = (len(values), self.each, *rows.shape[1:])
-        return (rows.reshape(shape) * values[:, None]).reshape(rows.shape)
 
     def dot(self, rows: Tensor, values: Tensor) -> Tensor:
         """Return the inner product of each row with its sample's values, [R]."""

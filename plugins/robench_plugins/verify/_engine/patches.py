@@ -99,7 +99,7 @@ class Patches:
         found = dict(zip(names, self.gathered([getattr(line, name) for name in names], owners), strict=True))
         return replace(line, **found)
 
-    def slope(self, slope: Tensor, line: Relaxed, owners: Owners) -> Tensor:
+    def slope(self, slope: Tensor, line: Relaxed) -> Tensor:
         """Return optimised slopes of whole rows [R, C, H, W], or [R, 2, C, H, W], in the windows."""
         if line.lower_shift is None:
             return self.gathered((slope,), self.owners)[0]

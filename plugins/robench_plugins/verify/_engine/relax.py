@@ -15,14 +15,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from robench.numerics import round_down, round_up
+from robench.numerics import LIBRARY_ERROR, round_down, round_up
 
 __all__ = ["Lines", "Op", "Relaxed", "relax", "shifts"]
 
 Op = Literal["relu", "sigmoid", "tanh"]
-
-LIBRARY_ERROR = 2.0**-46
-"""Relative error allowed to exp and tanh of a mathematical library, far above what they publish."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,9 +116,9 @@ def _above(op: str, lower: Tensor, upper: Tensor, slope: Tensor) -> Tensor:
     point = torch.minimum(torch.maximum(_touching(op, slope), start), torch.maximum(start, upper))
     derivative = slope_at(op, point)
     off = torch.maximum(_product_up(derivative - slope, upper - point), _product_up(derivative - slope, start - point))
-    # The derivative itself is off by its library error.
+    # Where y is off by e, relative, 1 − y² is off by up to 2 |e| + e² and two roundings; a sigmoid's slope by less.
     reach = (upper - start).abs()
-    inside = _gap_up(op, point, slope) + off + (LIBRARY_ERROR * reach + 1e-290)
+    inside = _gap_up(op, point, slope) + off + (3 * LIBRARY_ERROR * reach + 1e-290)
     bound = torch.where(upper > 0, torch.maximum(ends, inside), ends)
     return bound + bound.abs() * 2.0**-50
 

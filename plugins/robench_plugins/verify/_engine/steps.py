@@ -12,6 +12,7 @@ constants themselves were rounded by.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -25,7 +26,7 @@ Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
-class Affine:
+class Affine(ABC):
     """An affine step.
 
     Attributes:
@@ -54,17 +55,17 @@ class Affine:
             **{name: value.to(device, dtype) for name in self.constants if (value := getattr(self, name)) is not None},
         )
 
+    @abstractmethod
     def forward(self, *values: Tensor) -> Tensor:
         """Return y [B, ...] for values x_k [B, ...]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def magnitude(self, *values: Tensor, constant: bool = True) -> Tensor:
         """Return Σ_k |L_k| x_k (+ |c|) for values ≥ 0."""
-        raise NotImplementedError
 
+    @abstractmethod
     def back(self, rows: Tensor) -> tuple[Tensor, ...]:
         """Return L_kᵀ a for rows a [R, ...], one per input."""
-        raise NotImplementedError
 
     def offset(self, rows: Tensor) -> Tensor | None:
         """Return a·c [R], None where c is 0."""
@@ -74,14 +75,9 @@ class Affine:
         """Return how far the constants' own rounding moves y, given magnitudes of the values."""
         return 0.0
 
-    def unit_rows(self, index: Tensor) -> tuple[Tensor, ...] | None:
-        """Return `back` of the unit rows at flat positions `index` [R], where that is cheaper than passing them."""
+    def unit_rows(self, index: Tensor) -> Tensor | None:
+        """Return `back` of unit rows at flat positions `index` [R] of a step with one input, where that saves work."""
         return None
-
-
-def _dot(rows: Tensor, vector: Tensor) -> Tensor:
-    """Return rows [R, ...] · vector [...], the vector broadcast to the rows' shape."""
-    return (rows * vector).flatten(1).sum(1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,8 +108,8 @@ class Linear(Affine):
     def offset(self, rows: Tensor) -> Tensor | None:
         return None if self.bias is None else rows @ self.bias
 
-    def unit_rows(self, index: Tensor) -> tuple[Tensor, ...] | None:
-        return (self.weight[index],)
+    def unit_rows(self, index: Tensor) -> Tensor | None:
+        return self.weight[index]
 
     def part(self, index: Tensor) -> Linear:
         """Return the outputs at `index` [k] alone."""
@@ -193,7 +189,7 @@ class Conv(Affine):
     def offset(self, rows: Tensor) -> Tensor | None:
         return None if self.bias is None else rows.flatten(2).sum(2) @ self.bias
 
-    def unit_rows(self, index: Tensor) -> tuple[Tensor, ...] | None:
+    def unit_rows(self, index: Tensor) -> Tensor | None:
         places = math.prod(self.shape[1:])
         channel, place = index // places, index % places
         group = channel // (self.shape[0] // self.groups)
@@ -206,7 +202,7 @@ class Conv(Affine):
         target = torch.where(field < 0, self.source[0] * plane, field + within + start).flatten(1)
         rows = self.weight.new_zeros(len(index), self.source[0] * plane + 1)
         rows.scatter_(1, target, self.weight[channel].flatten(1))
-        return (rows[:, :-1].reshape(len(index), *self.source),)
+        return rows[:, :-1].reshape(len(index), *self.source)
 
     def _field(self, device: torch.device) -> Tensor:
         """Return the flat positions within a channel that each window reads [windows, kernel], −1 in the padding."""
@@ -267,7 +263,7 @@ class Scale(Affine):
         return (scaled if self.source == self.shape else scaled.sum_to_size(len(rows), *self.source),)
 
     def offset(self, rows: Tensor) -> Tensor | None:
-        return None if self.shift is None else _dot(rows, self.shift)
+        return None if self.shift is None else (rows * self.shift).flatten(1).sum(1)
 
     def slack(self, *values: Tensor) -> Tensor | float:
         return 0.0 if self.error is None else self.error
