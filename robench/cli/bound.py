@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from robench.cli._app import app
+from robench.cli._options import Files, Json, places
 
 __all__ = ["bound"]
 
@@ -27,11 +28,8 @@ def bound(
     split: Annotated[str, typer.Option(metavar="SPLIT", help="Split of the dataset.")] = "test",
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Results folder.")] = Path("results"),
     resume: Annotated[bool, typer.Option("--resume", help="Show an equal bound that was computed before.")] = False,
-    files: Annotated[
-        list[Path] | None,
-        typer.Option("--files", metavar="FOLDER", help="Folder to look for files named by hash in; repeatable."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    files: Files = None,
+    as_json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> None:
     """Compute what no classifier can be above on these samples.
@@ -45,7 +43,7 @@ def bound(
     from robench.registry import load_plugins
     from robench.report import bound_document, bound_lines, safe
 
-    search = [Path(), *(files or [])]
+    search = places(files)
     for spec in bounds:  # a misspelt one before any is computed
         load_plugins().resolve("bounds", spec, search=search)
     documents = []

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from robench.cli._app import app
+from robench.cli._options import Json
 from robench.cli._overview import overview
 from robench.cli.check import show_check
 from robench.cli.run import report_failures, run_shown, suite_document
@@ -28,7 +29,7 @@ def demo(
     jobs: Annotated[
         int | None, typer.Option("-j", "--jobs", min=1, metavar="N", help="Cells at a time; two where there are cores.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    as_json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> None:
     """Evaluate the bundled classifiers, check and build the site.

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Annotated
 
 import typer
 
 from robench.cli._app import app
+from robench.cli._options import Json
 
 __all__ = ["doctor"]
 
 
 @app.command("doctor")
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False) -> None:
+def doctor(as_json: Json = False) -> None:
     """Look at this installation and test it.
 
     Shows versions, devices and plugins. Exit code 1 where something is wrong.

@@ -12,6 +12,7 @@ import typer
 
 from robench.cli._app import app
 from robench.cli._audit import AUDIT_FAILED, report_audits
+from robench.cli._options import Device, Files, Json, places
 from robench.errors import InputError
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def evaluate(
         str | None, typer.Option(metavar="A:B", help="Only these of the dataset's samples, like 0:1000.")
     ] = None,
     split: Annotated[str, typer.Option(metavar="SPLIT", help="Split of the dataset.")] = "test",
-    device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:1.")] = "auto",
+    device: Device = "auto",
     batch_size: Annotated[str, typer.Option(metavar="N", help="Samples at a time, or auto.")] = "auto",
     seed: Annotated[int, typer.Option(metavar="SEED", help="Seed of every sample's random stream.")] = 0,
     precision: Annotated[str, typer.Option(metavar="PRECISION", help="fp32 or fp64.")] = "fp32",
@@ -101,11 +102,8 @@ def evaluate(
         Path | None,
         typer.Option(metavar="FILE", help="TOML file with name, paper, training_data, licence and any other keys."),
     ] = None,
-    files: Annotated[
-        list[Path] | None,
-        typer.Option("--files", metavar="FOLDER", help="Folder to look for files named by hash in; repeatable."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    files: Files = None,
+    as_json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> None:
     """Attack and certify a classifier, sample by sample.
@@ -139,7 +137,7 @@ def evaluate(
                 draws=draws,
                 trust_certificates=_trust(trust_certificates, audit),
                 display=display(name, meta),
-                search=[Path(), *(files or [])],
+                search=places(files),
             )
         )
         if dry_run:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from robench.cli._app import app
+from robench.cli._options import Device, Json, OtherDataset, OtherModel, Runs, files_option, places
 from robench.errors import InputError
 
 __all__ = ["export"]
@@ -20,20 +21,13 @@ FORMATS = ("vnncomp",)
 @app.command("export")
 def export(
     form: Annotated[str, typer.Argument(metavar="FORMAT", help="vnncomp.")],
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, or folders that hold runs.")],
+    runs: Runs,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder to write to.")],
-    model: Annotated[
-        str | None, typer.Option("-m", "--model", metavar="MODEL", help="Model spec, where the file is elsewhere.")
-    ] = None,
-    dataset: Annotated[
-        str | None, typer.Option("-d", "--dataset", metavar="DATASET", help="Dataset spec, likewise.")
-    ] = None,
-    files: Annotated[
-        list[Path] | None,
-        typer.Option("--files", metavar="FOLDER", help="Folder to look for the runs' files in; repeatable."),
-    ] = None,
-    device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:1.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    model: OtherModel = None,
+    dataset: OtherDataset = None,
+    files: Annotated[list[Path] | None, files_option("the runs' files")] = None,
+    device: Device = "auto",
+    as_json: Json = False,
 ) -> None:
     """Write verdicts and counterexamples as a competition does.
 
@@ -47,9 +41,7 @@ def export(
 
     if form not in FORMATS:
         raise InputError(f"unknown format {form!r}: choose {', '.join(FORMATS)}")
-    made = export_vnncomp(
-        find_runs(runs), out, model=model, dataset=dataset, device=device, search=[Path(), *(files or [])]
-    )
+    made = export_vnncomp(find_runs(runs), out, model=model, dataset=dataset, device=device, search=places(files))
     for remark in made.remarks:
         print(f"robench: {safe(remark)}", file=sys.stderr)
     if as_json:

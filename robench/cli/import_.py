@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from robench.cli._app import app
+from robench.cli._options import Json
 
 __all__ = ["import_results"]
 
@@ -18,7 +19,7 @@ def import_results(
     importer: Annotated[str, typer.Argument(metavar="FORMAT", help="Importer spec, as listed by `robench plugins`.")],
     path: Annotated[Path, typer.Argument(help="The published file, or a folder of them.")],
     out: Annotated[Path, typer.Option(help="Results folder.")] = Path("results"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Import other people's published results, marked as such.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from robench.cli._app import app
+from robench.cli._options import Json
 from robench.errors import PluginError, SpecError
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ __all__ = ["plugins_app"]
 plugins_app = typer.Typer(rich_markup_mode=None, help="List, show, check and begin plugins.")
 app.add_typer(plugins_app, name="plugins")
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 KindOption = Annotated[
     str | None,
     typer.Option("--kind", help="Kind, where plugins of several kinds share the name: attacks, certifiers, …"),

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from robench.cli._app import app
+from robench.cli._options import Device, Json, OtherDataset, OtherModel, Runs, files_option, places
 from robench.errors import InputError
 from robench.text import safe
 
@@ -22,25 +23,18 @@ SHOWN = 20
 
 @app.command("replay")
 def replay(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, or folders that hold runs.")],
-    model: Annotated[
-        str | None, typer.Option("-m", "--model", metavar="MODEL", help="Model spec, where the file is elsewhere.")
-    ] = None,
-    dataset: Annotated[
-        str | None, typer.Option("-d", "--dataset", metavar="DATASET", help="Dataset spec, likewise.")
-    ] = None,
-    files: Annotated[
-        list[Path] | None,
-        typer.Option("--files", metavar="FOLDER", help="Folder to look for the run's files in; repeatable."),
-    ] = None,
+    runs: Runs,
+    model: OtherModel = None,
+    dataset: OtherDataset = None,
+    files: Annotated[list[Path] | None, files_option("the run's files")] = None,
     redraw: Annotated[
         int, typer.Option(metavar="N", min=0, help="Rows of each evaluator to draw anew, where draws tell; 0: none.")
     ] = 8,
     seed: Annotated[
         int | None, typer.Option(metavar="N", help="Seed of these draws and of the choice of rows; random by default.")
     ] = None,
-    device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda or cuda:1.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    device: Device = "auto",
+    as_json: Json = False,
 ) -> None:
     """Ask every witness again, and derive certificates again.
 
@@ -57,7 +51,7 @@ def replay(
     from robench.cli._progress import Progress
     from robench.runs import Run, find_runs
 
-    search = [Path(), *(files or [])]
+    search = places(files)
     results, refused, skipped = [], [], []
     found = find_runs(runs)
     seed = secrets.randbits(48) if seed is None else seed

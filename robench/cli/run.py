@@ -12,6 +12,7 @@ import typer
 
 from robench.cli._app import app
 from robench.cli._audit import AUDIT_FAILED, report_audits
+from robench.cli._options import Json
 from robench.cli._overview import overview
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the cells and what is left of each, and write nothing.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    as_json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> None:
     """Run every evaluation and bound of a suite file.

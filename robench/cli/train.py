@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from robench.cli._app import app
+from robench.cli._options import Json
 
 if TYPE_CHECKING:
     from robench.training import Training
@@ -26,7 +27,7 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder for the checkpoint: new, empty, or an older checkpoint.")],
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of all that is random.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    as_json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> None:
     """Train a classifier and write a checkpoint folder.
