@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from robench.check._findings import Finding, named
+from robench.check._findings import Finding, about, named
 from robench.metrics import Subject, certified_at, contradictions_by_chance, falsified_at, most_by_chance
 from robench.threat import NORMS, Norm
 
@@ -54,15 +54,14 @@ def _contradictions(subject: Subject, norm: Norm, reported: set[int], *, native:
         what = f"{proof} certifies {norm} {lower:.9g}, but {point} is misclassified at {upper:.9g}"
         if subject.regions is not None:
             what = f"{proof} certifies its region, but {point} has a counterexample in it"
-        yield Finding(
-            code="contradiction",
-            text=f"{subject.called(sample)} of {subject.title}: {what}",
-            classifier=subject.classifier,
-            fingerprint=subject.fingerprint,
+        yield about(
+            subject,
+            "contradiction",
+            f"{subject.called(sample)} of {subject.title}: {what}",
+            proofs,
+            points,
             sample=sample,
             norm=norm,
-            evaluators=tuple(sorted({*map(str, proofs["evaluator"]), *map(str, points["evaluator"])})),
-            runs=tuple(sorted({*map(str, proofs["run"]), *map(str, points["run"])})),
             values={} if subject.regions is not None else {"lower": lower, "upper": upper},
         )
 
@@ -99,14 +98,13 @@ def _by_chance(subject: Subject) -> tuple[list[Finding], list[str]]:
             rows = subject.bounds(norm)
             rows = rows[rows["sample"].isin(found.samples)]
             findings.append(
-                Finding(
-                    code="chance",
-                    text=f"{text}; no more than {expected}",
-                    classifier=subject.classifier,
-                    fingerprint=subject.fingerprint,
+                about(
+                    subject,
+                    "chance",
+                    f"{text}; no more than {expected}",
+                    rows,
                     norm=norm,
                     evaluators=tuple(sorted({str(name) for name in rows["evaluator"] if name != "clean"})),
-                    runs=tuple(sorted(set(map(str, rows["run"])))),
                     values={"observed": found.observed, "expected": found.expected, "alpha": found.alpha},
                 )
             )
@@ -127,13 +125,12 @@ def _predictions(subject: Subject) -> tuple[list[Finding], list[str]]:
     if len(apart) <= expected:
         return [], [f"{text}; up to {expected} of {len(spent)} are expected"]
     return [
-        Finding(
-            code="chance",
-            text=f"{text}; no more than {expected} of {len(spent)} are expected",
-            classifier=subject.classifier,
-            fingerprint=subject.fingerprint,
+        about(
+            subject,
+            "chance",
+            f"{text}; no more than {expected} of {len(spent)} are expected",
+            clean,
             evaluators=("clean",),
-            runs=tuple(sorted(set(map(str, clean["run"])))),
             values={"observed": len(apart), "expected": expected},
         )
     ], []
@@ -149,26 +146,13 @@ def _clean(subject: Subject, columns: tuple[str, ...]) -> Iterator[Finding]:
                 continue
             mine = rows[rows["sample"] == sample]
             values = sorted({int(value) for value in mine[column].dropna()})
-            yield Finding(
-                code="clean",
-                text=f"{subject.called(sample)} of {subject.title}: rows give it the {column}s "
-                f"{', '.join(map(str, values))}",
-                classifier=subject.classifier,
-                fingerprint=subject.fingerprint,
-                sample=sample,
-                evaluators=tuple(sorted(set(map(str, mine["evaluator"])))),
-                runs=tuple(sorted(set(map(str, mine["run"])))),
-            )
+            given = ", ".join(map(str, values))
+            text = f"{subject.called(sample)} of {subject.title}: rows give it the {column}s {given}"
+            yield about(subject, "clean", text, mine, sample=sample)
     told = set(map(int, subject.disputed))
     for sample in sorted(told):
         mine = rows[(rows["sample"] == sample) & (rows["kind"] == "clean")]
         if mine["status"].nunique() > 1 and mine["prediction"].nunique() < 2:
-            yield Finding(
-                code="clean",
-                text=f"{subject.called(sample)} of {subject.title}: clean rows say "
-                f"{' and '.join(sorted(set(mine['status'])))}",
-                classifier=subject.classifier,
-                fingerprint=subject.fingerprint,
-                sample=sample,
-                runs=tuple(sorted(set(map(str, mine["run"])))),
-            )
+            said = " and ".join(sorted(set(mine["status"])))
+            text = f"{subject.called(sample)} of {subject.title}: clean rows say {said}"
+            yield about(subject, "clean", text, mine, sample=sample, evaluators=())

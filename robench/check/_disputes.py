@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from robench.check._findings import Finding, named
+from robench.check._findings import Finding, about, named
 from robench.metrics import Subject, certified_at
 from robench.threat import NORMS
 
@@ -48,15 +48,14 @@ def _finding(
 ) -> Finding:
     what = "its region" if subject.regions else f"{norm} {eps:.9g}"
     broken, proven = set(map(str, breakers["evaluator"])), set(map(str, provers["evaluator"]))
-    return Finding(
-        code="disagreement",
-        text=f"{subject.called(sample)} of {subject.title}: {what} is certified by {len(proven)} "
+    return about(
+        subject,
+        "disagreement",
+        f"{subject.called(sample)} of {subject.title}: {what} is certified by {len(proven)} "
         f"({named(proven)}) and called breakable, without a point that shows it, by {len(broken)} ({named(broken)})",
-        classifier=subject.classifier,
-        fingerprint=subject.fingerprint,
+        breakers,
+        provers,
         sample=sample,
         norm=norm,
-        evaluators=tuple(sorted(broken | proven)),
-        runs=tuple(sorted({*map(str, breakers["run"]), *map(str, provers["run"])})),
         values={"eps": eps, "certify": len(proven), "falsify": len(broken)},
     )

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["CODES", "Checked", "Finding", "gathered", "named"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from robench.metrics import Subject
+
+__all__ = ["CODES", "Checked", "Finding", "about", "gathered", "named"]
 
 _NAMED = 10
 
@@ -43,6 +48,16 @@ class Finding:
     evaluators: tuple[str, ...] = ()
     runs: tuple[str, ...] = ()
     values: dict[str, float | None] = field(default_factory=dict)
+
+
+def about(subject: Subject, code: str, text: str, *rows: pd.DataFrame, **more: Any) -> Finding:
+    """Return a finding about one function, with the evaluators and runs of `rows`; `more` are fields, and go first."""
+    told = {
+        f"{column}s": tuple(sorted({str(name) for part in rows for name in part[column]}))
+        for column in ("evaluator", "run")
+    }
+    said = {"classifier": subject.classifier, "fingerprint": subject.fingerprint, **told, **more}
+    return Finding(code, text, **said)
 
 
 @dataclass(frozen=True)
