@@ -35,10 +35,15 @@ def published(folder: Path, benchmark: str) -> dict[tuple[str, str], Counter[str
     for file in sorted(folder.glob(f"*/{benchmark}.csv")):
         if file.parent.name in DOUBTED:
             continue
-        for row in csv.reader(file.open()):
-            key = Path(row[1]).name, Path(row[2]).name
-            answers.setdefault(key, Counter())[row[4]] += 1
+        with file.open(newline="", encoding="ascii") as stream:
+            for row in csv.reader(stream):
+                answers.setdefault((plain(row[1]), plain(row[2])), Counter())[row[4]] += 1
     return answers
+
+
+def plain(name: str) -> str:
+    """Return a file's name without folder and .gz."""
+    return Path(name).name.removesuffix(".gz")
 
 
 def main() -> None:
@@ -52,9 +57,8 @@ def main() -> None:
     root = Path(os.environ["ROBENCH_DATA"]) / "vnncomp"
     data = Vnnlib(root / given.benchmark, net=given.net).load("test")
     assert data.regions is not None
-    file = next(
-        path for path in (root / given.benchmark / "onnx").iterdir() if path.name.startswith(f"{given.net}.onnx")
-    )
+    net = f"{given.net}.onnx"
+    file = next(path for path in (root / given.benchmark / "onnx").iterdir() if plain(path.name) == net)
     classifier = GraphClassifier(from_onnx(file))
     answers = published(root / "results", given.benchmark)
     chosen = [int(one) for one in given.only.split(",") if one] or range(len(data))
@@ -74,10 +78,7 @@ def main() -> None:
         total += took
         counts[word] += 1
         name = data.regions.names[at]
-        said = Counter()
-        for (net, prop), one in answers.items():
-            if net.startswith(given.net) and prop.removesuffix(".vnnlib") in name:
-                said = one
+        said = answers.get((net, plain(name)), Counter())
         theirs = ", ".join(f"{word_} {said[word_]}" for word_ in ("unsat", "sat") if said[word_])
         detail = dict((made.detail or [None])[0] or {})
         print(f"{at:3d}  {word:8s} {took:7.1f} s   tools: {theirs or '-':16s}  {detail}", flush=True)
