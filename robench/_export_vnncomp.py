@@ -13,7 +13,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +22,14 @@ import pandas as pd
 import torch
 
 from robench._replay_load import load_recorded_data, load_recorded_subject
+from robench.classifier import deterministic
 from robench.errors import DataError, InputError
 from robench.evidence import decode_point
 from robench.graph import full_precision
 from robench.loading import Data, Subject, parse_device
-from robench.regions import Condition
 from robench.runs import ClassifierInfo, Run
 
-__all__ = ["Exported", "counterexample", "export_vnncomp", "occurs"]
+__all__ = ["Exported", "counterexample", "export_vnncomp"]
 
 _ORDER = ("timeout", "error", "unknown")
 """What is said about an instance that nothing settles: the first of these that any row says."""
@@ -125,7 +124,8 @@ class _Verdicts:
     """The answers about one network's properties, from the rows of its runs."""
 
     def __init__(self, subject: Subject, data: Data, runs: Sequence[Run], made: Exported) -> None:
-        self.classifier, self.samples, self.made = subject.classifier, data.samples, made
+        self.classifier = deterministic(subject.classifier, subject.canonical)
+        self.samples, self.made = data.samples, made
         self.frames = [run.evidence().to_pandas() for run in runs]
         self.points: list[dict[int, npt.NDArray[Any]]] = []
         for run in runs:
@@ -176,30 +176,15 @@ class _Verdicts:
         assert self.samples.regions is not None
         x = torch.from_numpy(np.array(point)[None]).to(self.classifier.device, self.classifier.dtype)
         low, high = self.samples.regions.batch(slice(position, position + 1), x.device).inside(x)
-        logits = self.classifier.logits(x)[0] if hasattr(self.classifier, "logits") else x.new_full((0,), torch.nan)
-        outputs = logits.double().cpu().tolist()
+        outputs = self.classifier.logits(x)[0].double().cpu().tolist()
         inside = bool(((x >= low) & (x <= high)).all()) and x.shape[1:] == self.samples.shape
-        if not inside or not occurs(self.samples.regions.conditions[position], outputs):
+        if not inside or not self.samples.regions.conditions[position].occurs(outputs):
             return None
         return counterexample(x.double().flatten().tolist(), outputs)
 
 
 def _proved(rows: pd.DataFrame) -> bool:
     return bool(((rows["status"] == "certified") & (rows["confidence"] == 1.0)).any())
-
-
-def occurs(condition: Condition, outputs: Sequence[float]) -> bool:
-    """Whether a condition holds at `outputs`, in rational arithmetic; not at what is no finite number."""
-    if not np.isfinite(outputs).all():
-        return False
-    exact = list(map(Fraction, outputs))
-    return any(
-        all(
-            sum((Fraction(a) * v for a, v in zip(row, exact, strict=True) if a), Fraction(b)) <= 0
-            for row, b in zip(rows.tolist(), offsets.tolist(), strict=True)
-        )
-        for rows, offsets in condition.strict or condition.disjuncts
-    )
 
 
 def counterexample(inputs: Sequence[float], outputs: Sequence[float]) -> str:

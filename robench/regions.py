@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -17,7 +19,7 @@ from robench.errors import DataError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Condition", "Region", "RegionKind", "Regions"]
+__all__ = ["Condition", "Region", "RegionKind", "Regions", "about_labels"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -66,6 +68,30 @@ class Condition:
         """Whether this is exactly `of_label(label, classes)`, in any order."""
         wanted = {_key(*one) for one in Condition.of_label(label, self.outputs).disjuncts}
         return self.strict is None and {_key(*one) for one in self.disjuncts} == wanted
+
+    def occurs(self, lower: Sequence[float] | Floats, upper: Sequence[float] | Floats | None = None) -> bool:
+        """Whether a disjunct of `strict` holds at all outputs between `lower` and `upper` [outputs].
+
+        In rational arithmetic, at the one point `lower` where `upper` is None. False beside a bound that is not finite.
+        """
+        ends = [[float(value) for value in bound] for bound in (lower, lower if upper is None else upper)]
+        if not all(map(math.isfinite, chain(*ends))):
+            return False
+        least, most = ([Fraction(value) for value in bound] for bound in ends)
+
+        def largest(row: Sequence[float], offset: float) -> Fraction:
+            sides = zip(row, least, most, strict=True)
+            return sum((Fraction(a) * (high if a > 0 else low) for a, low, high in sides if a), Fraction(offset))
+
+        return any(
+            all(largest(row, offset) <= 0 for row, offset in zip(rows.tolist(), offsets.tolist(), strict=True))
+            for rows, offsets in (self.disjuncts if self.strict is None else self.strict)
+        )
+
+
+def about_labels(conditions: Iterable[Condition], y: Iterable[int]) -> bool:
+    """Whether each of the `conditions` [B] is `Condition.of_label` of its sample's label, `y` [B]."""
+    return all(one.label == label for one, label in zip(conditions, y, strict=True))
 
 
 def _key(rows: Floats, offsets: Floats) -> tuple[bytes, bytes]:
@@ -167,8 +193,7 @@ class Regions:
 
     def kind(self, y: npt.NDArray[np.int64]) -> RegionKind:
         """Return what the conditions say about samples with labels `y` [N]."""
-        same = all(one.label == label for one, label in zip(self.conditions, y.tolist(), strict=True))
-        return "labels" if same else "conditions"
+        return "labels" if about_labels(self.conditions, y.tolist()) else "conditions"
 
     def select(self, rows: npt.NDArray[np.int64]) -> Regions:
         """Return those at `rows`."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from robench.classifier import margins
 from robench.graph import Graph
 from robench.numerics import gamma
-from robench.regions import Condition, Region
+from robench.regions import Condition, Region, about_labels
 
 __all__ = ["Question", "condition_bounds", "condition_margins"]
 
@@ -34,7 +34,7 @@ class Question:
     @classmethod
     def of(cls, y: Tensor, region: Region | None) -> Question:
         """Return the question that a batch's regions ask."""
-        if region is None or all(one.label == label for one, label in zip(region.conditions, y.tolist(), strict=True)):
+        if region is None or about_labels(region.conditions, y.tolist()):
             return cls(y)
         return cls(y, region.conditions)
 

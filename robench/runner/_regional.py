@@ -21,7 +21,7 @@ from torch import Tensor
 
 from robench.distances import inner_radius, outer_radius
 from robench.errors import PluginError
-from robench.regions import Region
+from robench.regions import Region, about_labels
 from robench.runner._answers import Claims, checked_certificates
 from robench.runner._chunk import Chunk, Cost, Details, Work
 from robench.runner._judge import Verdict
@@ -61,7 +61,7 @@ class RegionChunk(Chunk):
         self.region = region
         self.outer = outer_radius(x, region)
         self.inner = inner_radius(x, region, plan.samples.domain)
-        if not all(one.label == label for one, label in zip(region.conditions, y.tolist(), strict=True)):
+        if not about_labels(region.conditions, y.tolist()):
             self.inner = torch.zeros_like(self.inner)  # it is not about r*
         self.turn = torch.ones_like(self.correct)
 

@@ -24,7 +24,7 @@ from robench.distances import inner_radius, linf_box, outer_radius, project
 from robench.errors import DataError, InputError
 from robench.evidence import decode_points
 from robench.metrics import results as results_of
-from robench.regions import Condition, Region, Regions
+from robench.regions import Condition, Region, Regions, about_labels
 from robench.runner import budget
 from robench.runner._conditions import condition_bounds, condition_margins
 from robench.runs import Run
@@ -175,6 +175,32 @@ def test_margins_of_conditions_are_enclosed(disjuncts, data):
         assert Fraction(lower.item()) <= true <= Fraction(upper.item())
         margin = condition_margins(torch.tensor([corner], dtype=torch.float64), [condition]).item()
         assert abs(Fraction(margin) - true) <= Fraction(1, 10**12)
+
+
+@given(st.lists(st.floats(-1, 1), min_size=3, max_size=3), st.integers(0, 2), st.floats(0, 1e-3))
+def test_a_condition_occurs_only_where_every_output_in_the_box_meets_it(centre, label, spread):
+    lower, upper = np.array(centre) - spread, np.array(centre) + spread
+    condition = Condition.of_label(label, 3)
+    others = [j for j in range(3) if j != label]
+    assert condition.occurs(lower, upper) == any(lower[j] >= upper[label] for j in others)
+    assert condition.occurs(centre) == any(centre[j] >= centre[label] for j in others)
+
+
+def test_a_condition_occurs_in_rational_arithmetic_by_its_strict_side():
+    both = Condition(((np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([0.0, -0.5])),))  # f0 <= 0 and f1 <= 0.5
+    for f, met in (((0.0, 0.5), True), ((0.0, 0.6), False), ((1e-300, 0.0), False), ((-math.inf, 0.0), False)):
+        assert both.occurs(f) is both.occurs(np.array(f), np.array(f)) is met
+    assert not both.occurs((-1.0, 0.0), (-1.0, math.inf)) and not both.occurs((math.nan, 0.0))
+    # 1e16 + 1 - 1e16 is 0 in double arithmetic.
+    assert not Condition(((np.array([[1.0, 1.0]]), np.array([-1e16])),)).occurs((1e16, 1.0))
+    given = Condition(both.disjuncts, strict=((np.array([[1.0, 0.0]]), np.array([1.0])),))  # f0 <= -1
+    assert given.occurs((-1.0, 9.0)) and not given.occurs((-0.5, 0.0))
+
+
+def test_conditions_are_about_labels_where_each_is_of_its_own():
+    some = [Condition.of_label(label, 3) for label in (0, 2)]
+    assert about_labels(some, [0, 2]) and about_labels([], [])
+    assert not about_labels(some, [0, 1])
 
 
 def test_a_labels_condition_has_the_labels_margin():
