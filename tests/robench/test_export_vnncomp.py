@@ -15,6 +15,7 @@ from robench.api import evaluate
 from robench.contracts import Certificates, Proposal
 from robench.runs import find_runs
 from robench_plugins.datasets.vnnlib import Vnnlib
+from robench_plugins.importers.vnncomp import VnnComp
 
 LONG = "p" * 120
 NAMES = ["a/p", "b/p", "a b", "a+b", f"{LONG}q", f"{LONG}r", "P", "b/P-2"]
@@ -84,6 +85,30 @@ def test_every_sat_has_a_counterexample_of_its_own(net, tmp_path):
     told = [re.fullmatch(r".*: (.*)\.vnnlib: .* its own is (.*)", remark) for remark in made.remarks]
     assert {one[1] for one in told} == {"b/p", "a+b", f"{LONG}r", "P", "b/P-2"}
     assert {one[2] for one in told} < {file.name for file in files}
+
+
+def test_an_export_with_folders_is_imported_with_its_counterexamples(net, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    from onnx import TensorProto, helper, numpy_helper
+
+    names = ["a/p", "b/p", "vnnlib/q", "c/p"]
+    folder = folder_of(tmp_path / "toy", names)
+    weight = numpy_helper.from_array(net.weight.detach().numpy(), "w")
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2]) for name in "xy"]
+    graph = helper.make_graph(
+        [helper.make_node("Gemm", ["x", "w"], ["y"], transB=1)], "net", ends[:1], ends[1:], [weight]
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), folder / "net.onnx")
+    data = f"vnnlib:{folder}"
+    evaluate(f"onnx:{folder}/net.onnx", data, attacks=[Corner()], certifiers=(), out=tmp_path / "res")
+    tool = tmp_path / "results" / "mine"
+    export_vnncomp(find_runs([tmp_path / "res"]), tool, search=[tmp_path, folder])
+    (folder / "onnx").mkdir()
+    (folder / "net.onnx").rename(folder / "onnx" / "net.onnx")
+    (imported,) = VnnComp().read(tmp_path / "results")
+    assert dict(imported.names) == dict(enumerate(["a/p", "b/p", "q", "c/p"]))
+    rows = imported.evidence("20260101T000000Z-000000").to_pylist()
+    assert len(rows) == 4 and all(row["status"] == "falsified" and row["upper"] == row["eps"] for row in rows)
 
 
 def test_names_of_files_are_distinct_and_short_enough():

@@ -12,10 +12,20 @@ from typing import Final
 from robench.errors import DataError, InputError
 from robench_plugins.datasets._vnnlib_read import problem
 
-__all__ = ["Instance", "instances_of", "net_name", "one_net"]
+__all__ = ["Instance", "Line", "instances_of", "net_name", "one_net", "read_lines"]
 
 _LARGEST: Final = 16 << 20  # bytes of an instances.csv
 _PROPERTIES: Final = (".vnnlib", ".vnnlib.gz")
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of instances.csv, `number` from 1: the network's file, the property's, and seconds."""
+
+    number: int
+    onnx: str
+    vnnlib: str
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -41,6 +51,17 @@ def instances_of(path: Path, net: str) -> Sequence[Instance]:
             raise DataError(f"{path}: no such file: a folder of properties has lines network,property,seconds there")
     if path.name.endswith(_PROPERTIES):
         return [_single(path, net)]
+    found = [_instance(path, line, row) for row, line in enumerate(read_lines(path))]
+    if not found:
+        raise DataError(f"{path}: holds no instances")
+    return found
+
+
+def read_lines(path: Path) -> list[Line]:
+    """Return the lines of an instances.csv but for empty ones. Raises DataError, with the number of one that is none.
+
+    No file is looked for; none of those that are named lies outside the folder.
+    """
     try:
         if path.stat().st_size > _LARGEST:
             raise DataError(f"{path}: larger than {_LARGEST >> 20} MiB")
@@ -49,16 +70,11 @@ def instances_of(path: Path, net: str) -> Sequence[Instance]:
         raise DataError(f"{path}: neither instances.csv nor a .vnnlib file") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-    found: list[Instance] = []
+    lines = csv.reader(text.splitlines(), strict=True)
     try:
-        for cells in (lines := csv.reader(text.splitlines(), strict=True)):
-            if cells:
-                found.append(_instance(path, lines.line_num, cells, len(found)))
+        return [_line(path, lines.line_num, cells) for cells in lines if cells]
     except csv.Error as error:
         raise problem(path, lines.line_num, f"not a line of a table ({error})") from None
-    if not found:
-        raise DataError(f"{path}: holds no instances")
-    return found
 
 
 def one_net(path: Path, found: Sequence[Instance], net: str) -> list[Instance]:
@@ -77,7 +93,7 @@ def net_name(text: str) -> str:
     return PurePosixPath(text).name.removesuffix(".gz").removesuffix(".onnx")
 
 
-def _instance(path: Path, line: int, cells: list[str], row: int) -> Instance:
+def _line(path: Path, line: int, cells: list[str]) -> Line:
     if len(cells) != 3:
         raise problem(path, line, f"{len(cells)} columns: a line is network,property,seconds")
     onnx, vnnlib, limit = (cell.strip() for cell in cells)
@@ -87,10 +103,15 @@ def _instance(path: Path, line: int, cells: list[str], row: int) -> Instance:
             raise problem(path, line, f"no name of a {what}")
         if pure.is_absolute() or ".." in pure.parts or "\\" in name:
             raise problem(path, line, f"the {what} lies outside the folder")
-    file = _there(path.parent / vnnlib)
+    return Line(line, onnx, vnnlib, _seconds(path, line, limit))
+
+
+def _instance(path: Path, line: Line, row: int) -> Instance:
+    file = _there(path.parent / line.vnnlib)
     if file is None:
-        raise problem(path, line, f"no file {vnnlib}, with or without .gz")
-    return Instance(row, net_name(onnx), _there(path.parent / onnx), file, _plain(vnnlib), _seconds(path, line, limit))
+        raise problem(path, line.number, f"no file {line.vnnlib}, with or without .gz")
+    onnx = _there(path.parent / line.onnx)
+    return Instance(row, net_name(line.onnx), onnx, file, _plain(line.vnnlib), line.seconds)
 
 
 def _seconds(path: Path, line: int, text: str) -> float:

@@ -16,10 +16,10 @@ from robench.errors import DataError, GraphError
 from robench.regions import Regions
 from robench.samples import Samples
 from robench.threat import Domain
-from robench_plugins.datasets._vnnlib_folder import Instance, instances_of, one_net
+from robench_plugins.datasets._vnnlib_folder import Instance, instances_of, net_name, one_net, read_lines
 from robench_plugins.datasets._vnnlib_property import Property, read_property
 
-__all__ = ["Property", "Vnnlib", "read_property"]
+__all__ = ["Property", "Vnnlib", "net_name", "read_lines", "read_property"]
 
 Floats = npt.NDArray[np.float64]
 

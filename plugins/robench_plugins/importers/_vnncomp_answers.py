@@ -45,16 +45,26 @@ _BEGINNINGS: dict[str, Status] = {"timeout": "timeout", "error": "error", "prepa
 
 @dataclass(frozen=True)
 class Answer:
-    """What a tool said about one instance; the word as it stands there, in lower case."""
+    """What a tool said about one instance; the word as it stands there, in lower case.
+
+    `written` is the property's file as it stands there, `line` that of the result file `file`, from 1.
+    """
 
     tool: str
     benchmark: str
     network: str
     instance: str
+    written: str
     word: str
     prepare: float
     seconds: float
-    where: str
+    file: Path
+    line: int
+
+    @property
+    def where(self) -> str:
+        """The line, for messages."""
+        return f"{self.file}, line {self.line}"
 
 
 def status_of(word: str) -> Status:
@@ -95,7 +105,6 @@ def tool_files(path: Path) -> tuple[Path, dict[str, list[Path]]]:
 def read_answers(tool: str, files: Iterable[Path]) -> list[Answer]:
     """Return all answers of one tool, in the files' order. Raises DataError, naming the line, for what is irregular."""
     answers: list[Answer] = []
-    seen: set[tuple[str, str, str]] = set()
     for file in files:
         try:
             if file.stat().st_size > _LARGEST:
@@ -106,22 +115,16 @@ def read_answers(tool: str, files: Iterable[Path]) -> list[Answer]:
         except OSError as error:
             raise DataError(f"{file}: {error.strerror}") from None
         for number, content in enumerate(text.splitlines(), start=1):
-            where = f"{file}, line {number}"
             try:
-                answer = _parse(content, tool, where)
-                key = answer.benchmark, answer.network, answer.instance
-                if key in seen:
-                    raise ValueError(f"instance {answer.instance} of {answer.network} is there twice")
+                answers.append(_parse(content, tool, file, number))
             except (ValueError, csv.Error) as error:
-                raise DataError(f"{where}: {one_line(str(error), 200)}") from None
-            seen.add(key)
-            answers.append(answer)
+                raise DataError(f"{file}, line {number}: {one_line(str(error), 200)}") from None
     if not answers:
         raise DataError(f"{one_line(', '.join(map(str, files)))}: a result file without lines")
     return answers
 
 
-def _parse(content: str, tool: str, where: str) -> Answer:
+def _parse(content: str, tool: str, file: Path, line: int) -> Answer:
     cells = next(csv.reader(io.StringIO(content), strict=True), [])
     if len(cells) != _COLUMNS:
         raise ValueError(f"{len(cells)} columns instead of {_COLUMNS}: category,onnx,vnnlib,prepare,result,seconds")
@@ -133,10 +136,12 @@ def _parse(content: str, tool: str, where: str) -> Answer:
         benchmark=_name(cells[0], "category", ""),
         network=_name(cells[1], "network", ".onnx"),
         instance=_name(cells[2], "property", ".vnnlib"),
+        written=cells[2],
         word=word,
         prepare=_seconds(cells[3]),
         seconds=_seconds(cells[5]),
-        where=where,
+        file=file,
+        line=line,
     )
 
 

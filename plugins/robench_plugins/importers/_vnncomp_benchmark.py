@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,18 +12,17 @@ import numpy as np
 import numpy.typing as npt
 
 from robench.errors import DataError, GraphError, InputError
-from robench.regions import Condition
 from robench.text import one_line
-from robench_plugins.datasets.vnnlib import Property, read_property
+from robench_plugins.datasets.vnnlib import Property, net_name, read_lines, read_property
+from robench_plugins.importers._vnncomp_instances import Instance, Instances, path_of
 from robench_plugins.importers._vnncomp_points import Point, read_point
 
 if TYPE_CHECKING:
     from robench.graph import Graph
 
-__all__ = ["Benchmark", "Replay", "Told", "occurs"]
+__all__ = ["Benchmark", "Replay", "Told"]
 
 Floats = npt.NDArray[np.float64]
-_LARGEST = 16 << 20  # of an instances.csv
 
 
 @dataclass(frozen=True)
@@ -53,43 +49,40 @@ class Benchmark:
     def __init__(self, folder: Path) -> None:
         """Look at nothing yet."""
         self._folder = folder
-        self.told = lru_cache(maxsize=None)(self._told)
-        self._property = lru_cache(maxsize=4)(self._read)
+        self._listed: dict[Instance, str] = {}
+        self._told = lru_cache(maxsize=None)(_told)
+        self._property = lru_cache(maxsize=4)(read_property)
         self._graph = lru_cache(maxsize=2)(_load)
 
-    def instances(self) -> list[tuple[str, str]] | None:
-        """Return (network, property) of each line of instances.csv; None without that file.
+    def instances(self) -> Instances | None:
+        """Return what instances.csv lists, in its order; None without that file.
 
         Raises DataError for a file that is no list of instances.
         """
         file = self._folder / "instances.csv"
         if not file.is_file():
             return None
-        try:
-            text = file.read_bytes().decode("utf-8-sig") if file.stat().st_size <= _LARGEST else "\0"
-        except (UnicodeDecodeError, OSError):
-            text = "\0"
-        found = []
-        for number, cells in enumerate(csv.reader(text.splitlines()), start=1):
-            if len(cells) != 3 or "\0" in cells[0]:
-                raise DataError(f"{file}, line {number}: not a line network,property,seconds")
-            found.append((_stem(cells[0], ".onnx"), _stem(cells[1], ".vnnlib")))
-        if len(set(found)) != len(found):
-            raise DataError(f"{file}: an instance is there twice")
+        lines = read_lines(file)
+        found = Instances([(net_name(line.onnx), path_of(line.vnnlib)) for line in lines])
+        for line, instance in zip(lines, found.names, strict=True):
+            if instance in self._listed:
+                raise DataError(f"{file}, line {line.number}: {instance[1]} of {instance[0]} is there twice")
+            self._listed[instance] = line.vnnlib
         return found
 
-    def _told(self, instance: str) -> Told | None:
+    def told(self, instance: Instance) -> Told | None:
         """What a property tells about its sample; None where it is not there. Raises DataError for a malformed one."""
-        wanted = self._property(instance)
-        if wanted is None:
-            return None
-        return Told(wanted.label, wanted.outputs, float((wanted.upper - wanted.lower).max() / 2))
+        file = self._file(instance)
+        return None if file is None else self._told(file)
 
-    def _read(self, instance: str) -> Property | None:
-        file = _either(self._folder / "vnnlib", f"{instance}.vnnlib")
-        return None if file is None else read_property(file)
+    def _file(self, instance: Instance) -> Path | None:
+        """Return the property's file, gzipped or not: where instances.csv says, else in `vnnlib/` or the folder."""
+        if instance in self._listed:
+            return _either(self._folder, self._listed[instance].removesuffix(".gz"))
+        name = f"{instance[1]}.vnnlib"
+        return _either(self._folder / "vnnlib", name) or _either(self._folder, name)
 
-    def replay(self, network: str, instance: str, file: Path) -> Replay:
+    def replay(self, instance: Instance, file: Path) -> Replay:
         """Execute a published counterexample on the network. Raises DataError for damaged files.
 
         Decimals are no doubles: the point that is executed is, of the doubles next to the printed numbers, one in the
@@ -98,10 +91,11 @@ class Benchmark:
         """
         point = read_point(file)
         detail: dict[str, Any] = {"counterexample_sha256": point.digest}
-        wanted = self._property(instance)
-        network_file = _either(self._folder / "onnx", f"{network}.onnx")
-        if wanted is None or network_file is None:
+        property_file = self._file(instance)
+        network_file = _either(self._folder / "onnx", f"{instance[0]}.onnx")
+        if property_file is None or network_file is None:
             return Replay(False, False, detail | {"why": "network or property do not lie beside the results"})
+        wanted = self._property(property_file)
         x, outside = _inside(point, wanted)
         if outside:
             return Replay(False, True, detail | {"why": f"the counterexample is no point of the box: {outside}"})
@@ -114,27 +108,15 @@ class Benchmark:
         if wanted.outputs != len(lower):
             why = f"the network has {len(lower)} outputs, the property {wanted.outputs}"
             return Replay(False, False, detail | {"why": why})
-        if occurs(wanted.condition, lower, upper):
+        if wanted.condition.occurs(lower, upper):
             return Replay(True, False, detail)
         why = "the logits at the counterexample do not meet the unsafe condition, or too closely to tell"
         return Replay(False, True, detail | {"why": why})
 
 
-def occurs(condition: Condition, lower: Floats, upper: Floats) -> bool:
-    """Whether the condition is met for all logits between `lower` and `upper` [outputs]: in exact arithmetic."""
-    if not (np.isfinite(lower).all() and np.isfinite(upper).all()):
-        return False
-    low, high = [Fraction(value) for value in lower.tolist()], [Fraction(value) for value in upper.tolist()]
-
-    def most(row: Sequence[float], offset: float) -> Fraction:
-        """The largest value of row @ f + offset."""
-        ends = (Fraction(c) * (high[j] if c > 0 else low[j]) for j, c in enumerate(row) if c)
-        return sum(ends, Fraction(offset))
-
-    return any(
-        all(most(row, offset) <= 0 for row, offset in zip(rows.tolist(), offsets.tolist(), strict=True))
-        for rows, offsets in condition.strict or condition.disjuncts
-    )
+def _told(file: Path) -> Told:
+    wanted = read_property(file)
+    return Told(wanted.label, wanted.outputs, float((wanted.upper - wanted.lower).max() / 2))
 
 
 def _load(file: Path) -> Graph:
@@ -166,10 +148,6 @@ def _inside(point: Point, wanted: Property) -> tuple[Floats, str | None]:
         worst = far[np.abs(x - point.x)[far].argmax()]
         return x, f"X_{worst} lies {abs(x[worst] - point.x[worst]):.3g} outside"
     return x, None
-
-
-def _stem(cell: str, ending: str) -> str:
-    return cell.strip().removesuffix(".gz").removesuffix(ending).rsplit("/", 1)[-1]
 
 
 def _either(folder: Path, name: str) -> Path | None:

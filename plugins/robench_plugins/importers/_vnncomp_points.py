@@ -14,13 +14,12 @@ import numpy.typing as npt
 
 from robench.errors import DataError
 
-__all__ = ["Point", "find_point", "read_point"]
+__all__ = ["Point", "find_points", "read_point"]
 
 _GZIP = b"\x1f\x8b"
 _LARGEST = 64 << 20  # a line per input: two million of them
 _NUMBER = r"[+-]?(?:[0-9]{1,400}(?:\.[0-9]{0,1200})?|\.[0-9]{1,1200})(?:[eE][+-]?[0-9]{1,4})?"
 _PAIR = re.compile(rf"\(\s*([XY])_([0-9]{{1,9}})\s+({_NUMBER})\s*\)")
-_FOLDERS = ("counterexamples",)
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,14 +30,21 @@ class Point:
     digest: str
 
 
-def find_point(tool: Path, benchmark: str, network: str, instance: str) -> Path | None:
-    """Return the file of one instance's counterexample within a tool's folder, or None."""
-    for folder in (*_FOLDERS, benchmark, "."):
-        for ending in ("", ".gz"):
-            file = tool / folder / f"{network}_{instance}.counterexample{ending}"
-            if file.is_file():
-                return file
-    return None
+def find_points(tool: Path, benchmark: str, network: str, instance: str, line: int) -> list[Path]:
+    """Return the files that may be one instance's counterexample within a tool's folder, the likelier ones first.
+
+    Where the name is several instances', `robench export` adds the number of the `line` in the tool's table to it.
+    """
+    usual = f"{network}_{instance}"
+    found = _find(tool, benchmark, usual)
+    numbered = _find(tool, benchmark, f"{usual}-{line}") if found else None
+    return [file for file in (numbered, found) if file is not None]
+
+
+def _find(tool: Path, benchmark: str, name: str) -> Path | None:
+    places = (tool / folder / f"{name}.counterexample" for folder in ("counterexamples", benchmark, "."))
+    both = (file for place in places for file in (place, place.with_name(f"{place.name}.gz")))
+    return next((file for file in both if file.is_file()), None)
 
 
 def read_point(file: Path) -> Point:

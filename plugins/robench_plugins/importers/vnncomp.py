@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,14 @@ from robench.importing import ImportedRows, ImportedRun
 from robench.runs import Display
 from robench_plugins.importers._vnncomp_answers import Answer, named_eps, read_answers, status_of, tool_files
 from robench_plugins.importers._vnncomp_benchmark import Benchmark
-from robench_plugins.importers._vnncomp_points import find_point
+from robench_plugins.importers._vnncomp_instances import Instance, Instances, path_of
+from robench_plugins.importers._vnncomp_points import find_points
 
 __all__ = ["VnnComp"]
 
 _FIRST, _LAST = 2021, 2100
 _SOURCES = {2021: "https://github.com/stanleybak/vnncomp2021_results"}
 _PAPERS = {2021: "2109.00498", 2022: "2212.10376", 2023: "2312.16760"}
-Instance = tuple[str, str]
-"""Network and property."""
-
 _UNKNOWN = -1  # the label and prediction of a sample whose property is not there
 
 
@@ -61,9 +59,9 @@ class VnnComp:
                 found.setdefault(name, []).append(mine)
         for name, by_tool in sorted(found.items()):
             benchmark = Benchmark(beside / name)
-            numbers = _numbers(benchmark, by_tool)
+            numbers, named = _numbered(benchmark, by_tool)
             for network in sorted({network for network, _ in numbers}):
-                for mine in by_tool:
+                for mine in named:
                     if some := [answer for answer in mine if answer.network == network]:
                         yield self._run(root / some[0].tool, benchmark, numbers, some)
 
@@ -109,31 +107,42 @@ class _Case:
     detail: Mapping[str, Any]
 
 
-def _numbers(benchmark: Benchmark, by_tool: Sequence[Sequence[Answer]]) -> dict[Instance, int]:
-    """The line of each instance in the benchmark's own list, else in the longest of the tools'.
+def _numbered(
+    benchmark: Benchmark, by_tool: Sequence[Sequence[Answer]]
+) -> tuple[dict[Instance, int], list[list[Answer]]]:
+    """Number the instances as the benchmark's own list does, else the longest of the tools'; name them in the answers.
 
-    Raises DataError where a tool answered one that is not in the list: numbers would not agree.
+    Raises DataError where a tool answered one that is not in the list, since numbers would not agree, or one twice.
     """
-    listed = benchmark.instances()
     longest = max(by_tool, key=len)
-    known = listed if listed is not None else [(answer.network, answer.instance) for answer in longest]
-    numbers = {instance: number for number, instance in enumerate(known)}
-    for answer in (answer for answers in by_tool for answer in answers):
-        if (answer.network, answer.instance) not in numbers:
-            where = "the benchmark's instances.csv" if listed is not None else f"what {longest[0].tool} answered"
-            raise DataError(f"{answer.where}: {answer.instance} of {answer.network} is not in {where}")
-    return numbers
+    known, where = benchmark.instances(), "the benchmark's instances.csv"
+    if known is None:
+        known = Instances(list(dict.fromkeys((answer.network, path_of(answer.written)) for answer in longest)))
+        where = f"what {longest[0].tool} answered"
+    named = []
+    for answers in by_tool:
+        mine: dict[Instance, Answer] = {}
+        for answer in answers:
+            key = known.find(answer.network, path_of(answer.written))
+            if key is None:
+                raise DataError(f"{answer.where}: {answer.instance} of {answer.network} is not in {where}")
+            if key in mine:
+                raise DataError(f"{answer.where}: instance {key[1]} of {answer.network} is there twice")
+            mine[key] = replace(answer, instance=key[1])
+        named.append(list(mine.values()))
+    return {instance: number for number, instance in enumerate(known.names)}, named
 
 
 def _case(answer: Answer, numbers: Mapping[Instance, int], folder: Path, benchmark: Benchmark) -> _Case:
-    told = benchmark.told(answer.instance)
+    instance = answer.network, answer.instance
+    told = benchmark.told(instance)
     status, detail = _judged(answer, folder, benchmark)
     return _Case(
-        sample=numbers[answer.network, answer.instance],
+        sample=numbers[instance],
         name=answer.instance,
         label=_UNKNOWN if told is None or told.label is None else told.label,
         classes=None if told is None else told.classes,
-        eps=named_eps(answer.instance) or (None if told is None else told.eps),
+        eps=named_eps(_base(answer)) or (None if told is None else told.eps),
         status=status,
         seconds=answer.seconds,
         detail={"property": answer.instance, "result": answer.word, "prepare_seconds": answer.prepare, **detail},
@@ -145,11 +154,17 @@ def _judged(answer: Answer, folder: Path, benchmark: Benchmark) -> tuple[Status,
     status = status_of(answer.word)
     if status != "falsified":
         return status, {}
-    file = find_point(folder, answer.benchmark, answer.network, answer.instance)
-    if file is None:
+    files = find_points(folder, answer.benchmark, answer.network, _base(answer), answer.line)
+    if not files:
         return status, {"replayed": False, "why": "no counterexample was published"}
-    outcome = benchmark.replay(answer.network, answer.instance, file)
+    outcomes = [benchmark.replay((answer.network, answer.instance), file) for file in files]
+    outcome = next((one for one in outcomes if one.holds), outcomes[0])
     return ("open" if outcome.refuted else status), {**outcome.detail, "replayed": outcome.holds}
+
+
+def _base(answer: Answer) -> str:
+    """The name of the property's file."""
+    return answer.instance.rpartition("/")[2]
 
 
 def _rows(tool: str, eps: float | None, cases: Sequence[_Case]) -> ImportedRows:

@@ -13,11 +13,9 @@ from robench.cli import app
 from robench.errors import DataError
 from robench.importing import write
 from robench.metrics import results
-from robench.regions import Condition
 from robench.runs import find_runs
 from robench.testing import check_importer
 from robench_plugins.importers._vnncomp_answers import named_eps, read_answers, status_of
-from robench_plugins.importers._vnncomp_benchmark import occurs
 from robench_plugins.importers._vnncomp_points import read_point
 from robench_plugins.importers.vnncomp import VnnComp
 
@@ -269,6 +267,81 @@ def test_instances_of_the_benchmark_give_the_numbers(tmp_path):
         list(VnnComp().read(tmp_path / "results"))
 
 
+def test_properties_of_one_name_in_two_folders_are_two(tmp_path):
+    folder = benchmark(tmp_path, p=UNSAFE, a=UNSAFE)
+    for name, box in (("a", UNSAFE), ("b", SAFE)):
+        (folder / name).mkdir()
+        (folder / name / "p.vnnlib").write_text(DECLARED + box + CONDITION)
+    places = ["b/p", "vnnlib/a", "./a/p", "a/p_0.3", "vnnlib/p"]
+    (folder / "instances.csv").write_text("".join(f"onnx/net.onnx,{one}.vnnlib,60\n" for one in places))
+    answered = [("b/p", "unsat"), ("vnnlib/a", "unsat"), ("a/p", "sat"), ("a/p_0.3", "unsat"), ("vnnlib/p", "sat")]
+    lines = [line("*", word).replace("vnnlib/*", place) for place, word in answered]
+    seer = tool(tmp_path, "seer", *lines)
+    tool(tmp_path, "late", *lines[2:])
+    point(seer, "p", 0.25, 0.125)  # of neither: the network is safe there
+    point(seer, "p-5", 0.25, 0.5)  # the fifth line's
+    runs = list(VnnComp().read(tmp_path / "results"))
+    assert {run.rows[0].evaluator: dict(run.names) for run in runs} == {
+        "seer": {0: "b/p", 1: "a", 2: "a/p", 3: "p_0.3", 4: "vnnlib/p"},
+        "late": {2: "a/p", 3: "p_0.3", 4: "vnnlib/p"},
+    }
+    found = rows(runs)
+    status = [found["seer", sample]["status"] for sample in range(5)]
+    assert status == ["certified", "certified", "open", "certified", "falsified"]
+    assert found["seer", 4]["upper"] == found["seer", 4]["eps"] < math.inf
+    assert found["seer", 0]["eps"] == 0.125 and found["seer", 2]["eps"] == 0.1875  # half of each box's widest side
+    assert found["seer", 3]["eps"] == 0.3 and [found["seer", i]["label"] for i in range(5)] == [0, 0, 0, -1, 0]
+    tool(tmp_path, "late", lines[0].replace("b/p", "c/p"))
+    with pytest.raises(DataError, match=r"line 1: p of net is not in the benchmark's instances\.csv"):
+        list(VnnComp().read(tmp_path / "results"))
+    tool(tmp_path, "late", lines[0], lines[2], lines[0].replace("./benchmarks", "elsewhere"))
+    with pytest.raises(DataError, match="line 3: instance b/p of net is there twice"):
+        list(VnnComp().read(tmp_path / "results"))
+
+
+def test_folders_tell_properties_apart_without_the_benchmark_too(tmp_path):
+    lines = [line("*", word).replace("vnnlib/*", place) for place, word in (("a/p", "sat"), ("b/p", "unsat"))]
+    tool(tmp_path, "one", *lines)
+    tool(tmp_path, "two", *(text.replace("./benchmarks/toy/", "") for text in lines[::-1]))
+    found = rows(VnnComp().read(tmp_path / "results"))
+    assert {key: row["status"] for key, row in found.items()} == {
+        ("one", 0): "falsified",
+        ("two", 0): "falsified",
+        ("one", 1): "certified",
+        ("two", 1): "certified",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (b"onnx/net.onnx,vnnlib/a.vnnlib\n", "line 1: 2 columns"),
+        (b'\nonnx/net.onnx,"vnnlib/a.vnnlib,60\n', "line 2: not a line of a table"),
+        (b"onnx/net.onnx,../a.vnnlib,60\n", "line 1: the property lies outside the folder"),
+        (b"\n" + 2 * b"onnx/net.onnx,vnnlib/a.vnnlib,60\n", "line 3: a of net is there twice"),
+        (b"\xff\xfe", "neither instances.csv nor"),
+        (b"," * (16 << 20) + b",", "larger than 16 MiB"),
+    ],
+    ids=["columns", "quote", "outside", "twice", "bytes", "size"],
+)
+def test_a_malformed_list_of_instances_is_refused_as_in_the_dataset(tmp_path, text, why):
+    tool(tmp_path, "one", line("a", "unsat"))
+    (tmp_path / "toy").mkdir()
+    (tmp_path / "toy" / "instances.csv").write_bytes(text)
+    with pytest.raises(DataError, match=why) as error:
+        list(VnnComp().read(tmp_path / "results"))
+    assert "instances.csv" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_empty_lines_are_no_instances(tmp_path):
+    tool(tmp_path, "one", line("a", "unsat"))
+    (tmp_path / "toy").mkdir()
+    (tmp_path / "toy" / "instances.csv").write_text(
+        "onnx/net.onnx,vnnlib/b.vnnlib,60\n\nonnx/net.onnx,vnnlib/a.vnnlib,60\n"
+    )
+    assert set(rows(VnnComp().read(tmp_path / "results"))) == {("one", 1)}
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -315,21 +388,6 @@ def test_numbers_are_read_as_python_reads_them(tmp_path, text):
 def test_points_are_read_to_the_bit(tmp_path_factory, x):
     file = point(tool(tmp_path_factory.mktemp("p"), "one", ""), "a", *map(repr, x))
     assert read_point(file).x.tolist() == x
-
-
-@given(st.lists(st.floats(-1, 1), min_size=3, max_size=3), st.integers(0, 2), st.floats(0, 1e-3))
-def test_a_condition_occurs_only_where_every_logit_in_the_box_meets_it(centre, label, spread):
-    lower, upper = np.array(centre) - spread, np.array(centre) + spread
-    said = occurs(Condition.of_label(label, 3), lower, upper)
-    others = [j for j in range(3) if j != label]
-    assert said == any(lower[j] >= upper[label] for j in others)
-    assert not occurs(Condition.of_label(label, 3), np.array([-np.inf, 0, 0]), upper)
-
-
-def test_a_conjunction_needs_all_of_its_rows():
-    both = Condition(((np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([0.0, -0.5])),))  # f0 <= 0 and f1 <= 0.5
-    for f, met in (((0.0, 0.5), True), ((0.0, 0.6), False), ((1e-300, 0.0), False)):
-        assert occurs(both, np.array(f), np.array(f)) == met
 
 
 def test_conformance(tmp_path):
