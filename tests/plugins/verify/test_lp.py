@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from oracles.enumeration import TOLERANCE, exact_radius, random_net
-from oracles.piecewise import SPACE, case, started, values
+from oracles.piecewise import SPACE, case, check_modes, started, values
 from oracles.random_graphs import Draft, mlp
 from oracles.soundness import ball_points, margins
 from oracles.triangles import triangle_minimum
@@ -115,6 +115,11 @@ def test_time_and_memory_that_run_out(monkeypatch):
     monkeypatch.setattr(_highs.Solver, "__init__", full)
     found = certify(graph, x, y, threat)
     assert (found.status, found.detail) == (["timeout"], [{"reason": "out of memory"}])
+
+
+@pytest.mark.parametrize("bounds", ["ibp", "crown", "alpha"])
+def test_the_callers_mode_does_not_matter(bounds):
+    check_modes(LP(bounds=bounds))
 
 
 def lp_open(graph, x, y, threat):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from oracles.enumeration import exact_radius, random_net
+from oracles.piecewise import check_modes
 from oracles.random_graphs import Draft, evaluate, mlp, random_graph, step_names
 from oracles.soundness import ball_points, margins
 from robench.graph import GraphClassifier
@@ -200,6 +201,11 @@ def test_time_and_memory_that_run_out(monkeypatch):
 
 def _region(start, y, classes, seconds):
     return Region(start.known.region.lower, start.known.region.upper, [Condition.of_label(int(y), classes)], [seconds])
+
+
+@pytest.mark.parametrize("bounds", ["ibp", "crown", "alpha"])
+def test_the_callers_mode_does_not_matter(bounds):
+    check_modes(MILP(bounds=bounds, leaves=20))
 
 
 def test_threads_are_a_choice_of_the_moment():

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from oracles.piecewise import strange_mode
 from oracles.random_graphs import Draft, evaluate, random_graph, step_names
 from oracles.rational import margin, rational_logits
 from oracles.rounding import FAMILIES, traps
@@ -192,14 +193,8 @@ def test_the_callers_settings_do_not_matter():
     x, y = torch.rand(3, 2, 3, 3, generator=torch.Generator().manual_seed(1)), torch.tensor([0, 1, 2])
     stream, threat = Stream.for_samples(0, "alpha-crown", range(3)), Threat("linf", 0.05, SPACE)
     expected = AlphaCROWN(steps=3).certify(classifier, x, y, threat, stream)
-    torch.set_flush_denormal(True)
-    torch.set_default_dtype(torch.float64)
-    try:
-        with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
-            found = AlphaCROWN(steps=3).certify(classifier, x + 0, y, threat, stream)
-    finally:
-        torch.set_flush_denormal(False)
-        torch.set_default_dtype(torch.float32)
+    with strange_mode():
+        found = AlphaCROWN(steps=3).certify(classifier, x + 0, y, threat, stream)
     assert found.status == expected.status
     for one, other in zip(found.detail, expected.detail, strict=True):
         assert one["open"] == other["open"] and abs(one["margin"] - other["margin"]) < 1e-9
