@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import takewhile
+from itertools import islice, takewhile
 
 from robench_plugins.importers._vnncomp_answers import NAME
 
@@ -15,11 +15,14 @@ Instance = tuple[str, str]
 Parts = tuple[str, ...]
 
 
+_DEEPEST = 32
+
+
 def path_of(text: str) -> Parts:
-    """Return a property's name after those of its folders, as far up as these are plain."""
+    """Return a property's name after those of its folders, as far up as these are plain, and at most 32."""
     *folders, name = text.strip().removesuffix(".gz").removesuffix(".vnnlib").split("/")
     plain = takewhile(NAME.fullmatch, (one for one in reversed(folders) if one not in ("", ".")))
-    return (*reversed(list(plain)), name)
+    return (*reversed(list(islice(plain, _DEEPEST))), name)
 
 
 class Instances:
@@ -34,21 +37,16 @@ class Instances:
         paths: dict[Instance, set[Parts]] = {}
         for network, path in known:
             paths.setdefault((network, path[-1]), set()).add(path)
-        self.names = [(network, _shortest(path, paths[network, path[-1]])) for network, path in known]
-        self._found: dict[Instance, set[str]] = {}
-        for (network, path), (_, name) in zip(known, self.names, strict=True):
-            self._found.setdefault((network, path[-1]), set()).add(name)
+        parts = {key: _least(same) for key, same in paths.items()}
+        self.names = [(network, "/".join(path[-parts[network, path[-1]] :])) for network, path in known]
+        self._known = frozenset(self.names)
 
     def find(self, network: str, path: Parts) -> Instance | None:
         """Return the instance with the name of `path`; of several the one that has the same folders above it, too."""
-        names = self._found.get((network, path[-1]), set())
-        if len(names) > 1:
-            whole = f"/{'/'.join(path)}"
-            names = {name for name in names if whole.endswith(f"/{name}")}
-        return (network, max(names, key=len)) if names else None
+        ends = ((network, "/".join(path[start:])) for start in range(len(path)))
+        return next((end for end in ends if end in self._known), None)
 
 
-def _shortest(path: Parts, same: set[Parts]) -> str:
-    """Return the end of `path` that tells it apart from all others in `same`."""
-    count = next(count for count in range(1, 1000) if len({one[-count:] for one in same}) == len(same))
-    return "/".join(path[-count:])
+def _least(same: set[Parts]) -> int:
+    """Return how many of their last parts tell these paths apart."""
+    return next(parts for parts in range(1, _DEEPEST + 2) if len({path[-parts:] for path in same}) == len(same))

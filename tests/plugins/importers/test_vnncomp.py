@@ -16,6 +16,7 @@ from robench.metrics import results
 from robench.runs import find_runs
 from robench.testing import check_importer
 from robench_plugins.importers._vnncomp_answers import named_eps, read_answers, status_of
+from robench_plugins.importers._vnncomp_instances import Instances, path_of
 from robench_plugins.importers._vnncomp_points import read_point
 from robench_plugins.importers.vnncomp import VnnComp
 
@@ -331,6 +332,20 @@ def test_a_malformed_list_of_instances_is_refused_as_in_the_dataset(tmp_path, te
     with pytest.raises(DataError, match=why) as error:
         list(VnnComp().read(tmp_path / "results"))
     assert "instances.csv" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_names_are_the_shortest_that_tell_instances_apart():
+    paths = ["a/x/p", "b/x/p", "p", "a/q", "../c d/e/q.vnnlib.gz", "r"]
+    known = Instances([("net", path_of(path)) for path in paths] + [("other", path_of("a/p"))])
+    assert [name for _, name in known.names] == ["a/x/p", "b/x/p", "p", "a/q", "e/q", "r", "p"]
+    for path, (network, name) in zip([*paths, "a/p"], known.names, strict=True):
+        assert known.find(network, path_of(path)) == known.find(network, ("home", *path_of(path))) == (network, name)
+    assert known.find("net", path_of("anywhere/r")) == ("net", "r") and known.find("net", path_of("z/q")) is None
+    # Thousands of one name, and paths that differ further up than anyone looks.
+    many = Instances([("net", ("f", str(i), "p")) for i in range(20_000)])
+    assert many.find("net", ("f", "19999", "p")) == ("net", "19999/p")
+    deep = [path_of(f"{top}/{'d/' * 10_000}p") for top in "ab"]
+    assert deep[0] == deep[1] and len(Instances([("net", path) for path in deep]).names[0][1]) == 1
 
 
 def test_empty_lines_are_no_instances(tmp_path):
