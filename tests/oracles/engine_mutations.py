@@ -13,6 +13,7 @@ from robench_plugins.verify._engine import (
     errors,
     forward,
     lower,
+    lowering,
     patches,
     region,
     relax,
@@ -124,7 +125,7 @@ MUTATIONS = {
     ),
     # Lowering.
     "min and max swapped": Mutation(
-        lower._Lowering.compared, "(-1.0, 1.0), (a, b)", "(1.0, -1.0), (a, b)", "group_sort linear group_sort"
+        lowering.Lowering.compared, "(-1.0, 1.0), (a, b)", "(1.0, -1.0), (a, b)", "group_sort linear group_sort"
     ),
     "padding taken as 0 in a max pool": Mutation(
         lower._max_pool2d,

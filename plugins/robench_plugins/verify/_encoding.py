@@ -20,7 +20,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from robench_plugins.verify._affine import affine_map
-from robench_plugins.verify._engine.lower import Activation, Program
+from robench_plugins.verify._engine.program import Activation, Program
 from robench_plugins.verify._engine.region import Region
 from robench_plugins.verify._highs import Floats, Problem
 

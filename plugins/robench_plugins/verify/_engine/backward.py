@@ -5,7 +5,7 @@ its own inputs: affine steps exactly, activations by the line below where the co
 above where it is negative. A split constraint s·x ≥ 0 adds −β s to the row at x, with any β ≥ 0
 (beta-CROWN, Wang et al. 2021).
 
-With `Errors` the result is sound: whatever float64 rounded on the way is subtracted (`steps` has the inequality).
+With `Errors` the result is sound: whatever float64 rounded on the way is subtracted (`affine` has the inequality).
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from torch import Tensor
 from robench.graph.intervals import ieee_arithmetic
 from robench.numerics import gamma
 from robench_plugins.verify._engine.errors import Errors
-from robench_plugins.verify._engine.lower import Activation, Program, Step
 from robench_plugins.verify._engine.owners import Owners
 from robench_plugins.verify._engine.patches import Patches, added, unit_patches
+from robench_plugins.verify._engine.program import Activation, Program, Step
 from robench_plugins.verify._engine.region import Region, below
 from robench_plugins.verify._engine.relax import Lines, Relaxed, shifts
 from robench_plugins.verify._engine.steps import Conv, Linear

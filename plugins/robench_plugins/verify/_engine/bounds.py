@@ -14,8 +14,9 @@ from robench.graph.intervals import ieee_arithmetic
 from robench_plugins.verify._engine.backward import lower_bounds, unit_rows
 from robench_plugins.verify._engine.errors import Errors, errors_of
 from robench_plugins.verify._engine.forward import Interval, step_boxes
-from robench_plugins.verify._engine.lower import Program, lower
+from robench_plugins.verify._engine.lower import lower
 from robench_plugins.verify._engine.owners import Owners
+from robench_plugins.verify._engine.program import Program
 from robench_plugins.verify._engine.region import Region
 from robench_plugins.verify._engine.relax import Lines, relax
 from robench_plugins.verify._engine.slopes import Schedule, optimise

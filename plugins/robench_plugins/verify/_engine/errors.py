@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from robench.numerics import UNIT_ROUNDOFF, gamma
-from robench_plugins.verify._engine.lower import Activation, Program
+from robench_plugins.verify._engine.program import Activation, Program
 from robench_plugins.verify._engine.steps import Concat, View
 
 __all__ = ["Errors", "errors_of"]

@@ -10,7 +10,7 @@ from torch import Tensor
 from robench.graph import Graph
 from robench.graph.intervals import node_boxes
 from robench.numerics import gamma
-from robench_plugins.verify._engine.lower import Activation, Program
+from robench_plugins.verify._engine.program import Activation, Program
 from robench_plugins.verify._engine.region import Region
 from robench_plugins.verify._engine.steps import Affine, View
 

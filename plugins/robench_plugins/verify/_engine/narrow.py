@@ -9,7 +9,7 @@ from torch import Tensor
 from robench_plugins.verify._engine.bounds import Bounded, Kept
 from robench_plugins.verify._engine.errors import Errors
 from robench_plugins.verify._engine.forward import Interval
-from robench_plugins.verify._engine.lower import Activation, Program, Step
+from robench_plugins.verify._engine.program import Activation, Program, Step
 from robench_plugins.verify._engine.steps import Linear
 
 __all__ = ["narrowed"]

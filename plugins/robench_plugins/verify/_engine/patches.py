@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robench_plugins.verify._engine.lower import Activation, Program, Step
 from robench_plugins.verify._engine.owners import Owners
+from robench_plugins.verify._engine.program import Activation, Program, Step
 from robench_plugins.verify._engine.region import Region
 from robench_plugins.verify._engine.relax import Relaxed
 from robench_plugins.verify._engine.steps import Concat, Conv, Mix, Scale, Shape

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from robench_plugins.verify._engine.backward import Rows, Split, fitted, lower_bounds
-from robench_plugins.verify._engine.lower import Program
 from robench_plugins.verify._engine.owners import Owners
+from robench_plugins.verify._engine.program import Program
 from robench_plugins.verify._engine.region import Region
 from robench_plugins.verify._engine.relax import Lines
 
