@@ -62,7 +62,7 @@ SPECS = {
         "crown",
         "alpha-crown",
         "alpha-crown:inside=false,rate=0.1,steps=5",
-        "bab:restarts=0,split=signs",
+        "bab",
         "crown-ibp:radius=true",
         "crown:radius=true,tolerance=0.1",
         "linear",

@@ -39,7 +39,7 @@ class BaB:
         1000, "signs that are tried at each root, to learn which are worth deciding", minimum=0, maximum=2**20
     )
     split: Literal["auto", "signs", "inputs"] = param(
-        "auto", "`signs` of ReLUs, or `inputs`; auto: inputs where there are at most 8 or an activation is smooth"
+        "auto", "`signs` of ReLUs, or `inputs`; auto: inputs where they are few beside the ReLUs, or one is smooth"
     )
     inner: int = param(
         128, "signs that are decided to raise each inner bound, where signs are split", minimum=0, maximum=2**16

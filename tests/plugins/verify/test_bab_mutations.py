@@ -26,7 +26,7 @@ BY_SIGNS, BY_INPUTS = partial(enumerated, split="signs", inner=0), partial(enume
 CONDITIONS = partial(gridded, split="signs")
 
 
-def TIES(seed: int) -> str | None:  # noqa: N802
+def TIES(seed: int) -> str | None:
     """Ask about one kink, which few pieces settle: no clock decides."""
     return tied(3 * seed, split="signs", inner=0, timeout=20.0)
 

@@ -63,13 +63,15 @@ def _branched(known: Bounded, position: int, rounds: int, seconds: float) -> tup
     found = torch.stack((low.flatten(1), -high.flatten(1)))
     side, sample, entry = ((found < 0) & (found.flip(0) < 0)).nonzero(as_tuple=True)
     size = max(1, min(TOGETHER, MEMORY // (128 * max(math.prod(step.shape) for step in known.program.steps))))
-    asked = [part for one in range(len(low)) for part in (sample == one).nonzero()[:, 0].split(size) if len(part)]
+    asked = [
+        part for one in range(len(low)) for part in torch.split((sample == one).nonzero()[:, 0], size) if len(part)
+    ]
     start = time.perf_counter()
     for number, part in enumerate(asked):
         place = side[part], sample[part], entry[part]
         tree, pool = _trees(known, position, *place)
         for turn in range(rounds):
-            pool = _round(tree, pool, len(part))
+            pool = _round(tree, pool)
             spent = time.perf_counter() - start
             if number == turn == 0 and spent * FEWEST * len(asked) > seconds:
                 return low, high
@@ -109,9 +111,9 @@ def _each(sides: tuple[Tensor, Tensor], count: int) -> tuple[Tensor, Tensor]:
     return low, high
 
 
-def _round(tree: Signs, pool: Pool, roots: int) -> Pool:
+def _round(tree: Signs, pool: Pool) -> Pool:
     """Split each root's worst piece, where it has an open sign, and return all that stay open."""
-    chosen = worst(pool, min(roots, len(pool.sample.unique())))
+    chosen = worst(pool, int((torch.bincount(pool.sample) > 0).sum()))
     chosen = chosen[pool.take(chosen).free.any(1)]
     if not len(chosen):
         return pool

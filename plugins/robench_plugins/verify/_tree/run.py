@@ -38,7 +38,9 @@ __all__ = ["Effort", "Run"]
 GROUP = 4
 """Samples whose pieces share a batch."""
 FEW_INPUTS = 8
-"""Inputs up to which `auto` halves boxes instead of deciding signs."""
+"""Inputs up to which `auto` may halve boxes instead of deciding signs."""
+MANY_SIGNS = 32
+"""ReLUs for each input from which it does."""
 DESCENT = 40
 """Steps of the attack."""
 ROOT = Schedule(steps=50)
@@ -159,10 +161,7 @@ class Run:
 
     def _search(self, samples: Tensor) -> None:
         """Raise inner bounds and the roots' slopes, then branch."""
-        inputs = self.effort.inputs
-        program = lower(self.graph)
-        if inputs is None:
-            inputs = not program.piecewise_linear or self.x[0].numel() <= FEW_INPUTS
+        inputs = self._few_inputs() if self.effort.inputs is None else self.effort.inputs
         clock = Clock(self.clock.left[samples.cpu()])
         if not inputs:
             self._signs(samples, clock)
@@ -170,6 +169,12 @@ class Run:
         region = region_of(self.x[samples], self.threat.select(samples))
         part = self.refuter.select(samples)
         self._end(samples, part, halve(self.graph, region, self.query.select(samples), part, clock, self.effort.batch))
+
+    def _few_inputs(self) -> bool:
+        """Whether halving boxes promises more than deciding signs, which ends after finitely many."""
+        program, size = lower(self.graph), self.x[0].numel()
+        neurons = sum(math.prod(program.steps[position].shape) for position in program.activations)
+        return not program.piecewise_linear or (size <= FEW_INPUTS and neurons > MANY_SIGNS * size)
 
     def _signs(self, samples: Tensor, clock: Clock) -> None:
         """Decide signs, in short searches first: where the gap is small, better inner bounds would take longer."""
