@@ -62,7 +62,7 @@ def _branched(known: Bounded, position: int, rounds: int, seconds: float) -> tup
     low, high = known.inputs[position]
     found = torch.stack((low.flatten(1), -high.flatten(1)))
     side, sample, entry = ((found < 0) & (found.flip(0) < 0)).nonzero(as_tuple=True)
-    size = max(1, min(TOGETHER, MEMORY // (128 * max(math.prod(step.shape) for step in known.program.steps))))
+    size = max(1, min(TOGETHER, MEMORY // (128 * known.program.widest)))
     asked = [
         part for one in range(len(low)) for part in torch.split((sample == one).nonzero()[:, 0], size) if len(part)
     ]
