@@ -220,9 +220,15 @@ def _check_fit(subject: Subject, data: Data) -> None:
     if len(samples) == 0:
         raise InputError(f"{data.canonical} holds no samples in split {data.split!r}")
     if tuple(classifier.input_shape) != samples.shape:
+        flat = data.whole.regions is not None and math.prod(classifier.input_shape) == math.prod(samples.shape)
+        advice = (
+            "give the folder of an instances.csv that names the network's ONNX file, which tells the shape"
+            if flat
+            else "export the model for this shape, or reshape the data"
+        )
         raise InputError(
             f"{subject.canonical} takes inputs {list(classifier.input_shape)}, but {data.canonical} "
-            f"has {list(samples.shape)}: export the model for this shape, or reshape the data"
+            f"has {list(samples.shape)}: {advice}"
         )
     about_labels = data.whole.regions is None or data.whole.regions.kind(data.whole.y) == "labels"
     if (classifier.classes < 2 and about_labels) or int(data.whole.y.max()) >= classifier.classes:

@@ -82,10 +82,11 @@ class _Import:
 
     def run(self) -> Graph:
         """Import every operator in the order of the file."""
-        for node in self.proto.node:
+        for number, node in enumerate(self.proto.node, 1):
             if node.domain not in _STANDARD or not (node.op_type in IMPORTERS or node.op_type in FOLDERS):
-                domain = "" if node.domain in _STANDARD else f"{node.domain}::"
-                raise GraphError(f"operator {quoted(domain + node.op_type)} is not supported")
+                operator = quoted(node.op_type if node.domain in _STANDARD else f"{node.domain}::{node.op_type}")
+                name = f" {quoted(node.name)}" if node.name else ""
+                raise GraphError(f"operator {operator} is not supported (node {number}{name} of the file)")
             used = [name for name in node.output if name]
             for name in used:
                 if name in self.values:

@@ -77,9 +77,9 @@ def _branched(known: Bounded, position: int, rounds: int, seconds: float) -> tup
                 return low, high
             if spent * len(asked) > seconds * (number + 1):
                 break
-        better = torch.full_like(found[place], torch.inf).scatter_reduce(0, pool.sample, tree.proven(pool), "amin")
-        # Where no piece is left every one was proven to lie above 0.
-        found[place] = torch.maximum(found[place], torch.where(better == torch.inf, 0.0, better))
+        # Pieces that were dropped lie above 0, nobody knows how far.
+        better = torch.zeros_like(found[place]).scatter_reduce(0, pool.sample, tree.proven(pool), "amin")
+        found[place] = torch.maximum(found[place], better)
     return found[0].reshape(low.shape), -found[1].reshape(low.shape)
 
 
@@ -91,10 +91,9 @@ def _trees(known: Bounded, position: int, side: Tensor, sample: Tensor, entry: T
     source = known.program.steps[position].inputs[0]
     program, count = known.program.upto(source), len(side)
     own = known.select(sample[:1])
-    inputs = {at: own.inputs[at] for at in own.lines}
-    root = Bounded(
-        program, own.region, (), own.errors, {at: _each(sides, count) for at, sides in inputs.items()}, own.lines
-    )
+    inputs = {at: own.inputs[at] for at in own.lines if at < source}
+    sides = {at: _each(one, count) for at, one in inputs.items()}
+    root = Bounded(program, own.region, (), own.errors, sides, {at: own.lines[at] for at in inputs})
     rows = torch.zeros(count, math.prod(program.steps[source].shape), dtype=torch.float64, device=side.device)
     rows = rows.scatter(1, entry[:, None], (1.0 - 2.0 * side)[:, None].double())
     none = torch.zeros(count, 1, dtype=torch.int64, device=side.device)

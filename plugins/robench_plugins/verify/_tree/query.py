@@ -50,10 +50,14 @@ class Query:
     def margins(self, outputs: Tensor, sample: Tensor) -> Tensor:
         """Return, for outputs [P, outputs] at points of samples [P], a number that is ≤ 0 where they are unsafe."""
         values = (self.rows[sample].to(outputs) @ outputs[:, :, None])[:, :, 0] + self.offsets[sample].to(outputs)
-        disjunct = self.disjunct[sample]
-        values = torch.where(disjunct >= 0, values, -torch.inf)
-        best = torch.full_like(values, -torch.inf).scatter_reduce(1, disjunct.clamp_min(0), values, "amax")
-        there = torch.zeros_like(disjunct).scatter_reduce(1, disjunct.clamp_min(0), (disjunct >= 0).long(), "amax") > 0
+        return self.select(sample).worst(values)
+
+    def worst(self, values: Tensor) -> Tensor:
+        """Return the least over the disjuncts of the greatest of their rows' `values` [B, S], [B]."""
+        index, valid = self.disjunct.clamp_min(0), self.disjunct >= 0
+        best = torch.full_like(values, -torch.inf)
+        best = best.scatter_reduce(1, index, torch.where(valid, values, -torch.inf), "amax")
+        there = torch.zeros_like(index).scatter_reduce(1, index, valid.long(), "amax") > 0
         return torch.where(there, best, torch.inf).amin(1)
 
 

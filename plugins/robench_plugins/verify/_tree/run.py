@@ -259,11 +259,10 @@ class Run:
 
     def _conclude(self, samples: Tensor, bound: Tensor, how: str) -> tuple[Tensor, Tensor]:
         """Note what proven bounds [B, S] settle; return which samples stay open, bool [B], and the margins [B]."""
-        still = self.query.select(samples).unsettled(bound > 0)
-        # The least bound of an unsettled row, or of any row where all are settled.
-        margin = torch.where(still | ~still.any(1, keepdim=True), bound, math.inf).amin(1)
-        self._note(samples, ~still.any(1), margin, how)
-        return still.any(1), margin
+        query = self.query.select(samples)
+        still, margin = query.unsettled(bound > 0).any(1), query.worst(bound)
+        self._note(samples, ~still, margin, how)
+        return still, margin
 
     def _note(self, samples: Tensor, proven: Tensor, margin: Tensor, how: str) -> None:
         self.proven[samples] |= proven
