@@ -85,7 +85,7 @@ MISTAKES = {
     "boxes that wait are dropped": Mistake(
         inputs.halve, "order[batch:]", "order[2 * batch :]", partial(BY_INPUTS, batch=2)
     ),
-    "CROWN's bounds of one row": Mistake(run.Run._conclude, "~still.any(1), margin", "~still.all(1), margin", BY_SIGNS),
+    "CROWN's bounds of one row": Mistake(run.Run._conclude, ".any(1)", ".all(1)", BY_SIGNS),
 }
 
 
