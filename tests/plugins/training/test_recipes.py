@@ -149,10 +149,10 @@ def test_the_adversary_stays_in_ball_and_domain(monkeypatch):
 
 
 def test_the_ibp_schedule():
-    recipe = Ibp(eps=Epsilon.parse("0.2"), kappa=0.5, wait=0.1, ramp=0.4)
-    for part, eps, kappa in ((0, 0, 1), (0.1, 0, 1), (0.3, 0.1, 0.75), (0.5, 0.2, 0.5), (0.99, 0.2, 0.5)):
-        assert recipe.schedule(part) == pytest.approx((eps, kappa))
-    assert Ibp(eps=Epsilon.parse("0.2"), wait=0.0, ramp=0.0).schedule(0.0) == (0.2, 0.5)
+    recipe = Ibp(wait=0.1, ramp=0.4)
+    for part, risen in ((0, 0), (0.1, 0), (0.3, 0.5), (0.5, 1), (0.99, 1)):
+        assert recipe.risen(part) == pytest.approx(risen)
+    assert Ibp(wait=0.0, ramp=0.0).risen(0.0) == 1
     with pytest.raises(ValueError, match="at most 1 together"):
         Ibp(wait=0.6, ramp=0.5)
 
