@@ -81,7 +81,7 @@ class StateFolder:
         try:
             head = _head(data)
             tensors = safetensors.torch.load(data)
-        except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError, RecursionError):
+        except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, RecursionError):
             raise DataError(f"{self._storage.locate(_KEY)}: not the state of a training; it may be truncated") from None
         if other := differences(head["request"], self._request):
             raise InputError(
@@ -163,7 +163,7 @@ def _short(value: Any) -> str:
 
 
 def _head(data: bytes) -> dict[str, Any]:
-    """Return the JSON in the header of `data`, checked. Raises ValueError, KeyError or TypeError."""
+    """Return the JSON in the header of `data`, checked. Raises some error that `read` knows."""
     size = int.from_bytes(data[:8], "little")
     if size > min(_MAX_HEADER, len(data)):
         raise ValueError("header")
