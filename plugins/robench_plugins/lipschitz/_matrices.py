@@ -1,7 +1,7 @@
-"""The explicit matrices of layers: every entry is one of the layer's weights, so that they are exact.
+"""The linear parts of layers, with the best bound of their norms that the time allows.
 
-A convolution with zero padding is not circulant, and its norm is not that of its Fourier transform on the same grid
-(Sedghi et al. 2019 treat the circular case); here it is the matrix [outputs, inputs] itself, one for each group.
+An explicit matrix [outputs, inputs] holds the layer's weights and is exact, one for each group of a convolution. A
+convolution for which that would take too long is bounded by its kernel alone.
 """
 
 from __future__ import annotations
@@ -16,10 +16,57 @@ from torch import Tensor
 
 from robench.graph import Node
 from robench.numerics import round_up
-from robench_plugins.lipschitz._up import TINY, scale_up
-from robench_plugins.lipschitz.spectral import normalised, spectral_norm_upper
+from robench_plugins.lipschitz._correlation import sums
+from robench_plugins.lipschitz._up import TINY, mul_up, scale_up, sqrt_up
+from robench_plugins.lipschitz.spectral import MAX_ELEMENTS, normalised, seconds, spectral_norm_upper
+from robench_plugins.lipschitz.symbol import convolution_norm_upper, plan, unfolded
 
-__all__ = ["Matrix", "averages", "convolution", "linear", "overlap"]
+__all__ = ["Kernel", "Matrix", "averages", "convolution", "linear", "overlap"]
+
+
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """What a matrix is made of: a weight [out, in/groups, ...], and how it moves over a map."""
+
+    weight: Tensor
+    stride: tuple[int, ...] = ()
+    dilation: tuple[int, ...] = ()
+    groups: int = 1
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the kernel of stride 1 that has the same norm."""
+        return tuple(unfolded(torch.empty_like(self.weight, device="meta"), *self._settings).shape)
+
+    @property
+    def _settings(self) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+        return self.stride, self.dilation, self.groups
+
+    def norm(self, columns: Tensor | None, rows: Tensor | None, limit: float) -> tuple[float, str]:
+        """Return (bound, source) for any size of the map, each channel times the largest of its factors."""
+        weight = self.weight.to("cpu", torch.float64)
+        total, roundings = 0, 0
+        for factors, channels in ((rows, len(weight)), (columns, weight.shape[1] * self.groups)):
+            if factors is not None:
+                part, exponent = _normalised(factors.reshape(channels, -1).amax(1))
+                if factors is rows:
+                    weight = weight * part.reshape(-1, *[1] * (weight.dim() - 1))
+                else:
+                    spread = part.reshape(self.groups, 1, -1, *[1] * (weight.dim() - 2))
+                    weight = (weight.reshape(self.groups, -1, *weight.shape[1:]) * spread).flatten(0, 1)
+                total, roundings = total + exponent, roundings + 1
+        bound, source = convolution_norm_upper(weight, *self._settings, limit, roundings)
+        return scale_up(bound, total), source
+
+    def rough(self) -> float:
+        """Return a cheap upper bound of the norm of the magnitudes: √(‖|W|‖₁ ‖|W|‖_∞)."""
+        weight = self.weight.to("cpu", torch.float64)
+        largest = float(weight.abs().amax())
+        if largest == 0 or not math.isfinite(largest):
+            return 0.0 if largest == 0 else math.inf
+        scaled, exponent = normalised(weight, largest)
+        kernel = scaled.reshape(self.groups, -1, weight.shape[1], math.prod(weight.shape[2:]), 1)
+        return scale_up(sqrt_up(sums(kernel)), exponent)
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +79,8 @@ class Matrix:
         blocks: how many blocks there are.
         shape: [rows, columns] of each.
         build: number of a block to its entries, float64.
+        kernel: the weights; None for averages, which are small.
+        settings: what makes it the matrix that it is, beside the weights.
         columns: factors of the layer's inputs, flat, magnitudes rounded up; None for ones.
         rows: factors of its outputs.
     """
@@ -41,15 +90,44 @@ class Matrix:
     blocks: int
     shape: tuple[int, int]
     build: Callable[[int], Tensor]
+    kernel: Kernel | None = None
+    settings: str = ""
     columns: Tensor | None = None
     rows: Tensor | None = None
 
-    def norm(self) -> float:
-        """Return an upper bound of the largest singular value of diag(rows) · M · diag(columns).
+    @property
+    def is_convolution(self) -> bool:
+        """Whether its kernel alone bounds it."""
+        return self.kernel is not None and bool(self.kernel.stride)
 
-        Signs of the factors do not matter, and larger factors give a larger norm: D ≤ D′ is D = D′E with ‖E‖ ≤ 1.
+    def seconds(self, limit: float) -> float:
+        """Return about how long `norm` takes on one core, as measured; more than `limit` for what has no other way."""
+        explicit = self.blocks * seconds(*self.shape)
+        if not self.is_convolution or self._is_small(limit):
+            return explicit
+        assert self.kernel is not None
+        return plan(self.kernel.shape, limit).seconds
+
+    def _is_small(self, limit: float) -> bool:
+        return math.prod(self.shape) <= MAX_ELEMENTS and self.blocks * seconds(*self.shape) <= limit
+
+    def norm(self, limit: float) -> tuple[float, str]:
+        """Return an upper bound of the largest singular value of diag(rows) · M · diag(columns), and its source.
+
+        Signs of the factors do not matter, and larger factors give a larger norm: D ≤ D′ is D = D′E with ‖E‖ ≤ 1. The
+        explicit matrix (`matrix`) where it takes at most `limit` seconds or there is no other way.
         """
-        return max(self._block_norm(block) for block in range(self.blocks))
+        if self.is_convolution and not self._is_small(limit):
+            assert self.kernel is not None
+            return self.kernel.norm(self.columns, self.rows, limit)
+        return max(self._block_norm(block) for block in range(self.blocks)), "matrix"
+
+    def rough(self) -> float:
+        """Return a cheap upper bound of the same norm."""
+        if self.kernel is None:
+            return max(self._block_norm(block) for block in range(self.blocks))
+        factors = (1.0 if given is None else float(given.max()) for given in (self.rows, self.columns))
+        return mul_up(mul_up(self.kernel.rough(), next(factors)), next(factors))
 
     def _block_norm(self, block: int) -> float:
         entries = self.build(block).to("cpu", torch.float64)
@@ -76,7 +154,7 @@ def linear(position: int, node: Node) -> Matrix:
     """Return the weight of a `linear` node."""
     weight = node.constants["weight"].detach()
     rows, columns = weight.shape
-    return Matrix(position, node.op, 1, (rows, columns), lambda block: weight.double())
+    return Matrix(position, node.op, 1, (rows, columns), lambda block: weight.double(), Kernel(weight))
 
 
 def convolution(position: int, node: Node, shape: Sequence[int]) -> Matrix:
@@ -95,7 +173,8 @@ def convolution(position: int, node: Node, shape: Sequence[int]) -> Matrix:
             matrix[:, targets, :, sources] = kernel[:, :, tap]
         return matrix.reshape(size)
 
-    return Matrix(position, node.op, groups, size, build)
+    kernel = Kernel(weight, _ints(node, "stride"), _ints(node, "dilation"), groups)
+    return Matrix(position, node.op, groups, size, build, kernel, repr((shape, sorted(node.attributes.items()))))
 
 
 def _taps(node: Node, spatial: Sequence[int], kernel: Sequence[int]) -> Callable[[], Iterator[tuple[Tensor, Tensor]]]:
@@ -145,7 +224,7 @@ def averages(position: int, node: Node, spatial: Sequence[int], axis: int) -> Ma
         counted = torch.full_like(inside, kernel) if node.attributes["count_include_pad"] else inside
         return matrix * round_up(1 / counted)
 
-    return Matrix(position, node.op, 1, shape, build)
+    return Matrix(position, node.op, 1, shape, build, settings=repr((axis, sorted(node.attributes.items()))))
 
 
 def overlap(node: Node, spatial: Sequence[int]) -> int:

@@ -141,7 +141,7 @@ def test_root_two_is_rounded_up():
 
 
 def test_every_operation_is_rounded_to_the_safe_side():
-    """radius · √2 · L ≤ margin, from the figures in the detail and the true margin, in exact arithmetic."""
+    """radius · slope ≤ margin, from the figures in the detail and the true margins, in exact arithmetic."""
     rng = np.random.default_rng(0)
     for seed in range(30):
         weights, biases = random_net(np.random.default_rng(seed), (3, 6, 3))
@@ -151,12 +151,20 @@ def test_every_operation_is_rounded_to_the_safe_side():
         found = certify(classifier, x, y)
         constant = lipschitz_constant(classifier.graph).value
         for row, lower in enumerate(found.lower.tolist()):
-            assert found.detail[row] == {"margin": found.detail[row]["margin"], "lipschitz": constant}
-            assert Fraction(found.detail[row]["margin"]) <= exact_margin(
-                rational_logits(classifier.graph, x[row]), int(y[row])
+            detail = found.detail[row]
+            assert detail["lipschitz"] == constant and detail["lipschitz_source"] == "matrix 1 3"
+            logits, label = rational_logits(classifier.graph, x[row]), int(y[row])
+            assert Fraction(detail["margin"]) <= exact_margin(logits, label)
+            gap = logits[label] - logits[detail["rival"]]
+            assert Fraction(lower) * Fraction(detail["slope"]) < gap
+            assert lower * detail["slope"] > float(gap) - 1e-13
+            head = [[Fraction(v) for v in weights[1][k].tolist()] for k in (label, detail["rival"])]
+            between = sum((a - b) ** 2 for a, b in zip(*head, strict=True))
+            first = Fraction(lipschitz_constant(classifier.graph).layers[0].norm)
+            assert (
+                first**2 * between <= Fraction(detail["slope"]) ** 2 <= first**2 * between * (1 + Fraction(1, 10**12))
             )
-            assert 2 * (Fraction(lower) * Fraction(constant)) ** 2 < Fraction(found.detail[row]["margin"]) ** 2
-            assert lower > found.detail[row]["margin"] / (math.sqrt(2) * constant) * (1 - 1e-14)
+            assert Fraction(detail["slope"]) <= Fraction(ROOT_TWO) * Fraction(constant)
 
 
 @pytest.mark.parametrize("factor", [4.0, 0.37, 1e-30, 1e30])
@@ -226,12 +234,11 @@ def test_it_says_why_it_does_not_apply(monkeypatch):
         graph = None
 
     assert "graph" in one.applies(Opaque(), "l2")
-    draft = Draft((1, 80, 80), np.random.default_rng(0))
-    weight = torch.zeros(2, 1, 3, 3)
-    draft.add("conv2d", constants={"weight": weight}, stride=(1, 1), padding=(1,) * 4, dilation=(1, 1), groups=1)
-    large = GraphClassifier(draft.add("mean", axes=(1, 2)).flatten().graph())
+    draft = Draft((5000,), np.random.default_rng(0))
+    wide = draft.add("linear", constants={"weight": torch.zeros(()).expand(5000, 5000)}).add("relu")
+    large = GraphClassifier(wide.add("linear", constants={"weight": torch.zeros(2, 5000)}).graph())
     reason = one.applies(large, "l2")
-    assert reason.startswith("node 1: the matrix of conv2d, 12800 x 6400, is too large: all norms would take about ")
+    assert reason.startswith("node 1: the matrix of linear, 5000 x 5000, is too large: all norms would take about ")
     assert reason.endswith("minutes (lipschitz:minutes=1)")
     assert LipschitzMargin(minutes=10).applies(large, "l2") is None
     monkeypatch.setattr(margin, "unsupported", lambda graph: "node 7: no Lipschitz rule for erf")
