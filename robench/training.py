@@ -112,6 +112,7 @@ def train(
             **request,
             "samples": len(samples),
             "classes": list(samples.classes),
+            "facts": data.samples.facts or {},
             "threads": torch.get_num_threads(),
             "train_accuracy": accuracy(classifier, samples),
             "test_accuracy": None if test is None else accuracy(classifier, test),

@@ -9,6 +9,7 @@ from robench.runs import DatasetInfo
 from robench.samples import Samples
 from robench.testing import check_transform
 from robench.threat import Domain
+from robench.training import train
 from robench_plugins.datasets.digits import Digits
 from robench_plugins.datasets.pca import Pca
 
@@ -117,6 +118,11 @@ def test_what_is_chosen_before_it_is_fitted_on_is_part_of_the_dataset():
     facts = DatasetInfo.model_validate_json(before.info.model_dump_json()).facts  # as manifests keep them
     assert facts == before.samples.facts and 0 < facts["variance_explained"] < 1
     assert load_data(plugins.resolve("datasets", "digits"), "test").info.facts == {}
+
+
+def test_what_is_kept_is_told_by_checkpoints(tmp_path):
+    trained = train("standard:epochs=1", "digits | subset:n=100 | pca:1-5", tmp_path / "net", device="cpu")
+    assert set(trained.metadata["facts"]) == {"variance_explained"}
 
 
 def test_in_specs():
