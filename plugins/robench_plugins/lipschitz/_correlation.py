@@ -74,7 +74,7 @@ def row_sums(correlation: Correlation) -> float:
 
     |C*C| acts as the convolution with |A_δ| ≥ 0, whose norm is that of B; B is symmetric, so that this is its spectral
     radius, at most such a quotient for any d > 0 (Collatz and Wielandt). d = 1 is the bound of Prach & Lampert
-    (2022, "Almost-orthogonal layers", theorem 2), and a layer that they rescaled to 1 with D^−½ has d = D^½.
+    (2022, "Almost-orthogonal layers"), and a layer that they rescaled to 1 with D^−½ has d = D^½.
     """
     magnitude = correlation.entries.abs()
     half = magnitude[1:].sum(0)
