@@ -136,6 +136,8 @@ HOSTILE = {
     "another global": (batch(names=(b"os\nsystem", b"numpy\ndtype")), "it names 'os system'"),
     "a global in its place": (batch(names=(b"numpy\ndtype", b"numpy\ndtype")), "data is no NumPy array"),
     "another type": (batch(dtype="i8"), "data is no plain array of bytes"),
+    "columns first": (batch().replace(b"tq\x12b\x89T", b"tq\x12b\x88T"), "data is no plain array of bytes"),
+    "another version": (batch().replace(b"Rq\x0b(K\x01", b"Rq\x0b(K\x02"), "data is no plain array of bytes"),
     "another shape": (batch(planes=PLANES[:, :1024]), r"not of the shape \(4, 3072\)"),
     "fewer labels": (batch(y=Y[:3]), "labels is no list of 4 integers"),
     "text as labels": (batch().replace(b"K\x03K\x09K\x00K\x07e", b"K\x03K\x09K\x00Ne"), "labels is no list of 4"),

@@ -60,7 +60,7 @@ def test_a_folder_without_splits_is_the_test_split(tmp_path):
         eight(tmp_path).load("train")
 
 
-@pytest.mark.parametrize(("height", "width"), [(8, 13), (13, 8), (8, 12), (9, 8)])
+@pytest.mark.parametrize(("height", "width"), [(8, 13), (13, 8), (8, 12), (9, 8), (8, 11)])
 def test_the_crop_is_at_the_centre(tmp_path, height, width):
     pixels = RNG.integers(0, 256, (height, width, 3), np.uint8)
     put(tmp_path / "a" / "1.png", pixels)
