@@ -24,7 +24,7 @@ __all__ = ["read_batch"]
 
 _NAMES: Final = frozenset({"numpy.core.multiarray _reconstruct", "numpy ndarray", "numpy dtype"})
 _PLAIN: Final = frozenset(
-    {"BININT", "BININT1", "BININT2", "SHORT_BINSTRING", "BINSTRING", "NONE", "NEWTRUE", "NEWFALSE"}
+    {"BININT", "BININT1", "BININT2", "LONG1", "SHORT_BINSTRING", "BINSTRING", "NONE", "NEWTRUE", "NEWFALSE"}
 )
 _PUT: Final = frozenset({"BINPUT", "LONG_BINPUT"})
 _GET: Final = frozenset({"BINGET", "LONG_BINGET"})
@@ -147,11 +147,11 @@ def _array(found: Mapping[Any, Any], rows: int, size: int) -> npt.NDArray[np.uin
     if array != wanted:
         raise _Refused("data is no NumPy array")
     version, shape, dtype, fortran, text = array.state
-    if dtype != _Call(_Name("numpy dtype"), ("u1", 0, 1), _DTYPE) or fortran or version != 1:
+    if dtype != _Call(_Name("numpy dtype"), ("u1", 0, 1), _DTYPE) or type(fortran) is not bool or version != 1:
         raise _Refused("data is no plain array of bytes")
     if shape != (rows, size) or len(text) != rows * size:
         raise _Refused(f"data is not of the shape ({rows}, {size})")
-    return np.frombuffer(text.encode("latin-1"), np.uint8).reshape(rows, size)
+    return np.frombuffer(text.encode("latin-1"), np.uint8).reshape(rows, size, order="F" if fortran else "C")
 
 
 def _labels(found: Mapping[Any, Any], key: str, rows: int) -> npt.NDArray[np.int64]:

@@ -113,14 +113,21 @@ def test_the_python_version_of_the_hundred_classes(tmp_path, monkeypatch):
         Cifar100(tmp_path).load("test")
 
 
-def test_the_reader_reads_what_pickle_would(tmp_path):
+@pytest.mark.parametrize("variant", ["rows first", "columns first", "long sizes"])
+def test_the_reader_reads_what_pickle_would(tmp_path, variant):
     """Python's own unpickler, which runs whatever a file says, about a file that says nothing bad."""
-    (tmp_path / "batch").write_bytes(batch())
+    raw = {
+        "rows first": batch(),
+        "columns first": batch().replace(b"tq\x12b\x89T", b"tq\x12b\x88T"),
+        "long sizes": batch().replace(b"M\x00\x0c", b"\x8a\x02\x00\x0c"),
+    }[variant]
+    (tmp_path / "batch").write_bytes(raw)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        wanted = pickle.loads(batch(), encoding="latin1")
+        wanted = pickle.loads(raw, encoding="latin1")
     data, labels = read_batch(tmp_path / "batch", 4, 3072, "labels")
     assert np.array_equal(data, wanted["data"]) and labels.tolist() == wanted["labels"] == Y
+    assert (variant == "columns first") != np.array_equal(data, PLANES)
     assert data.dtype == np.uint8
 
 
@@ -136,7 +143,7 @@ HOSTILE = {
     "another global": (batch(names=(b"os\nsystem", b"numpy\ndtype")), "it names 'os system'"),
     "a global in its place": (batch(names=(b"numpy\ndtype", b"numpy\ndtype")), "data is no NumPy array"),
     "another type": (batch(dtype="i8"), "data is no plain array of bytes"),
-    "columns first": (batch().replace(b"tq\x12b\x89T", b"tq\x12b\x88T"), "data is no plain array of bytes"),
+    "an order that is none": (batch().replace(b"tq\x12b\x89T", b"tq\x12bNT"), "data is no plain array of bytes"),
     "another version": (batch().replace(b"Rq\x0b(K\x01", b"Rq\x0b(K\x02"), "data is no plain array of bytes"),
     "another shape": (batch(planes=PLANES[:, :1024]), r"not of the shape \(4, 3072\)"),
     "fewer labels": (batch(y=Y[:3]), "labels is no list of 4 integers"),
