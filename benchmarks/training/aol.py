@@ -5,7 +5,7 @@
 Both are eight dense layers with MaxMin on 784 inputs, as trained on MNIST by Prach & Lampert (2025), with the same
 weights. A pass is the loss of a batch and the gradients of all weights, in float32. Repeats alternate between the two;
 the median of each, and the median of the pairs' ratios. The last column is the ratio that operations alone would
-give: a batch of B costs a layer of n units 6 B n², its rescaling n³ for half of a Gram matrix and 2 n³ for the gradient.
+give: a batch of B costs a layer of n units 6 B n², its rescaling n³ for half of a Gram matrix, 2 n³ for the gradient.
 """
 
 from __future__ import annotations

@@ -46,6 +46,7 @@ class OneLipschitz:
     """
 
     family: ClassVar[Family]
+    evaluate: ClassVar[tuple[str, ...]] = ("--norm", "l2", "--eps", "36/255")
 
     arch: Literal["mlp", "convnet"] = param("mlp", "mlp: dense layers; convnet: blocks of convolutions, for images")
     width: int = param(128, "mlp: units of a hidden layer, an even number", minimum=2)
@@ -173,6 +174,7 @@ class Bcop(OneLipschitz):
     )
 
     arch: Literal["mlp", "convnet"] = param("convnet", "mlp: dense layers; convnet: blocks of convolutions, for images")
+    epochs: int = param(50, "passes through the training data", minimum=1)
 
 
 @dataclass(frozen=True)

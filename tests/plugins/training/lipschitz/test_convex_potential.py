@@ -38,7 +38,7 @@ shapes = st.one_of(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(shape=shapes, seed=st.integers(0, 2**31), scale=st.sampled_from([1e-2, 1.0, 50.0]))
 def test_the_step_is_the_gradient_of_a_convex_function(shape, seed, scale):
     """g = x − f(x) is ∇ ½‖relu(W'x + b)‖², and as ‖W'‖² ≤ 2: (g(x) − g(z))·(x − z) ≥ ½ ‖g(x) − g(z)‖² ≥ 0."""
@@ -59,7 +59,7 @@ def test_the_step_is_the_gradient_of_a_convex_function(shape, seed, scale):
     torch.testing.assert_close(x.detach() - layer(x.detach()), slope)
 
 
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(shape=shapes, seed=st.integers(0, 2**31), distance=st.sampled_from([1e-3, 1.0, 30.0]))
 def test_it_never_expands(shape, seed, distance):
     layer = layer_of(shape, seed).frozen().double()
