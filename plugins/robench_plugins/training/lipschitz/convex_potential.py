@@ -43,7 +43,7 @@ class FrozenPotential(nn.Module):
 class ConvexPotential(Constrained):
     """x − W'ᵀ relu(W'x + b) with W' = √2 W / ‖W‖ ("A dynamical system perspective for Lipschitz neural networks").
 
-    Their eq. (8), x − 2/‖W‖² Wᵀ relu(Wx + b), with the factor in equal parts in both layers, and b in its units: a
+    Theirs, x − 2/‖W‖² Wᵀ relu(Wx + b), with the factor in equal parts in both layers, and b in its units: a
     step against the gradient of a convex function whose second derivative is at most ‖W'‖² = 2, which expands
     no distance. Frozen, ‖W'‖² is less than 2 by so much that this can still be proven for rounded entries.
     """

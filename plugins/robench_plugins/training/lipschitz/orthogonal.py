@@ -17,7 +17,7 @@ def cayley(weight: Tensor) -> Tensor:
     """Return an orthogonal matrix for each of `weight` [..., out, in]; where sizes differ, the fewer vectors are so.
 
     Of the tall W = (U; V) it is ((I + A)⁻¹ (I − A); −2 V (I + A)⁻¹) with A = U − Uᵀ + VᵀV (Trockman & Kolter
-    2021, "Orthogonalizing convolutional layers with the Cayley transform", section 4). I + A has an inverse
+    2021, "Orthogonalizing convolutional layers with the Cayley transform"). I + A has an inverse
     whatever W is: A's symmetric part is not negative.
     """
     rows, columns = weight.shape[-2:]
@@ -54,7 +54,7 @@ def compose(outer: Tensor, inner: Tensor) -> Tensor:
 def orthogonal_kernel(bases: Tensor, out: int, inner: int) -> Tensor:
     """Return a kernel [out, inner, k, k] that is orthogonal on every torus, from 2k − 1 orthogonal matrices.
 
-    Li et al. 2019, "Preventing gradient attenuation in Lipschitz constrained convolutional networks", algorithm 1: a
+    Li et al. 2019, "Preventing gradient attenuation in Lipschitz constrained convolutional networks": a
     matrix H, and k − 1 pairs of convolutions of size 2, P·δ₀ + (I − P)·δ₁ down and across, with symmetric projectors P
     = BBᵀ of half the rank, B the first half of a base's columns. Where `out` > `inner`, H is in front of
     them and spreads its inputs; otherwise it stands behind them. `bases` is [2k − 1, c, c] with c the larger size.
