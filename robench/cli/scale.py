@@ -83,7 +83,11 @@ def scale(
     suite = evaluations(members, dataset, asked)
     debug = bool((context.obj or {}).get("debug"))
     outcome = run_shown(suite, out, jobs=jobs, quiet=quiet or as_json, debug=debug)
-    curves = keep(plan, members, outcome, out, started, ["robench", "scale", recipe, "-d", dataset, "--sizes", sizes])
+    command = ["robench", "scale", recipe, "-d", dataset, "--sizes", sizes, "--seeds", str(seeds), "--norm", norm]
+    command += [] if compute == "steps" else ["--compute", compute]
+    for option, given in (("--eps", eps), ("-a", attack), ("-c", certifier), ("--samples", [samples])):
+        command += [word for value in given or () if value for word in (option, value)]
+    curves = keep(plan, members, outcome, out, started, command)
     if as_json:
         print(json.dumps({"schema": 1, **scale_document(curves, targets)}, ensure_ascii=False, indent=1))
     else:

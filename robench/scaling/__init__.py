@@ -8,6 +8,7 @@ from robench.scaling._law import Gain, Law, Level, Needed, law
 from robench.scaling._neighbours import Nearness, intrinsic_dimension, median_distances
 from robench.scaling._perform import Failure, evaluations, keep, train_members
 from robench.scaling._plan import Compute, Member, Plan, make_plan
+from robench.scaling._published import Published, published_for
 from robench.scaling._record import Distance, Scale, ScaleManifest, ScaleMember, find_scales
 from robench.scaling._sizes import parse_sizes
 from robench.scaling._stick import Bend, Slope, find_bend
@@ -26,6 +27,7 @@ __all__ = [
     "Nearness",
     "Needed",
     "Plan",
+    "Published",
     "Scale",
     "ScaleCurves",
     "ScaleManifest",
@@ -41,5 +43,6 @@ __all__ = [
     "make_plan",
     "median_distances",
     "parse_sizes",
+    "published_for",
     "train_members",
 ]

@@ -222,4 +222,4 @@ def _fieller(rise: float, line: _Line) -> Interval:
 def _samples(doublings: float) -> float:
     if not math.isfinite(doublings) or doublings > math.log2(_MOST):
         return math.inf
-    return max(1.0, 2.0**doublings)
+    return max(1.0, float(2.0**doublings))
