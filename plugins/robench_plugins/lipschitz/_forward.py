@@ -25,7 +25,7 @@ from torch import Tensor
 from robench.graph import OPERATORS, Graph, Node
 from robench.graph.intervals import ieee_arithmetic
 from robench.numerics import LIBRARY_ERROR, UNIT_ROUNDOFF, gamma
-from robench_plugins.lipschitz._matrices import Kernel
+from robench_plugins.lipschitz._kernel import Kernel
 from robench_plugins.lipschitz._up import add_up, mul_up, sqrt_up
 from robench_plugins.lipschitz.constant import Lipschitz
 

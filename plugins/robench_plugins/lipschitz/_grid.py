@@ -36,6 +36,9 @@ __all__ = ["cells", "grid_maximum"]
 _TABLE = 2.0**-46
 """Absolute error of a cosine or sine of 2πr/N: 4u · 2π of the angle, and 64 ulp for the library."""
 
+_LEAST = 2.0**-1000
+"""Above what underflowed."""
+
 _CHUNK = 2**22
 
 _SAMPLES = 16
@@ -48,16 +51,18 @@ def cells(counts: tuple[int, int]) -> int:
     return (counts[0] // 2 + 1) * counts[1]
 
 
-def grid_maximum(correlation: Correlation, counts: tuple[int, int]) -> float:
+def grid_maximum(correlation: Correlation, counts: tuple[int, int], between: bool = True) -> float:
     """Return an upper bound of sup_θ ‖Ŵ(θ)‖₂² from a grid of `counts` frequencies; +inf where LAPACK fails.
 
-    The kernel's largest entry must be in 1 … 2, so that the supremum is at least 1.
+    Of those on the grid alone where not `between`. The kernel's largest entry must be in 1 … 2.
     """
     degrees = correlation.offsets.amax(0).tolist()
-    assert all(count > 2 * degree for count, degree in zip(counts, degrees, strict=True))
-    factor = math.prod(1 / math.cos(math.pi * n / count) for n, count in zip(degrees, counts, strict=True))
+    factor = 1.0
+    if between:
+        assert all(count > 2 * degree for count, degree in zip(counts, degrees, strict=True))
+        factor = math.prod(1 / math.cos(math.pi * n / count) for n, count in zip(degrees, counts, strict=True))
     size = (2 if len(correlation.offsets) > 1 else 1) * correlation.entries.shape[-1]
-    top, bottom = 0.0, math.inf
+    top, bottom = 0.0, math.inf if between else 0.0
     grid = torch.cartesian_prod(torch.arange(counts[0] // 2 + 1), torch.arange(counts[1]))
     for chunk in torch.split(grid, max(1, _CHUNK // (correlation.entries.shape[1] * size**2))):
         symbols = _symbols(correlation, chunk, counts)
@@ -68,7 +73,8 @@ def grid_maximum(correlation: Correlation, counts: tuple[int, int]) -> float:
     table = 2 * (_TABLE + gamma(len(correlation.offsets) + correlation.terms + 4)) * correlation.size
     error = (table + 2 * gamma(size + 2) * size * top + 4 * UNIT_ROUNDOFF * (top + correlation.size)) * _SLACK
     top, bottom = top + error, max(bottom - error, 0.0)
-    return ((top + bottom) / 2 + factor * (1 + 2.0**-48) * (top - bottom) / 2) * (1 + 2.0**-49)
+    corrected = (top + bottom) / 2 + factor * (1 + 2.0**-48) * (top - bottom) / 2 if between else top
+    return corrected * (1 + 2.0**-49) + _LEAST
 
 
 def _symbols(correlation: Correlation, points: Tensor, counts: tuple[int, int]) -> Tensor:
@@ -78,7 +84,7 @@ def _symbols(correlation: Correlation, points: Tensor, counts: tuple[int, int]) 
     even[0] = entries[0]
     turns = torch.zeros(len(points), len(entries), dtype=torch.float64)
     for axis, count in enumerate(counts):
-        turns += (points[:, axis, None] * correlation.offsets[:, axis]) % count / count
+        turns += ((points[:, axis, None] * correlation.offsets[:, axis]) % count).double() / count
     angles = turns.remainder_(1.0).mul_(2 * math.pi)
     shape = (-1, *entries.shape[2:])
     real = (angles.cos() @ even.flatten(1)).reshape(shape)

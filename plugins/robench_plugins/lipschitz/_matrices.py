@@ -16,57 +16,16 @@ from torch import Tensor
 
 from robench.graph import Node
 from robench.numerics import round_up
-from robench_plugins.lipschitz._correlation import sums
-from robench_plugins.lipschitz._up import TINY, mul_up, scale_up, sqrt_up
-from robench_plugins.lipschitz.spectral import MAX_ELEMENTS, normalised, seconds, spectral_norm_upper
-from robench_plugins.lipschitz.symbol import convolution_norm_upper, plan, unfolded
+from robench_plugins.lipschitz._kernel import Kernel, factored
+from robench_plugins.lipschitz._up import mul_up, scale_up
+from robench_plugins.lipschitz.spectral import MAX_ELEMENTS, seconds, spectral_norm_upper
+from robench_plugins.lipschitz.symbol import Plan, torus_of
 
-__all__ = ["Kernel", "Matrix", "averages", "convolution", "linear", "overlap"]
+__all__ = ["Matrix", "averages", "convolution", "linear", "overlap"]
 
 
-@dataclass(frozen=True, eq=False)
-class Kernel:
-    """What a matrix is made of: a weight [out, in/groups, ...], and how it moves over a map."""
-
-    weight: Tensor
-    stride: tuple[int, ...] = ()
-    dilation: tuple[int, ...] = ()
-    groups: int = 1
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the kernel of stride 1 that has the same norm."""
-        return tuple(unfolded(torch.empty_like(self.weight, device="meta"), *self._settings).shape)
-
-    @property
-    def _settings(self) -> tuple[tuple[int, ...], tuple[int, ...], int]:
-        return self.stride, self.dilation, self.groups
-
-    def norm(self, columns: Tensor | None, rows: Tensor | None, limit: float) -> tuple[float, str]:
-        """Return (bound, source) for any size of the map, each channel times the largest of its factors."""
-        weight = self.weight.to("cpu", torch.float64)
-        total, roundings = 0, 0
-        for factors, channels in ((rows, len(weight)), (columns, weight.shape[1] * self.groups)):
-            if factors is not None:
-                part, exponent = _normalised(factors.reshape(channels, -1).amax(1))
-                if factors is rows:
-                    weight = weight * part.reshape(-1, *[1] * (weight.dim() - 1))
-                else:
-                    spread = part.reshape(self.groups, 1, -1, *[1] * (weight.dim() - 2))
-                    weight = (weight.reshape(self.groups, -1, *weight.shape[1:]) * spread).flatten(0, 1)
-                total, roundings = total + exponent, roundings + 1
-        bound, source = convolution_norm_upper(weight, *self._settings, limit, roundings)
-        return scale_up(bound, total), source
-
-    def rough(self) -> float:
-        """Return a cheap upper bound of the norm of the magnitudes: √(‖|W|‖₁ ‖|W|‖_∞)."""
-        weight = self.weight.to("cpu", torch.float64)
-        largest = float(weight.abs().amax())
-        if largest == 0 or not math.isfinite(largest):
-            return 0.0 if largest == 0 else math.inf
-        scaled, exponent = normalised(weight, largest)
-        kernel = scaled.reshape(self.groups, -1, weight.shape[1], math.prod(weight.shape[2:]), 1)
-        return scale_up(sqrt_up(sums(kernel)), exponent)
+_QUICK = 1.0
+"""Seconds that an explicit matrix may take where its kernel gives nearly as much."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,22 +61,32 @@ class Matrix:
 
     def seconds(self, limit: float) -> float:
         """Return about how long `norm` takes on one core, as measured; more than `limit` for what has no other way."""
-        explicit = self.blocks * seconds(*self.shape)
-        if not self.is_convolution or self._is_small(limit):
-            return explicit
-        assert self.kernel is not None
-        return plan(self.kernel.shape, limit).seconds
+        chosen = self._plan(limit)
+        return self.blocks * seconds(*self.shape) if chosen is None else chosen.seconds
 
-    def _is_small(self, limit: float) -> bool:
-        return math.prod(self.shape) <= MAX_ELEMENTS and self.blocks * seconds(*self.shape) <= limit
+    def is_tight(self, limit: float) -> bool:
+        """Whether `norm` is within about 1 % of the true norm, or of that of larger maps."""
+        chosen = self._plan(limit)
+        return chosen is None or chosen.is_tight
+
+    def _plan(self, limit: float) -> Plan | None:
+        """Return None for the explicit matrix: where it is quick, or there is time and nothing else is tight."""
+        if not self.is_convolution:
+            return None
+        assert self.kernel is not None
+        explicit = self.blocks * seconds(*self.shape) if math.prod(self.shape) <= MAX_ELEMENTS else math.inf
+        if explicit <= min(limit, _QUICK):
+            return None
+        chosen = self.kernel.plan(limit)
+        return chosen if chosen.is_tight or explicit > limit else None
 
     def norm(self, limit: float) -> tuple[float, str]:
         """Return an upper bound of the largest singular value of diag(rows) · M · diag(columns), and its source.
 
         Signs of the factors do not matter, and larger factors give a larger norm: D ≤ D′ is D = D′E with ‖E‖ ≤ 1. The
-        explicit matrix (`matrix`) where it takes at most `limit` seconds or there is no other way.
+        explicit matrix (`matrix`) where it is quick or there is no other way.
         """
-        if self.is_convolution and not self._is_small(limit):
+        if self._plan(limit) is not None:
             assert self.kernel is not None
             return self.kernel.norm(self.columns, self.rows, limit)
         return max(self._block_norm(block) for block in range(self.blocks)), "matrix"
@@ -135,19 +104,10 @@ class Matrix:
         for factors, axis in ((self.rows, 0), (self.columns, 1)):
             if factors is not None:
                 size = self.shape[axis]
-                part, exponent = _normalised(factors[block * size : (block + 1) * size])
+                part, exponent = factored(factors[block * size : (block + 1) * size])
                 entries = entries * (part[:, None] if axis == 0 else part)
                 total, roundings = total + exponent, roundings + 1
         return scale_up(spectral_norm_upper(entries, roundings), total)
-
-
-def _normalised(factors: Tensor) -> tuple[Tensor, int]:
-    """Return (factors · 2**−e, e), at most 2 and rounded up."""
-    largest = float(factors.max())
-    if largest == 0 or not math.isfinite(largest):
-        return factors, 0
-    scaled, exponent = normalised(factors, largest)
-    return torch.where(factors == 0, 0.0, scaled.clamp_min(TINY)), exponent
 
 
 def linear(position: int, node: Node) -> Matrix:
@@ -173,8 +133,18 @@ def convolution(position: int, node: Node, shape: Sequence[int]) -> Matrix:
             matrix[:, targets, :, sources] = kernel[:, :, tap]
         return matrix.reshape(size)
 
-    kernel = Kernel(weight, _ints(node, "stride"), _ints(node, "dilation"), groups)
+    kernel = Kernel(weight, _ints(node, "stride"), _ints(node, "dilation"), groups, _torus(node, shape[1:]))
     return Matrix(position, node.op, groups, size, build, kernel, repr((shape, sorted(node.attributes.items()))))
+
+
+def _torus(node: Node, spatial: Sequence[int]) -> tuple[int, int] | None:
+    """Return the frequencies of a torus that the map lies in, along two axes."""
+    stride, padding, dilation = (_ints(node, key) for key in ("stride", "padding", "dilation"))
+    around = zip(padding[: len(spatial)], padding[len(spatial) :], strict=True)
+    taps = node.constants["weight"].shape[2:]
+    axes = zip(spatial, node.shape[1:], taps, stride, dilation, around, strict=True)
+    first, second, *_ = [*(torus_of(*axis) for axis in axes), 1]
+    return None if first is None or second is None else (first, second)
 
 
 def _taps(node: Node, spatial: Sequence[int], kernel: Sequence[int]) -> Callable[[], Iterator[tuple[Tensor, Tensor]]]:

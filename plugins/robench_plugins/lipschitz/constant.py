@@ -25,7 +25,7 @@ from robench_plugins.lipschitz.spectral import MAX_ELEMENTS
 __all__ = ["Head", "Layer", "Lipschitz", "cost", "lipschitz_constant", "unsupported"]
 
 _LARGEST_SHARE = 5.0
-"""Seconds for the norm of one convolution, at most."""
+"""Seconds for the norm of one convolution, at most, where that is enough for a tight bound."""
 
 _KEPT = 2**16
 """Norms that are kept in the process."""
@@ -77,6 +77,8 @@ _KNOWN: WeakKeyDictionary[Graph, dict[float, Lipschitz]] = WeakKeyDictionary()
 
 _NORMS: dict[tuple[bytes, float], tuple[float, str]] = {}
 
+_Key = tuple[object, ...]
+
 
 def lipschitz_constant(graph: Graph, seconds: float = 60.0) -> Lipschitz:
     """Return the bound for `graph`, about the real-arithmetic function of its constants; kept with the graph.
@@ -89,17 +91,17 @@ def lipschitz_constant(graph: Graph, seconds: float = 60.0) -> Lipschitz:
         reason = unsupported(graph)
         if reason is not None:
             raise GraphError(reason)
-        kept[seconds] = _analysed(graph, _share(_matrices(graph), seconds))
+        kept[seconds] = _analysed(graph, _limits(_matrices(graph), seconds))
     return kept[seconds]
 
 
-def _analysed(graph: Graph, limit: float) -> Lipschitz:
-    norms: dict[tuple[object, ...], tuple[float, str]] = {}
+def _analysed(graph: Graph, limits: dict[_Key, float]) -> Lipschitz:
+    norms: dict[_Key, tuple[float, str]] = {}
 
     def measure(matrix: Matrix) -> tuple[float, str]:
         key = _local_key(matrix)
         if key not in norms:
-            norms[key] = _norm(matrix, limit)
+            norms[key] = _norm(matrix, limits[key])
         return norms[key]
 
     def rough(matrix: Matrix) -> tuple[float, str]:
@@ -123,7 +125,7 @@ def _head(graph: Graph, walk: Walk) -> Head | None:
     return Head(last.constant, weight, last.matrix.columns)
 
 
-def _local_key(matrix: Matrix) -> tuple[object, ...]:
+def _local_key(matrix: Matrix) -> _Key:
     factors = (None if given is None else given.numpy().tobytes() for given in (matrix.rows, matrix.columns))
     return (matrix.node, matrix.settings, *factors)
 
@@ -160,15 +162,22 @@ def unsupported(graph: Graph) -> str | None:
 def cost(graph: Graph, seconds: float = 60.0) -> tuple[float, str]:
     """Return about how many seconds `lipschitz_constant` takes on one core, and the matrix that most of them go to."""
     matrices = _matrices(graph)
-    limit = _share(matrices, seconds)
-    times = [(matrix.seconds(limit), _name(matrix)) for matrix in matrices]
+    limits = _limits(matrices, seconds)
+    times = [(matrix.seconds(limits[_local_key(matrix)]), _name(matrix)) for matrix in matrices]
     return math.fsum(time for time, _ in times), max(times, default=(0.0, ""))[1]
 
 
-def _share(matrices: Sequence[Matrix], seconds: float) -> float:
-    """Return the seconds that each convolution may take."""
-    dense = math.fsum(matrix.seconds(0.0) for matrix in matrices if not matrix.is_convolution)
-    return min(_LARGEST_SHARE, max(0.0, seconds - dense) / max(1, sum(m.is_convolution for m in matrices)))
+def _limits(matrices: Sequence[Matrix], seconds: float) -> dict[_Key, float]:
+    """Return the seconds that each matrix may take: what is left goes to those that have no tight bound for less."""
+    limits = {_local_key(matrix): 0.0 for matrix in matrices}
+    convolutions = [matrix for matrix in matrices if matrix.is_convolution]
+    left = max(0.0, seconds - math.fsum(matrix.seconds(0.0) for matrix in matrices if not matrix.is_convolution))
+    share = min(_LARGEST_SHARE, left / max(1, len(convolutions)))
+    left -= math.fsum(matrix.seconds(share) for matrix in convolutions)
+    loose = [matrix for matrix in convolutions if not matrix.is_tight(share)]
+    limits |= {_local_key(matrix): share for matrix in convolutions}
+    more = max(0.0, left) / max(1, len(loose))
+    return limits | {_local_key(matrix): max(share, matrix.seconds(share) + more) for matrix in loose}
 
 
 def _name(matrix: Matrix) -> str:

@@ -13,6 +13,7 @@ from oracles.random_graphs import Draft, evaluate, mlp, random_graph, step_names
 from robench.errors import GraphError
 from robench.graph import OPERATORS, Graph, Node, from_torch
 from robench_plugins.lipschitz import _matrices
+from robench_plugins.lipschitz import constant as network
 from robench_plugins.lipschitz._rules import RULES
 from robench_plugins.lipschitz.constant import Layer, cost, lipschitz_constant, unsupported
 from robench_plugins.lipschitz.spectral import MAX_ELEMENTS, spectral_norm_upper
@@ -157,6 +158,17 @@ def test_affine_operators_are_tight(case):
     graph = TIGHT[case]().graph()
     true, bound = norm_of(graph), constant(graph)
     assert true * (1 - 1e-14) <= bound <= true * (1 + 1e-11)
+
+
+@pytest.mark.parametrize("case", [case for case in TIGHT if "conv" in case])
+def test_convolutions_by_their_kernel_are_above_their_matrix(case, monkeypatch):
+    """With the factors around them, of each channel the largest."""
+    monkeypatch.setattr(_matrices, "_QUICK", 0.0)
+    monkeypatch.setattr(network, "_NORMS", {})
+    graph = TIGHT[case]().graph()
+    true, found = norm_of(graph), lipschitz_constant(graph)
+    assert true * (1 - 1e-14) <= found.value <= 9 * true
+    assert {layer.source for layer in found.layers if layer.op.startswith("conv")} <= {"torus", "grid", "rows", "sums"}
 
 
 def test_known_norms():

