@@ -105,6 +105,10 @@ SPECS = {
     "recipes": [
         "standard:epochs=5",
         "pgd-at:epochs=3",
+        "fgsm-at:epochs=5",
+        "gradalign:epochs=5",
+        "trades:epochs=5,steps=3",
+        "crown-ibp:epochs=6",
         "ibp:epochs=6",
         "gaussian:epochs=5",
         "aol:epochs=10",

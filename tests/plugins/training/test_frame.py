@@ -158,7 +158,8 @@ def test_a_loss_or_a_weight_that_is_not_finite_ends_the_training_at_the_epoch_be
     assert not np.isfinite(trained.history[-1]["loss"])
     assert [len(history) for history in kept] == [1, 2]
     two = descend(method(2), TRAIN, TrainContext(1, CPU), linear, cross_entropy(harm))
-    assert all(torch.equal(one, other) for one, other in zip(two.module.parameters(), trained.module.parameters()))
+    for one, other in zip(two.module.parameters(), trained.module.parameters(), strict=True):
+        assert torch.equal(one, other)
     assert trained.history[:2] == two.history
     assert not trained.module.training
 
