@@ -1,4 +1,4 @@
-"""Spectral norms: followed by the power method while weights are trained, and exact or from above in the end."""
+"""Spectral norms: followed by the power method while weights are trained, and exact in the end."""
 
 from __future__ import annotations
 
@@ -8,29 +8,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robench_plugins.lipschitz.symbol import convolution_norm_upper, plan, unfolded
 from robench_plugins.training.lipschitz.layers import Affine, transposed
 
 __all__ = ["NormEstimate", "SpectralNorm", "spectral_norm"]
 
-_SECONDS: Final = 2.0  # for a bound: less than the certifier takes, which is then not coarser
 _TINY: Final = 1e-12  # a weight of zeros stays one
 
 
 def spectral_norm(weight: Tensor, spatial: tuple[int, ...] = ()) -> Tensor:
     """Return the largest singular value of `weight` [out, in], in float64.
 
-    Of a kernel [out, in, h, w]: what the certifier `lipschitz` proves for zero-padded inputs of any size, at most a few
-    percent above the least number that holds for all of them. Where channels are too many for that, the norm on a
-    torus that inputs [in, *spatial] and kernel fit into, the largest over its frequencies (Sedghi, Gupta & Long 2019).
+    Of a kernel [out, in, h, w]: that of its circular convolution on a torus which inputs [in, *spatial] and kernel fit
+    into, the largest over the frequencies (Sedghi, Gupta & Long 2019). Zero-padded convolutions are a part of it.
     """
     weight = weight.detach().double()
     if weight.dim() == 2:
         values: Tensor = torch.linalg.svdvals(weight)
         return values[0]
-    shape = unfolded(weight, (1, 1), (1, 1), 1).shape
-    if plan(tuple(shape), _SECONDS).source == "grid":
-        return weight.new_tensor(convolution_norm_upper(weight, seconds=_SECONDS)[0])
     # A row of frequencies at a time; those of the other half are conjugate.
     rows = torch.fft.rfft2(weight, s=_torus(weight, spatial)).permute(2, 3, 0, 1)
     return torch.stack([torch.linalg.matrix_norm(row, 2).amax() for row in rows]).amax()
@@ -41,10 +35,9 @@ def _torus(weight: Tensor, spatial: tuple[int, ...]) -> list[int]:
 
 
 class NormEstimate(nn.Module):
-    """The spectral norm from below by the power method: one step per pass in training (Yoshida & Miyato 2017).
+    """`spectral_norm` from below by the power method: one step per pass in training (Yoshida & Miyato 2017).
 
-    Of a kernel, that of the circular convolution on a torus that input and kernel fit into: zero-padded ones are a part
-    of it. Gradients flow to the weight, not to the vector.
+    Gradients flow to the weight, not to the vector.
     """
 
     vector: Tensor

@@ -71,10 +71,7 @@ def test_frozen_is_the_same_function(kind, name):
         for _ in range(300 if name in ("Cpl", "SpectralNorm") else 1):
             trained = network(x)
         kept = freeze(network, shape)(x)
-    if kind == "convnet" and name in ("Cpl", "SpectralNorm"):  # divided by a bound for images of any size
-        assert torch.corrcoef(torch.stack([trained.flatten(), kept.flatten()]))[0, 1] > 0.98
-    else:
-        torch.testing.assert_close(kept, trained, rtol=1e-3, atol=2e-5)
+    torch.testing.assert_close(kept, trained, rtol=5e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4])

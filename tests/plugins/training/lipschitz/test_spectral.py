@@ -6,7 +6,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from oracles.operators import largest, matrix_of
-from robench_plugins.training.lipschitz import spectral
 from robench_plugins.training.lipschitz.layers import uniform
 from robench_plugins.training.lipschitz.spectral import NormEstimate, SpectralNorm, spectral_norm
 
@@ -45,7 +44,7 @@ def test_the_estimate_of_a_matrix_is_its_largest_singular_value(shape):
 
 
 @pytest.mark.parametrize(("shape", "spatial"), [((3, 2, 3, 3), (5, 4)), ((2, 4, 1, 3), (3, 4)), ((2, 2, 2, 2), (4, 4))])
-def test_the_estimate_of_a_kernel_is_its_norm_on_a_torus_around_the_image(monkeypatch, shape, spatial):
+def test_the_estimate_of_a_kernel_is_its_norm_on_a_torus_around_the_image(shape, spatial):
     kernel = uniform(shape, generator(0))
     estimate = float(settled(kernel, spatial, 4000)(kernel.double()))
     assert estimate == pytest.approx(torus_norm(kernel, spatial), rel=1e-4)
@@ -53,14 +52,7 @@ def test_the_estimate_of_a_kernel_is_its_norm_on_a_torus_around_the_image(monkey
     padded.weight = nn.Parameter(kernel)
     zero_padded = largest(matrix_of(padded, (shape[1], *spatial)))
     assert zero_padded <= estimate * (1 + 1e-4)
-    assert estimate * (1 - 1e-4) <= float(spectral_norm(kernel, spatial)) <= 1.1 * estimate
-    monkeypatch.setattr(spectral, "_SECONDS", 0.0)
     assert float(spectral_norm(kernel, spatial)) == pytest.approx(torus_norm(kernel, spatial), rel=1e-12)
-
-
-def test_the_bound_of_a_kernel_is_close_on_large_maps():
-    kernel = uniform((2, 1, 3, 3), generator(4))
-    assert torus_norm(kernel, (22, 22)) <= float(spectral_norm(kernel, (22, 22))) <= 1.01 * torus_norm(kernel, (22, 22))
 
 
 def test_the_gradient_is_that_of_the_largest_singular_value():
@@ -84,7 +76,6 @@ def test_the_estimate_moves_in_training_alone():
 
 @pytest.mark.parametrize("shape", [(6, 5), (3, 4, 3, 3)])
 def test_training_meets_what_is_kept(shape):
-    """At the end of the power method a dense layer is the frozen one; a convolution is above it by a few percent."""
     spatial = () if len(shape) == 2 else (8, 8)
     layer = SpectralNorm(uniform(shape, generator(0)), spatial, generator(1), padding=len(shape) // 4)
     x = torch.randn(1, shape[1], *spatial, generator=generator(2))
@@ -92,12 +83,7 @@ def test_training_meets_what_is_kept(shape):
         for _ in range(1000):
             out = layer(x)
         kept = layer.frozen()(x)
-    if len(shape) == 2:
-        torch.testing.assert_close(out, kept, rtol=1e-4, atol=1e-5)
-    else:
-        ratio = out / kept
-        torch.testing.assert_close(ratio, ratio.mean().expand_as(ratio), rtol=1e-3, atol=1e-3)
-        assert 1 <= float(ratio.mean()) < 1.06
+    torch.testing.assert_close(out, kept, rtol=1e-3, atol=1e-4)
 
 
 def test_a_weight_of_zeros_stays_one():
