@@ -73,7 +73,8 @@ def train(
     where = parse_device(device)
     _refuse_unwritable(check_folder(out))
     data = load_data(source, "train")
-    samples, held_out = _held_out(data.samples, None if monitor is None else Epsilon.parse(monitor))
+    eps = None if monitor is None else Epsilon.parse(monitor)
+    samples, held_out = _held_out(data.samples, eps)
     evaluate = tuple(getattr(chosen.parts[0].value, "evaluate", ()))
     thresholds = data.samples.thresholds or {}
     request = {
@@ -83,7 +84,7 @@ def train(
         "selection": data.selection,
         "seed": seed,
         "device": where.type,
-        "monitor": None if held_out is None else {"eps": monitor, "samples": len(held_out.samples)},
+        "monitor": None if held_out is None else {"eps": str(eps), "samples": len(held_out.samples)},
         "versions": _versions((*chosen.parts, *source.parts)),
     }
     states = StateFolder(out, request)
