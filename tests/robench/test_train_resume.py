@@ -293,3 +293,17 @@ def test_options_that_do_not_fit(tmp_path, options, message):
         train(**request, out=out, device="cpu")
     assert not out.exists()
     assert not Path(f"{out}.training").exists()
+
+
+def test_catastrophic_overfitting_and_a_recipe_that_does_not_watch_are_said(tmp_path, monkeypatch):
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)).eval()
+    figures = [{"fgsm": 0.4, "pgd": 0.3}, {"fgsm": 0.7, "pgd": 0.05}]
+    for history, epoch, message in (
+        (figures, 2, "catastrophic overfitting in epoch 2"),
+        ([{}], None, "measures nothing"),
+    ):
+        monkeypatch.setattr(Standard, "train", lambda *_, history=history: Trained(module, history))
+        training = train("standard", DATA, tmp_path / "net", device="cpu", monitor="0.1")
+        (note,) = training.notes
+        assert message in note
+        assert load(tmp_path / "net")[1]["co_epoch"] == epoch
