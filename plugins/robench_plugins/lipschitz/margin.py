@@ -84,7 +84,7 @@ class LipschitzMargin:
         constant = lipschitz_constant(graph, self.minutes * 60)
         values, error = logits(graph, constant, x)
         margins = _margins(values, error, y)
-        slopes = _slopes(constant, values.shape[1]).to(values.device)[y]
+        slopes = _slopes(constant, values.shape[1], y)
         radii, rival = _radii(margins, slopes).min(1)
         lower = open_to_closed(radii)
         slope = slopes.gather(1, rival[:, None])[:, 0]
@@ -104,21 +104,22 @@ def _margins(values: Tensor, error: Tensor, y: Tensor) -> Tensor:
     return round_down(gap - round_up(reach * (1 + 2.0**-40))).scatter(1, y[:, None], math.inf)
 
 
-_SLOPES: WeakKeyDictionary[Lipschitz, Tensor] = WeakKeyDictionary()
+_SLOPES: WeakKeyDictionary[Lipschitz, dict[int, Tensor]] = WeakKeyDictionary()
 
 
-def _slopes(constant: Lipschitz, classes: int) -> Tensor:
-    """Return Lipschitz constants [classes, classes] of f_y − f_j, rounded up."""
-    if constant not in _SLOPES:
-        general = mul_up(ROOT_TWO, constant.value)
-        slopes = torch.full((classes, classes), general, dtype=torch.float64)
-        head = constant.head
-        if head is not None:
-            for label, row in enumerate(head.weight):
-                norms = _distances(row, head).tolist()
-                slopes[label] = slopes.new_tensor([min(general, mul_up(head.constant, norm)) for norm in norms])
-        _SLOPES[constant] = slopes
-    return _SLOPES[constant]
+def _slopes(constant: Lipschitz, classes: int, y: Tensor) -> Tensor:
+    """Return Lipschitz constants [B, classes] of f_y − f_j, rounded up; each label's are kept."""
+    kept = _SLOPES.setdefault(constant, {})
+    general = mul_up(ROOT_TWO, constant.value)
+    table = torch.full((classes, classes), general, dtype=torch.float64)
+    head = constant.head
+    for label in sorted(set(y.tolist())) if head is not None else ():
+        assert head is not None
+        if label not in kept:
+            norms = _distances(head.weight[label], head).tolist()
+            kept[label] = table.new_tensor([min(general, mul_up(head.constant, norm)) for norm in norms])
+        table[label] = kept[label]
+    return table.to(y.device)[y]
 
 
 def _distances(row: Tensor, head: Head) -> Tensor:
