@@ -33,6 +33,7 @@ _KEY = "state.safetensors"
 _MAX_HEADER = 2**26
 _MAX_FILE = 2**36
 _VERSION = 1
+_SELDOM = 2.0  # seconds between two states: a kill loses less than that and an epoch
 
 
 @dataclass(frozen=True)
@@ -125,12 +126,14 @@ class Epochs:
         self._states, self._report = states, report
         self.resume = None if kept is None else kept.state
         self._seconds = [] if kept is None else list(kept.seconds)
-        self._last = time.monotonic()
+        self._last, self._kept = time.monotonic(), -math.inf
 
     def keep(self, state: TrainState) -> None:
-        """Keep the state after an epoch."""
+        """Keep the state after an epoch, unless another one was kept just before: epochs may take milliseconds."""
         self._measure(len(state.history))
-        self._states.put(Kept(state, self._seconds))
+        if time.monotonic() - self._kept >= _SELDOM:
+            self._states.put(Kept(state, self._seconds))
+            self._kept = time.monotonic()
 
     def report(self, epoch: int, epochs: int, figures: Mapping[str, float]) -> None:
         """Pass on what a recipe reports."""

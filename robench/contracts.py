@@ -134,8 +134,8 @@ class Dataset(Protocol):
 class Transform(Protocol):
     """Dataset to dataset. `selects` says that rows are only chosen: inputs and labels stay as they are.
 
-    It may have `fits`: True says that what it does to an input depends on the samples of `train`, so that rows which are
-    chosen before it belong to the dataset's identity.
+    It may have `fits`: True says that what it does to an input depends on the samples of `train`, so that rows that
+    are chosen before it belong to the dataset's identity.
     """
 
     selects: ClassVar[bool] = False

@@ -36,6 +36,11 @@ RECIPES = {
 }
 
 
+@pytest.fixture(autouse=True)
+def every_epoch(monkeypatch):
+    monkeypatch.setattr("robench._train_state._SELDOM", 0.0)
+
+
 class Killed(BaseException):
     pass
 
@@ -80,6 +85,18 @@ def test_an_interrupted_training_ends_with_the_bits_of_an_uninterrupted_one(tmp_
         assert seen == list(range(kills[-1] + 1, 5))
         assert made(out) == made(tmp_path / "whole")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["at the end", "early", "late", "twice", "whole"]
+
+
+def test_of_short_epochs_not_every_state_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr("robench._train_state._SELDOM", 1000.0)
+    train(RECIPES["adam"], DATA, tmp_path / "whole", device="cpu")
+    cut(tmp_path / "net", 3)
+    seen = []
+    train(
+        RECIPES["adam"], DATA, tmp_path / "net", device="cpu", resume=True, report=lambda epoch, *_: seen.append(epoch)
+    )
+    assert seen == [2, 3, 4]
+    assert made(tmp_path / "net") == made(tmp_path / "whole")
 
 
 def test_a_process_that_is_killed_is_gone_on_from(tmp_path):

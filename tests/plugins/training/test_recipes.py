@@ -64,12 +64,12 @@ def test_standard_training_reaches_97_percent(trained):
     assert clean(trained["standard"].module) >= 0.97
 
 
-@pytest.mark.parametrize("name", ["pgd-at", "fgsm-at", "gradalign"])
-def test_adversarial_training_resists_attacks_that_break_standard_training(trained, name):
+@pytest.mark.parametrize(("name", "least"), [("pgd-at", 0.7), ("fgsm-at", 0.7), ("gradalign", 0.65)])
+def test_adversarial_training_resists_attacks_that_break_standard_training(trained, name, least):
     """At ε = 0.1 a single step is enough on digits: no catastrophic overfitting shows there."""
     standard, robust = (under_attack(trained[one].module, 0.1) for one in ("standard", name))
     assert clean(trained[name].module) >= 0.93
-    assert robust >= 0.7
+    assert robust >= least
     assert robust >= standard + 0.15
 
 
