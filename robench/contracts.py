@@ -35,6 +35,7 @@ __all__ = [
     "CompositeAttack",
     "CountingCertifier",
     "Dataset",
+    "HeldOut",
     "Importer",
     "Model",
     "Noise",
@@ -43,6 +44,7 @@ __all__ = [
     "Proposal",
     "Recipe",
     "TrainContext",
+    "TrainState",
     "Trained",
     "Transform",
     "TwoSidedNoise",
@@ -130,7 +132,11 @@ class Dataset(Protocol):
 
 @runtime_checkable
 class Transform(Protocol):
-    """Dataset to dataset. `selects` says that rows are only chosen: inputs and labels stay as they are."""
+    """Dataset to dataset. `selects` says that rows are only chosen: inputs and labels stay as they are.
+
+    It may have `fits`: True says that what it does to an input depends on the samples of `train`, so that rows that
+    are chosen before it belong to the dataset's identity.
+    """
 
     selects: ClassVar[bool] = False
 
@@ -348,6 +354,27 @@ class Bound(Protocol):
 
 
 @dataclass(frozen=True)
+class HeldOut:
+    """Samples that are not trained on, to be watched while others are: `samples`, and ε of a linf ball around each."""
+
+    samples: Samples
+    eps: float
+
+
+@dataclass(frozen=True)
+class TrainState:
+    """All that it takes to go on after an epoch.
+
+    Attributes:
+        history: the figures of the epochs that are done.
+        tensors: weights, optimizer, generator: what the recipe needs, by names of its own.
+    """
+
+    history: Sequence[Mapping[str, float]]
+    tensors: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
 class TrainContext:
     """What a recipe is given besides the data.
 
@@ -355,16 +382,28 @@ class TrainContext:
         seed: the only source of randomness.
         device: where to train.
         report: called after each epoch with (epoch, epochs, figures of that epoch).
+        held_out: what to measure after each epoch: `fgsm` and `pgd`, the accuracies under one step and under ten, and
+            `alignment`, the mean cosine between the gradients of the loss at x and at the point of the one step.
+        resume: the state to go on from, where an earlier training with equal parameters, data and seed was cut short.
+        keep: called after each epoch with the state, if given, before `report`; what it keeps it copies.
+
+    A recipe may ignore `held_out` and `resume`; then there are no such figures, and a training starts anew.
     """
 
     seed: int
     device: torch.device
     report: Callable[[int, int, Mapping[str, float]], None] = field(default=lambda epoch, epochs, figures: None)
+    held_out: HeldOut | None = None
+    resume: TrainState | None = None
+    keep: Callable[[TrainState], None] | None = None
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a recipe made: a module in evaluation mode and the figures of each epoch."""
+    """What a recipe made: a module in evaluation mode and the figures of each epoch.
+
+    A last epoch whose `loss` is not finite ended the training: the weights are those of the epoch before it.
+    """
 
     module: torch.nn.Module
     history: Sequence[Mapping[str, float]]

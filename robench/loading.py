@@ -90,6 +90,7 @@ class Data:
             thresholds=self.samples.thresholds or {},
             regions=None if self.whole.regions is None else self.whole.regions.kind(self.whole.y),
             names=self._names,
+            facts=self.samples.facts or {},
         )
 
     @property
@@ -153,9 +154,14 @@ def _contained(what: str) -> Iterator[None]:
 
 
 def load_data(resolved: Resolved, split: str, rows: str | None = None) -> Data:
-    """Load a dataset chain: the whole split for its identity, the selected rows for the run."""
-    choosing = [part for part in resolved.parts[1:] if getattr(part.value, "selects", False)]
-    identity = Resolved(tuple(part for part in resolved.parts if part not in choosing))
+    """Load a dataset chain: the whole split for its identity, the selected rows for the run.
+
+    What is chosen before a transform that is fitted is part of the identity: inputs depend on it.
+    """
+    fitted = max((at for at, part in enumerate(resolved.parts) if getattr(part.value, "fits", False)), default=0)
+    later = resolved.parts[fitted + 1 :]
+    choosing = [part for part in later if getattr(part.value, "selects", False)]
+    identity = Resolved((*resolved.parts[: fitted + 1], *(part for part in later if part not in choosing)))
     with _contained(f"dataset {identity.canonical}"):
         whole = cast(Dataset, identity.value).load(split)
         samples = cast(Dataset, resolved.value).load(split) if choosing else whole

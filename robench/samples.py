@@ -49,6 +49,7 @@ class Samples:
         classes: class names in label order.
         thresholds: headline ε per norm, as written (`{"linf": ("8/255",)}`).
         regions: input sets and output conditions of the samples' own, where they come with the data.
+        facts: figures that go into manifests (`{"variance_explained": 0.73}`); no part of the data's identity.
     """
 
     x: ArraySource
@@ -58,6 +59,7 @@ class Samples:
     classes: tuple[str, ...]
     thresholds: dict[Norm, tuple[str, ...]] | None = None
     regions: Regions | None = None
+    facts: dict[str, float] | None = None
 
     def __post_init__(self) -> None:
         """Check shapes, labels and names. Raises DataError."""

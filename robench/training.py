@@ -5,29 +5,33 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 
 import robench
+from robench._train_history import co_epoch, parquet, stopped
+from robench._train_state import Epochs, StateFolder, differences
 from robench.classifier import Classifier, margins
-from robench.contracts import Recipe, TrainContext, Trained
+from robench.contracts import HeldOut, Recipe, TrainContext, Trained
 from robench.errors import DataError, InputError, PluginError, RobenchError
-from robench.graph import GraphClassifier, check_folder, from_torch, save
+from robench.graph import GraphClassifier, check_folder, from_torch, load, save
 from robench.loading import load_data, parse_device
 from robench.registry import Part, Resolved, load_plugins
 from robench.samples import Samples
 from robench.text import one_line
-from robench.threat import Norm
+from robench.threat import Epsilon, Norm
 
 __all__ = ["Training", "accuracy", "train"]
 
 Report = Callable[[int, int, Mapping[str, float]], None]
 
 _BATCH = 256
+_WATCHED = 1000  # samples held out at most
 
 
 @dataclass(frozen=True)
@@ -44,51 +48,84 @@ class Training:
 
 
 def train(
-    recipe: str, dataset: str, out: Path, *, seed: int = 0, device: str = "auto", report: Report | None = None
+    recipe: str,
+    dataset: str,
+    out: Path,
+    *,
+    seed: int = 0,
+    device: str = "auto",
+    report: Report | None = None,
+    resume: bool = False,
+    monitor: str | None = None,
 ) -> Training:
     """Train `recipe` on the split `train` of `dataset` (specs) and write a checkpoint to `out`.
 
     `report` is called after each epoch with (epoch, epochs, figures). Accuracies are measured on the network graph
-    that is saved. Raises RobenchError, and nothing is written, where anything is wrong; `out` must be absent, empty or
-    a checkpoint, which is then replaced.
+    that is saved. With `monitor`, an ε in linf, a tenth of the samples (at most 1,000) is not trained on but attacked
+    after each epoch. The state after an epoch (every one, but at most each two seconds) is kept in the folder
+    OUT.training until the checkpoint is written; with `resume` an unfinished training goes on from there, and a finished
+    one is returned as it is.
+
+    Raises RobenchError where anything is wrong; `out` must be absent, empty or a checkpoint, which is replaced in the
+    end.
     """
     plugins = load_plugins()
     chosen, source = plugins.resolve("recipes", recipe), plugins.resolve("datasets", dataset)
     where = parse_device(device)
     _refuse_unwritable(check_folder(out))
     data = load_data(source, "train")
-    test, notes = _test_split(source)
-    context = TrainContext(seed, where) if report is None else TrainContext(seed, where, report)
-    start = time.monotonic()
-    trained = _trained(chosen.parts[0], data.samples, context)
-    seconds = time.monotonic() - start
-    graph = from_torch(trained.module.cpu(), data.samples.shape)
-    classifier = GraphClassifier(graph, where)
-    if classifier.classes != len(data.samples.classes):
-        raise PluginError(
-            chosen.parts[0].name, f"made a net with {classifier.classes} logits for {len(data.samples.classes)} classes"
-        )
-    metadata = {
-        "recipe": chosen.canonical,
+    eps = None if monitor is None else Epsilon.parse(monitor)
+    samples, held_out = _held_out(data.samples, eps)
+    evaluate = tuple(getattr(chosen.parts[0].value, "evaluate", ()))
+    thresholds = data.samples.thresholds or {}
+    request = {
         "recipe_full": chosen.full,
-        "dataset": data.canonical,
-        "dataset_full": data.full,
         "dataset_hash": data.hash,
         "split": data.split,
         "selection": data.selection,
-        "samples": len(data.samples),
-        "classes": list(data.samples.classes),
         "seed": seed,
         "device": where.type,
-        "threads": torch.get_num_threads(),
+        "monitor": None if held_out is None else {"eps": str(eps), "samples": len(held_out.samples)},
         "versions": _versions((*chosen.parts, *source.parts)),
-        "train_accuracy": accuracy(classifier, data.samples),
-        "test_accuracy": None if test is None else accuracy(classifier, test),
-        "history": [{name: _json(value) for name, value in figures.items()} for figures in trained.history],
     }
-    save(graph, out.absolute(), metadata)
-    evaluate = tuple(getattr(chosen.parts[0].value, "evaluate", ()))
-    return Training(out, metadata, classifier.fingerprint, seconds, data.samples.thresholds or {}, notes, evaluate)
+    states = StateFolder(out, request)
+    if resume and (finished := _finished(out, states, request)) is not None:
+        metadata, fingerprint = finished
+        note = f"{out} is finished already: nothing was trained"
+        return Training(out, metadata, fingerprint, 0.0, thresholds, (note,), evaluate)
+    test, notes = _test_split(source)
+    start = time.monotonic()
+    with states.held():
+        epochs = Epochs(states, states.read() if resume else None, report)
+        context = TrainContext(seed, where, epochs.report, held_out, epochs.resume, epochs.keep)
+        trained = _trained(chosen.parts[0], samples, context)
+        seconds = time.monotonic() - start
+        graph = from_torch(trained.module.cpu(), samples.shape)
+        classifier = GraphClassifier(graph, where)
+        if classifier.classes != len(samples.classes):
+            raise PluginError(
+                chosen.parts[0].name, f"made a net with {classifier.classes} logits for {len(samples.classes)} classes"
+            )
+        overfitted, ended = co_epoch(trained.history), stopped(trained.history)
+        metadata = {
+            "recipe": chosen.canonical,
+            "dataset": data.canonical,
+            "dataset_full": data.full,
+            **request,
+            "samples": len(samples),
+            "classes": list(samples.classes),
+            "facts": data.samples.facts or {},
+            "threads": torch.get_num_threads(),
+            "train_accuracy": accuracy(classifier, samples),
+            "test_accuracy": None if test is None else accuracy(classifier, test),
+            "co_epoch": overfitted,
+            "stopped": ended,
+            "history": [{name: _json(value) for name, value in figures.items()} for figures in trained.history],
+        }
+        save(graph, out.absolute(), metadata, parquet(trained.history, epochs.of(len(trained.history))))
+        states.drop()
+    notes = (*notes, *_warnings(overfitted, ended, held_out, trained))
+    return Training(out, metadata, classifier.fingerprint, seconds, thresholds, notes, evaluate)
 
 
 def accuracy(classifier: Classifier, samples: Samples) -> float:
@@ -100,6 +137,46 @@ def accuracy(classifier: Classifier, samples: Samples) -> float:
             y = torch.tensor(samples.y[start : start + _BATCH], device=classifier.device)
             correct += int((margins(classifier.logits(x), y) > 0).sum())
     return correct / max(1, len(samples))
+
+
+def _held_out(samples: Samples, eps: Epsilon | None) -> tuple[Samples, HeldOut | None]:
+    """Return what is trained on, and what is watched instead: the same samples whatever recipe and seed."""
+    if eps is None:
+        return samples, None
+    order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(0)).numpy()
+    count = min(_WATCHED, len(samples) // 10)
+    if not count:
+        raise InputError(f"--monitor holds out a tenth of the samples, and there are {len(samples)}: leave it out")
+    watched, rest = np.sort(order[:count]), np.sort(order[count:])
+    return samples.select(rest), HeldOut(samples.select(watched), eps.value)
+
+
+def _finished(out: Path, states: StateFolder, request: Mapping[str, Any]) -> tuple[dict[str, Any], str] | None:
+    """Return metadata and fingerprint of a checkpoint in `out` that `request` made; None where none is there.
+
+    Raises InputError where it is another one's, and nothing unfinished lies beside it.
+    """
+    if states.read() is not None or not (out / "checkpoint.json").exists():
+        return None
+    graph, metadata = load(out)
+    if other := differences(metadata, request):
+        raise InputError(
+            f"{out} is a checkpoint that differs in {other}: train without --resume, or choose another --out"
+        )
+    return metadata, GraphClassifier(graph).fingerprint
+
+
+def _warnings(overfitted: int | None, ended: str | None, held_out: HeldOut | None, trained: Trained) -> Iterator[str]:
+    """Say what a user must know about the result."""
+    if ended is not None:
+        yield ended
+    if overfitted is not None:
+        yield (
+            f"catastrophic overfitting in epoch {overfitted}: accuracy under PGD collapses, under FGSM it stays; "
+            "do not use this network, train with gradalign or pgd-at"
+        )
+    if held_out is not None and not any("pgd" in figures for figures in trained.history):
+        yield "this recipe measures nothing on the samples that --monitor holds out"
 
 
 def _refuse_unwritable(folder: Path) -> None:

@@ -22,16 +22,18 @@ from robench_leaderboard._health import rules
 from robench_leaderboard._methods import FLAGS, TRUST, speakers_of
 from robench_leaderboard._names import classifier_page
 from robench_leaderboard._random import random_rows
+from robench_leaderboard._scaling import ScaleView, scale_views
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from robench.bounds import BoundRun
+    from robench.scaling import Scale
 
 __all__ = ["build_site"]
 
 
-def build_site(runs: Sequence[Run], site: Path, bounds: Sequence[BoundRun] = ()) -> Path:
+def build_site(runs: Sequence[Run], site: Path, bounds: Sequence[BoundRun] = (), scales: Sequence[Scale] = ()) -> Path:
     """Build the site of `runs` in `site`; return its index page. Raises InputError where the folder is not ours."""
     site = site.resolve()
     check(site, "site")
@@ -41,11 +43,12 @@ def build_site(runs: Sequence[Run], site: Path, bounds: Sequence[BoundRun] = ())
     figures = figures_of(about, ceilings)
     boards = boards_of(about, figures)
     drawn = random_results(runs)
+    curves = scale_views(scales, list(figures.values()))
     files = figure_files(boards, _summary(runs, figures, drawn))
     for board in boards:
         files |= board_files(board)
     files |= {evidence_file(subject): evidence_of(subject, runs) for subject in about}
-    made = _Pages(about, boards, figures, ceilings, bounds, _witnesses(runs), files, drawn)
+    made = _Pages(about, boards, figures, ceilings, bounds, _witnesses(runs), files, drawn, curves)
     pages = {name: text.encode() for name, text in made.all()}
     replace_folder(site, files | pages | {MARKER: marker("site")})
     return site / "index.html"
@@ -63,6 +66,7 @@ class _Pages:
     witnesses: Callable[[str], Iterator[pa.Table]]
     files: dict[str, bytes]
     drawn: Sequence[RandomResult]
+    scales: Sequence[ScaleView]
 
     def all(self) -> Iterator[tuple[str, str]]:
         """Yield each page's name and text."""
@@ -72,10 +76,13 @@ class _Pages:
             return made.get_template(template).render(context)
 
         datasets = dataset_views(self.subjects, self.bounds, self.ceilings)
+        lists = {"drawn": self.drawn, "scales": self.scales}
         example = {"example": worked_example(), "example_samples": EXAMPLE_SAMPLES}
-        yield "index.html", page("index.html", boards=self.boards, datasets=datasets, drawn=self.drawn, **example)
+        yield "index.html", page("index.html", boards=self.boards, datasets=datasets, **lists, **example)
         if self.drawn:
             yield "randomized.html", page("randomized.html", rows=random_rows(self.drawn))
+        for curve in self.scales:
+            yield curve.page, page("scaling.html", view=curve)
         yield "methods.html", page("methods.html", meanings=FLAGS, trust=TRUST, rules=rules(), **self._spoken())
         yield "downloads.html", page("downloads.html", columns=COLUMNS, **self._listed())
         for board in self.boards:
@@ -83,7 +90,8 @@ class _Pages:
             panels = panels_of(board, self.ceilings)
             yield board.page, page("board.html", board=board, siblings=siblings, panels=panels)
         for dataset in datasets:
-            yield dataset.page, page("dataset.html", view=dataset)
+            mine = [curve for curve in self.scales if curve.dataset_page == dataset.page]
+            yield dataset.page, page("dataset.html", view=dataset, scales=mine)
         for classifier in classifier_views(self.subjects, self.figures, self.ceilings, self.witnesses):
             view = replace(classifier, downloads=self._downloads(classifier.subject))
             yield view.page, page("classifier.html", view=view)

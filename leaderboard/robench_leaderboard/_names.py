@@ -8,7 +8,7 @@ from robench.metrics import Subject
 from robench.runs import slug
 from robench.threat import Norm
 
-__all__ = ["board_page", "classifier_page", "dataset_page"]
+__all__ = ["board_page", "classifier_page", "dataset_page", "scaling_page"]
 
 
 def dataset_page(dataset: str, dataset_hash: str, split: str) -> str:
@@ -25,6 +25,11 @@ def classifier_page(subject: Subject) -> str:
     """Return the name of the page about a classifier on a split."""
     digest = _digest(subject.fingerprint, subject.dataset_hash, subject.split)
     return f"{slug(subject.title, 40)}-{digest}.html"
+
+
+def scaling_page(recipe: str, run: str) -> str:
+    """Return the name of the page about a scaling curve."""
+    return f"scaling-{slug(recipe, 40)}-{_digest('scaling', run)}.html"
 
 
 def _split(dataset: str, dataset_hash: str, split: str) -> str:

@@ -18,6 +18,7 @@ __all__ = ["app"]
 _COMMANDS = (
     "demo",
     "train",
+    "scale",
     "eval",
     "run",
     "bound",

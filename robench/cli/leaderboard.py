@@ -23,9 +23,10 @@ def build(
     """Build pages that open from a file and without JavaScript. The same results give the same bytes."""
     from robench.bounds import find_bounds
     from robench.runs import find_runs
+    from robench.scaling import find_scales
     from robench_leaderboard import build as build_site
 
-    print(build_site(find_runs(results), out, find_bounds(results)))
+    print(build_site(find_runs(results), out, find_bounds(results), find_scales(results)))
 
 
 @site.command("serve")

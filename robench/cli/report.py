@@ -26,10 +26,15 @@ def report(
     from robench.bounds import Ceilings, find_bounds
     from robench.report import print_results
     from robench.report_draws import draws_lines
+    from robench.report_scaling import scale_lines
     from robench.runs import find_runs
+    from robench.scaling import curves_of, find_scales
 
     runs, ceilings = find_runs(results), Ceilings(find_bounds(results))
     if as_json:
         print(json.dumps(metrics.summarise(runs, ceilings), ensure_ascii=False, indent=1))
     else:
-        print_results(metrics.results(runs, ceilings), draws_lines(metrics.random_results(runs)))
+        found = metrics.results(runs, ceilings)
+        print_results(found, draws_lines(metrics.random_results(runs)))
+        for curves in curves_of(find_scales(results), found):
+            print("\n".join(["", *scale_lines(curves)]))

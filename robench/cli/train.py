@@ -27,13 +27,20 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder for the checkpoint: new, empty, or an older checkpoint.")],
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of all that is random.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the same command, killed before.")] = False,
+    monitor: Annotated[
+        str | None,
+        typer.Option(metavar="EPS", help="Hold out a tenth of the samples; attack them in linf after each epoch."),
+    ] = None,
     as_json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> None:
     """Train a classifier and write a checkpoint folder.
 
     Trains on the split `train`. The folder holds the network as a graph (safetensors and JSON, no pickles), how it was
-    made, and its clean accuracy. It appears complete or not at all. Exit codes: 0 fine, 2 bad input, 130 interrupted.
+    made, its clean accuracy, and the figures of each epoch (history.parquet). It appears complete or not at all; until
+    then the state after the last epochs lies in OUT.training, where --resume goes on. Exit codes: 0 fine, 2 bad input, 130
+    interrupted.
     """
     from robench.cli._progress import Progress
     from robench.training import train as run
@@ -44,9 +51,11 @@ def train(
             progress.update(epoch, epochs, {name: f"{value:.4g}" for name, value in figures.items()})
 
         try:
-            training = run(recipe, dataset, out, seed=seed, device=device, report=report)
+            training = run(
+                recipe, dataset, out, seed=seed, device=device, report=report, resume=resume, monitor=monitor
+            )
         except KeyboardInterrupt:
-            print(f"robench: interrupted; {out} is as it was", file=sys.stderr)
+            print(f"robench: interrupted; {out} is as it was; --resume goes on", file=sys.stderr)
             raise typer.Exit(130) from None
         for note in training.notes:
             progress.message(f"robench: {note}")

@@ -3,6 +3,7 @@
 FOLDER/graph.json           operators, settings, topology, shapes
 FOLDER/weights.safetensors  constants, named `3.weight` for node 3
 FOLDER/checkpoint.json      format version and metadata of the user
+FOLDER/history.parquet      figures of each epoch, where it was trained here
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _FORMAT = "robench checkpoint"
 _VERSION = 1
 _MAX_JSON = 2**26
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_FILES = ("checkpoint.json", "graph.json", "weights.safetensors")
+_FILES = ("checkpoint.json", "graph.json", "history.parquet", "weights.safetensors")
 
 
 def check_folder(folder: str | Path) -> Path:
@@ -44,9 +45,10 @@ def check_folder(folder: str | Path) -> Path:
     return folder
 
 
-def save(graph: Graph, folder: str | Path, metadata: Mapping[str, Any]) -> None:
+def save(graph: Graph, folder: str | Path, metadata: Mapping[str, Any], history: bytes | None = None) -> None:
     """Write `graph` and JSON `metadata` to `folder`, all or nothing; an older checkpoint there is replaced.
 
+    `history` is a Parquet file, kept beside them for people: `load` does not read it.
     Raises InputError where the folder holds something else, or cannot be written.
     """
     validate(graph)
@@ -60,15 +62,15 @@ def save(graph: Graph, folder: str | Path, metadata: Mapping[str, Any]) -> None:
         for position, node in enumerate(graph.nodes)
         for name, tensor in node.constants.items()
     }
+    files = {
+        "graph.json": json.dumps(to_json(graph), indent=1, allow_nan=False).encode(),
+        "weights.safetensors": safetensors.torch.save(tensors),
+        "checkpoint.json": head.encode(),
+    }
+    if history is not None:
+        files["history.parquet"] = history
     try:
-        replace_folder(
-            folder,
-            {
-                "graph.json": json.dumps(to_json(graph), indent=1, allow_nan=False).encode(),
-                "weights.safetensors": safetensors.torch.save(tensors),
-                "checkpoint.json": head.encode(),
-            },
-        )
+        replace_folder(folder, files)
     except OSError as error:
         raise InputError(f"{folder} cannot be written: {error.strerror}") from None
 

@@ -91,7 +91,7 @@ class DatasetInfo(Component):
 
     `canonical` leaves selections out; `selection` holds them. A side of `domain` that is unbounded is None.
     `names`: what the source calls each sample, by index, where it names them. `regions` says that each sample has a set
-    of its own, and whether what must not happen there is about its label.
+    of its own, and whether what must not happen there is about its label. `facts` are figures that transforms tell.
     """
 
     hash: Identity
@@ -104,6 +104,9 @@ class DatasetInfo(Component):
     thresholds: dict[Norm, tuple[EpsilonText, ...]] = Field(default_factory=dict)
     regions: RegionKind | None = None
     names: Annotated[dict[Count, Line], Field(max_length=100_000)] = Field(default_factory=dict)
+    facts: Annotated[dict[Key, Annotated[float, Field(allow_inf_nan=False)]], Field(max_length=100)] = Field(
+        default_factory=dict
+    )
 
     @property
     def bounds(self) -> tuple[float, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from robench.suite._cells import Suite, expand
 from robench.suite._format import SuiteFile, keys_at
 from robench.text import one_line
 
-__all__ = ["load_suite", "parse_suite"]
+__all__ = ["load_suite", "make_suite", "parse_suite"]
 
 _LARGEST = 1 << 20  # bytes
 
@@ -61,6 +62,11 @@ def parse_suite(text: str, where: str = "suite.toml", folder: Path = Path()) -> 
         raise InputError(f"{where}: nested too deeply") from None
     except ValueError as error:  # TOMLDecodeError, or a number with thousands of digits
         raise InputError(f"{where}: not TOML: {one_line(str(error))}") from None
+    return make_suite(content, where, folder)
+
+
+def make_suite(content: Mapping[str, Any], where: str, folder: Path = Path()) -> Suite:
+    """Return the suite that a file with this content stands for. Raises InputError."""
     try:
         file = SuiteFile.model_validate(content)
     except ValidationError as error:

@@ -11,7 +11,7 @@ from robench.contracts import Dataset
 from robench.errors import DataError
 from robench.samples import Samples
 
-__all__ = ["Classes"]
+__all__ = ["Classes", "label_of"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class _Classes:
         samples = self.dataset.load(split)
         if samples.regions is not None:
             raise DataError("classes: conditions on all outputs come with these samples: take subset, or --samples")
-        labels = [_label(item, samples.classes) for item in self.keep]
+        labels = [label_of(item, samples.classes) for item in self.keep]
         if len(set(labels)) < len(labels):
             raise DataError(f"classes:keep={'+'.join(self.keep)} names a class twice, once by name and once by label")
         table = np.full(len(samples.classes), -1, np.int64)
@@ -60,7 +60,8 @@ class _Classes:
         return replace(samples.select(rows), y=relabelled[rows], classes=names)
 
 
-def _label(item: str, classes: tuple[str, ...]) -> int:
+def label_of(item: str, classes: tuple[str, ...]) -> int:
+    """Return the label of the class named `item`, or numbered so where none has that name. Raises DataError."""
     if item in classes:
         return classes.index(item)
     if item.isdecimal() and int(item) < len(classes):

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Final
-
-import numpy as np
-import numpy.typing as npt
+from typing import ClassVar
 
 from robench import param
 from robench.contracts import Dataset
 from robench.errors import DataError
 from robench.samples import Samples
+from robench_plugins.datasets._draws import lowest
 
 __all__ = ["Subset"]
-
-_GAMMA: Final = 0x9E3779B97F4A7C15  # the odd number next to 2**64 divided by the golden ratio
 
 
 @dataclass(frozen=True)
@@ -47,19 +43,4 @@ class _Subset:
         n, seed = self.subset.n, self.subset.seed
         if n > len(samples):
             raise DataError(f"subset asks for n={n}, but split {split} has {len(samples)} samples: ask for fewer")
-        chosen = np.argsort(_ranks(samples.index, seed), kind="stable")[:n]
-        return samples.select(np.sort(chosen))
-
-
-def _ranks(index: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.uint64]:
-    """Output number `index` of the SplitMix64 generator of a scrambled seed (Steele, Lea & Flood 2014): no ties."""
-    start = int(_mix(np.array([(seed + 1) * _GAMMA % 2**64], np.uint64))[0])
-    steps = (index.astype(np.uint64) + np.uint64(1)) * np.uint64(_GAMMA)
-    return _mix(steps + np.uint64(start))
-
-
-def _mix(z: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """SplitMix64's finaliser: a bijection of 64-bit words whose every output bit depends on every input bit."""
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+        return samples.select(lowest(samples.index, seed, n))

@@ -1,7 +1,7 @@
-"""The explicit matrices of layers: every entry is one of the layer's weights, so that they are exact.
+"""The linear parts of layers, with the best bound of their norms that the time allows.
 
-A convolution with zero padding is not circulant, and its norm is not that of its Fourier transform on the same grid
-(Sedghi et al. 2019 treat the circular case); here it is the matrix [outputs, inputs] itself, one for each group.
+An explicit matrix [outputs, inputs] holds the layer's weights and is exact, one for each group of a convolution. A
+convolution for which that would take too long is bounded by its kernel alone.
 """
 
 from __future__ import annotations
@@ -16,10 +16,16 @@ from torch import Tensor
 
 from robench.graph import Node
 from robench.numerics import round_up
-from robench_plugins.lipschitz._up import TINY, scale_up
-from robench_plugins.lipschitz.spectral import normalised, spectral_norm_upper
+from robench_plugins.lipschitz._kernel import Kernel, factored
+from robench_plugins.lipschitz._up import mul_up, scale_up
+from robench_plugins.lipschitz.spectral import MAX_ELEMENTS, seconds, spectral_norm_upper
+from robench_plugins.lipschitz.symbol import Plan, torus_of
 
 __all__ = ["Matrix", "averages", "convolution", "linear", "overlap"]
+
+
+_QUICK = 1.0
+"""Seconds that an explicit matrix may take where its kernel gives nearly as much."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +38,8 @@ class Matrix:
         blocks: how many blocks there are.
         shape: [rows, columns] of each.
         build: number of a block to its entries, float64.
+        kernel: the weights; None for averages, which are small.
+        settings: what makes it the matrix that it is, beside the weights.
         columns: factors of the layer's inputs, flat, magnitudes rounded up; None for ones.
         rows: factors of its outputs.
     """
@@ -41,15 +49,54 @@ class Matrix:
     blocks: int
     shape: tuple[int, int]
     build: Callable[[int], Tensor]
+    kernel: Kernel | None = None
+    settings: str = ""
     columns: Tensor | None = None
     rows: Tensor | None = None
 
-    def norm(self) -> float:
-        """Return an upper bound of the largest singular value of diag(rows) · M · diag(columns).
+    @property
+    def is_convolution(self) -> bool:
+        """Whether its kernel alone bounds it."""
+        return self.kernel is not None and bool(self.kernel.stride)
 
-        Signs of the factors do not matter, and larger factors give a larger norm: D ≤ D′ is D = D′E with ‖E‖ ≤ 1.
+    def seconds(self, limit: float) -> float:
+        """Return about how long `norm` takes on one core, as measured; more than `limit` for what has no other way."""
+        chosen = self._plan(limit)
+        return self.blocks * seconds(*self.shape) if chosen is None else chosen.seconds
+
+    def is_tight(self, limit: float) -> bool:
+        """Whether `norm` is within about 1 % of the true norm, or of that of larger maps."""
+        chosen = self._plan(limit)
+        return chosen is None or chosen.is_tight
+
+    def _plan(self, limit: float) -> Plan | None:
+        """Return None for the explicit matrix: where it is quick, or there is time and nothing else is tight."""
+        if not self.is_convolution:
+            return None
+        assert self.kernel is not None
+        explicit = self.blocks * seconds(*self.shape) if math.prod(self.shape) <= MAX_ELEMENTS else math.inf
+        if explicit <= min(limit, _QUICK):
+            return None
+        chosen = self.kernel.plan(limit)
+        return chosen if chosen.is_tight or explicit > limit else None
+
+    def norm(self, limit: float) -> tuple[float, str]:
+        """Return an upper bound of the largest singular value of diag(rows) · M · diag(columns), and its source.
+
+        Signs of the factors do not matter, and larger factors give a larger norm: D ≤ D′ is D = D′E with ‖E‖ ≤ 1. The
+        explicit matrix (`matrix`) where it is quick or there is no other way.
         """
-        return max(self._block_norm(block) for block in range(self.blocks))
+        if self._plan(limit) is not None:
+            assert self.kernel is not None
+            return self.kernel.norm(self.columns, self.rows, limit)
+        return max(self._block_norm(block) for block in range(self.blocks)), "matrix"
+
+    def rough(self) -> float:
+        """Return a cheap upper bound of the same norm."""
+        if self.kernel is None:
+            return max(self._block_norm(block) for block in range(self.blocks))
+        factors = (1.0 if given is None else float(given.max()) for given in (self.rows, self.columns))
+        return mul_up(mul_up(self.kernel.rough(), next(factors)), next(factors))
 
     def _block_norm(self, block: int) -> float:
         entries = self.build(block).to("cpu", torch.float64)
@@ -57,26 +104,17 @@ class Matrix:
         for factors, axis in ((self.rows, 0), (self.columns, 1)):
             if factors is not None:
                 size = self.shape[axis]
-                part, exponent = _normalised(factors[block * size : (block + 1) * size])
+                part, exponent = factored(factors[block * size : (block + 1) * size])
                 entries = entries * (part[:, None] if axis == 0 else part)
                 total, roundings = total + exponent, roundings + 1
         return scale_up(spectral_norm_upper(entries, roundings), total)
-
-
-def _normalised(factors: Tensor) -> tuple[Tensor, int]:
-    """Return (factors · 2**−e, e), at most 2 and rounded up."""
-    largest = float(factors.max())
-    if largest == 0 or not math.isfinite(largest):
-        return factors, 0
-    scaled, exponent = normalised(factors, largest)
-    return torch.where(factors == 0, 0.0, scaled.clamp_min(TINY)), exponent
 
 
 def linear(position: int, node: Node) -> Matrix:
     """Return the weight of a `linear` node."""
     weight = node.constants["weight"].detach()
     rows, columns = weight.shape
-    return Matrix(position, node.op, 1, (rows, columns), lambda block: weight.double())
+    return Matrix(position, node.op, 1, (rows, columns), lambda block: weight.double(), Kernel(weight))
 
 
 def convolution(position: int, node: Node, shape: Sequence[int]) -> Matrix:
@@ -95,7 +133,18 @@ def convolution(position: int, node: Node, shape: Sequence[int]) -> Matrix:
             matrix[:, targets, :, sources] = kernel[:, :, tap]
         return matrix.reshape(size)
 
-    return Matrix(position, node.op, groups, size, build)
+    kernel = Kernel(weight, _ints(node, "stride"), _ints(node, "dilation"), groups, _torus(node, shape[1:]))
+    return Matrix(position, node.op, groups, size, build, kernel, repr((shape, sorted(node.attributes.items()))))
+
+
+def _torus(node: Node, spatial: Sequence[int]) -> tuple[int, int] | None:
+    """Return the frequencies of a torus that the map lies in, along two axes."""
+    stride, padding, dilation = (_ints(node, key) for key in ("stride", "padding", "dilation"))
+    around = zip(padding[: len(spatial)], padding[len(spatial) :], strict=True)
+    taps = node.constants["weight"].shape[2:]
+    axes = zip(spatial, node.shape[1:], taps, stride, dilation, around, strict=True)
+    first, second, *_ = [*(torus_of(*axis) for axis in axes), 1]
+    return None if first is None or second is None else (first, second)
 
 
 def _taps(node: Node, spatial: Sequence[int], kernel: Sequence[int]) -> Callable[[], Iterator[tuple[Tensor, Tensor]]]:
@@ -145,7 +194,7 @@ def averages(position: int, node: Node, spatial: Sequence[int], axis: int) -> Ma
         counted = torch.full_like(inside, kernel) if node.attributes["count_include_pad"] else inside
         return matrix * round_up(1 / counted)
 
-    return Matrix(position, node.op, 1, shape, build)
+    return Matrix(position, node.op, 1, shape, build, settings=repr((axis, sorted(node.attributes.items()))))
 
 
 def overlap(node: Node, spatial: Sequence[int]) -> int:

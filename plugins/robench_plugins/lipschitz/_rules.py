@@ -8,8 +8,8 @@ tighter: ‖diag(s) M‖ ≤ max s · ‖M‖. Everything else multiplies; branc
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from fractions import Fraction
 
 import torch
@@ -18,53 +18,11 @@ from torch import Tensor
 from robench.graph import OPERATORS, Node
 from robench.numerics import UNIT_ROUNDOFF, round_up
 from robench_plugins.lipschitz._matrices import Matrix, averages, convolution, linear, overlap
+from robench_plugins.lipschitz._residual import potential_step, stretch
+from robench_plugins.lipschitz._step import Reach, Step
 from robench_plugins.lipschitz._up import TINY, add_up, div_up, mul_up, sqrt_up
 
-__all__ = ["RULES", "Reach", "Step"]
-
-
-@dataclass(frozen=True, eq=False)
-class Reach:
-    """How far a node's value moves with the input.
-
-    Attributes:
-        constant: of the map h before `matrix` and `scale`.
-        matrix: a layer whose norm is not taken yet, or None.
-        scale: magnitudes of the factors after it, flat, rounded up; None for ones.
-    """
-
-    constant: float
-    matrix: Matrix | None = None
-    scale: Tensor | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Step:
-    """One node of the graph under its rule.
-
-    Attributes:
-        position: of the node in the graph.
-        node: the node.
-        inputs: what is known about its arguments.
-        shapes: the arguments' shapes.
-        settle: a Reach to its Lipschitz constant, which takes the norm of its matrix.
-        measure: a matrix to its norm.
-        note: called with a factor other than 1 that no matrix stands for.
-    """
-
-    position: int
-    node: Node
-    inputs: Sequence[Reach]
-    shapes: Sequence[tuple[int, ...]]
-    settle: Callable[[Reach], float]
-    measure: Callable[[Matrix], float]
-    note: Callable[[float], None]
-
-    def times(self, factor: float) -> Reach:
-        """Return the constant of the only input times `factor`."""
-        if factor != 1:
-            self.note(factor)
-        return Reach(mul_up(self.settle(self.inputs[0]), factor))
+__all__ = ["RULES"]
 
 
 def _matrix(build: Callable[[Step], Matrix]) -> Callable[[Step], Reach]:
@@ -94,7 +52,7 @@ def _factors(step: Step, magnitudes: Tensor) -> Reach:
     if magnitudes.numel() == 1 or bool((magnitudes == magnitudes.flatten()[0]).all()):
         factor = float(magnitudes.flatten()[0])
         if factor != 1:
-            step.note(factor)
+            step.note(factor, step.node.op)
         return replace(before, constant=mul_up(before.constant, factor))
     scale = magnitudes.broadcast_to(shape).flatten()
     if before.scale is not None:
@@ -144,6 +102,18 @@ def _sum(step: Step) -> Reach:
     for which, reach in enumerate(step.inputs):
         total = add_up(total, mul_up(step.settle(reach), _repeats(step, which)))
     return Reach(total)
+
+
+def _difference(step: Step) -> Reach:
+    found = potential_step(step.graph, step.position)
+    if found is None or step.start in found.chain:
+        return _sum(step)
+    first = step.graph.nodes[found.chain[0]]
+    shape = step.graph.nodes[first.inputs[0]].shape
+    build = linear(found.chain[0], first) if first.op == "linear" else convolution(found.chain[0], first, shape)
+    factor = stretch(step.measure(build), found.slope)
+    step.note(factor, "residual")
+    return Reach(mul_up(step.settle(step.inputs[0]), factor))
 
 
 def _concat(step: Step) -> Reach:
@@ -197,7 +167,9 @@ def _max_pool(step: Step) -> Reach:
 def _avg_pool(step: Step) -> Reach:
     constant = step.settle(step.inputs[0])
     for axis in range(2):
-        constant = mul_up(constant, step.measure(averages(step.position, step.node, step.shapes[0][1:], axis)))
+        norm = step.measure(averages(step.position, step.node, step.shapes[0][1:], axis))
+        step.note(norm, "matrix")
+        constant = mul_up(constant, norm)
     return Reach(constant)
 
 
@@ -229,7 +201,7 @@ RULES: Mapping[str, Callable[[Step], Reach]] = {
     "reshape": _same,
     "sigmoid": _at_most(0.25),
     "slice": _moved,
-    "sub": _sum,
+    "sub": _difference,
     "tanh": _at_most(1.0),
     "transpose": _moved,
 }

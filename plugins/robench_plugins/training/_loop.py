@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.optim.lr_scheduler import LRScheduler
 
 from robench import param
-from robench.contracts import TrainContext, Trained
+from robench.contracts import TrainContext, Trained, TrainState
 from robench.errors import DataError, InputError
 from robench.samples import Samples
+from robench_plugins.training._augment import Augmentation, augmentation
 from robench_plugins.training._data import Batch, Batches, normalisation
+from robench_plugins.training._monitor import Monitor
+from robench_plugins.training._schedules import Schedule, factor, one_cycle, scaled
+from robench_plugins.training._state import restore, state_of
 from robench_plugins.training.networks import Architecture, Initialisation, build
 
 __all__ = ["BatchLoss", "Method", "Settings", "descend", "fit", "hits"]
@@ -27,27 +32,40 @@ BatchLoss = Callable[[Batch, float], tuple[Tensor, Mapping[str, Tensor]]]
 
 @dataclass(frozen=True)
 class Method:
-    """How weights descend. `schedule(optimizer, steps)` sets the learning rate of each of the training's steps."""
+    """How weights descend. `schedule(optimizer, steps)` sets the learning rate of each of the training's steps.
+
+    `augment` says how the inputs of each batch are changed.
+    """
 
     epochs: int
     batch: int
     lr: float
     optimizer: Callable[[nn.Module], Optimizer]
     schedule: Callable[[Optimizer, int], LRScheduler]
+    augment: Augmentation = "none"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What every recipe can be told about network and optimizer. The learning rate falls to 0 on half a cosine."""
+    """What every recipe can be told about network, optimizer and data."""
 
     arch: Architecture = param("cnn", "cnn: two convolutions and a hidden layer, for images; mlp: two hidden layers")
     width: int = param(16, "channels of the first convolution; hidden layers have 8 times as many units", minimum=1)
     epochs: int = param(30, "passes through the training data", minimum=1)
     batch: int = param(64, "samples per step", minimum=1)
-    lr: float = param(0.002, "learning rate at the start", above=0)
+    lr: float = param(0.002, "highest learning rate", above=0)
+    schedule: Schedule = param(
+        "cosine",
+        "learning rate: cosine falls to 0 on half a cosine; cyclic rises from 0 until 2/5, then falls to 0; "
+        "piecewise falls to a tenth at each of drops; one-cycle is torch's",
+    )
+    drops: tuple[float, ...] = param((0.5, 0.75), "parts of the training after which a piecewise learning rate falls")
     optimizer: Literal["adam", "sgd"] = param("adam", "adam (with decoupled weight decay) or sgd (Nesterov momentum)")
     momentum: float = param(0.9, "momentum of sgd", minimum=0, maximum=1)
     weight_decay: float = param(0.0, "weight decay", minimum=0)
+    augment: Augmentation = param(
+        "none", "change images: crop; crop-flip; crop-flip-erase (2x2 squares) or crop-flip-erase-16th (of the area)"
+    )
 
 
 def hits(logits: Tensor, y: Tensor) -> Tensor:
@@ -68,8 +86,16 @@ def fit(
         shape, classes = train.shape, len(train.classes)
         return build(settings.arch, settings.width, normalisation(train), shape, classes, initialisation, generator)
 
+    adam = settings.optimizer == "adam"
     method = Method(
-        settings.epochs, settings.batch, settings.lr, lambda network: _optimizer(settings, network), _half_cosine
+        settings.epochs,
+        settings.batch,
+        settings.lr,
+        lambda network: _optimizer(settings, network),
+        one_cycle(settings.lr, adam or settings.momentum > 0)
+        if settings.schedule == "one-cycle"
+        else scaled(factor(settings.schedule, settings.drops)),
+        settings.augment,
     )
     return descend(method, train, context, network, prepare)
 
@@ -83,42 +109,95 @@ def descend(
 ) -> Trained:
     """Train `network(generator)` on `prepare(network)` and return it in evaluation mode.
 
-    Weights and orders are drawn on the CPU from one generator seeded with `context.seed`, whatever the device.
+    Weights and orders are drawn on the CPU from one generator seeded with `context.seed`, whatever the device. Where
+    the loss or a weight stops being finite, the weights of the epoch before are returned, and that epoch ends the
+    history. Raises InputError where it is the first.
     """
     if not len(train):
         raise DataError("there is no sample to train on")
-    generator = torch.Generator().manual_seed(context.seed)
-    module = network(generator).to(context.device).train()
-    batch_loss = prepare(module)
-    batches = Batches(train, method.batch, context.device, generator)
-    steps, done = method.epochs * len(batches), 0
-    optimizer = method.optimizer(module)
-    schedule = method.schedule(optimizer, steps)
-    history: list[Mapping[str, float]] = []
-    for epoch in range(1, method.epochs + 1):
-        sums: dict[str, Tensor] = {}
-        for batch in batches.epoch(epoch):
-            loss, figures = batch_loss(batch, done / steps)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
-            for name, value in {"loss": loss.detach() * len(batch.y), **figures}.items():
-                sums[name] = sums[name] + value if name in sums else value
-            done += 1
-        epoch_figures = {name: float(value) / len(train) for name, value in sums.items()}
-        if not math.isfinite(epoch_figures["loss"]):
+    run = _Run(method, train, context, network, prepare)
+    if context.resume is not None:
+        run.go_on(context.resume)
+    watch = Monitor(run.module, context.held_out, context.seed, context.device) if context.held_out else None
+    good = {name: tensor.clone() for name, tensor in run.module.state_dict().items()}
+    for epoch in range(len(run.history) + 1, method.epochs + 1):
+        figures = run.epoch(epoch)
+        finite = math.isfinite(figures["loss"])
+        if not finite and epoch == 1:
             raise InputError(
-                f"the loss became {epoch_figures['loss']} in epoch {epoch} of {method.epochs}: "
+                f"the loss became {figures['loss']} in epoch 1 of {method.epochs}: "
                 f"try a smaller learning rate than lr={method.lr:g}"
             )
-        history.append(epoch_figures)
-        context.report(epoch, method.epochs, epoch_figures)
-    return Trained(module.eval(), tuple(history))
+        run.history.append({**figures, **watch()} if watch and finite else figures)
+        if finite:
+            good = {name: tensor.clone() for name, tensor in run.module.state_dict().items()}
+            if context.keep is not None:
+                context.keep(run.state())
+        context.report(epoch, method.epochs, run.history[-1])
+        if not finite:
+            run.module.load_state_dict(good)
+            break
+    return Trained(run.module.eval(), tuple(run.history))
 
 
-def _half_cosine(optimizer: Optimizer, steps: int) -> LRScheduler:
-    return LambdaLR(optimizer, lambda done: (1 + math.cos(math.pi * done / steps)) / 2)
+class _Run:
+    """A training under way."""
+
+    def __init__(
+        self,
+        method: Method,
+        train: Samples,
+        context: TrainContext,
+        network: Callable[[torch.Generator], nn.Sequential],
+        prepare: Callable[[nn.Sequential], BatchLoss],
+    ) -> None:
+        self.history: list[Mapping[str, float]] = []
+        self._samples = len(train)
+        self._generator = torch.Generator().manual_seed(context.seed)
+        self.module = network(self._generator).to(context.device).train()
+        self._loss = prepare(self.module)
+        self._batches = Batches(train, method.batch, context.device, self._generator)
+        self._augment = augmentation(method.augment, train, context.seed, context.device)
+        self._steps, self._done = method.epochs * len(self._batches), 0
+        self._optimizer = method.optimizer(self.module)
+        self._schedule = method.schedule(self._optimizer, self._steps)
+
+    def state(self) -> TrainState:
+        """Return what `go_on` needs."""
+        return TrainState(tuple(self.history), state_of(self.module, self._optimizer, self._generator))
+
+    def go_on(self, state: TrainState) -> None:
+        """Go on from `state`: the schedule repeats its steps, which gives the same bits as ever."""
+        restore(state.tensors, self.module, self._optimizer, self._generator)
+        self.history = list(state.history)
+        self._done = len(self.history) * len(self._batches)
+        if self._done > self._steps:
+            raise DataError(f"the state of the unfinished training has {len(self.history)} epochs: too many")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
+            for _ in range(self._done):
+                self._schedule.step()
+
+    def epoch(self, number: int) -> dict[str, float]:
+        """Pass through the data once; return the figures, with a loss of NaN where a weight is not finite."""
+        sums: dict[str, Tensor] = {}
+        lr = 0.0
+        for batch in self._batches.epoch(number):
+            if self._augment is not None:
+                batch = replace(batch, x=self._augment(batch))
+            loss, figures = self._loss(batch, self._done / self._steps)
+            self._optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            lr = self._optimizer.param_groups[0]["lr"]
+            self._optimizer.step()
+            self._schedule.step()
+            for name, value in {"loss": loss.detach() * len(batch.y), **figures}.items():
+                sums[name] = sums[name] + value if name in sums else value
+            self._done += 1
+        row = {name: float(value) / self._samples for name, value in sums.items()}
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in self.module.parameters()):
+            row["loss"] = math.nan
+        return {**row, "lr": float(lr)}
 
 
 def _optimizer(settings: Settings, network: nn.Module) -> Optimizer:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from robench import param
 from robench.contracts import TrainContext, Trained
-from robench.graph import Graph
 from robench.samples import Samples
 from robench.streams import Stream
 from robench.threat import Epsilon, Norm, Threat
@@ -19,6 +18,7 @@ from robench_plugins.attacks.gradients import ascent
 from robench_plugins.attacks.regions import Region
 from robench_plugins.attacks.steps import move, step_sizes
 from robench_plugins.training._data import Batch
+from robench_plugins.training._live import Live
 from robench_plugins.training._loop import BatchLoss, Settings, fit, hits
 
 __all__ = ["PgdAt"]
@@ -45,7 +45,7 @@ class PgdAt(Settings):
         streams = Stream.for_samples(context.seed, "pgd-at", train.index, context.device)
 
         def prepare(network: nn.Sequential) -> BatchLoss:
-            live = _Live(network, train.shape, len(train.classes), context.device)
+            live = Live(network, train.shape, len(train.classes), context.device)
 
             def batch_loss(batch: Batch, part: float) -> tuple[Tensor, Mapping[str, Tensor]]:
                 stream = streams.select(batch.rows.to(context.device)).child(batch.epoch)
@@ -58,7 +58,7 @@ class PgdAt(Settings):
 
         return fit(self, train, context, prepare)
 
-    def _ascend(self, live: _Live, batch: Batch, region: Region, stream: Stream) -> tuple[Tensor, Tensor]:
+    def _ascend(self, live: Live, batch: Batch, region: Region, stream: Stream) -> tuple[Tensor, Tensor]:
         """Return the last point of PGD, and how many samples were correct at its random start."""
         point = region.start(stream)
         correct = torch.zeros((), dtype=torch.int64, device=point.device)
@@ -68,20 +68,3 @@ class PgdAt(Settings):
                 correct = (now.margin > 0).sum()
             point = move(region, point, now.direction, size)
         return point.detach(), correct
-
-
-class _Live:
-    """The network while it is being trained, as the attack sees it: a `robench.Classifier` without an identity."""
-
-    def __init__(self, network: nn.Module, shape: tuple[int, ...], classes: int, device: torch.device) -> None:
-        self.network = network
-        self.input_shape = shape
-        self.classes = classes
-        self.device = device
-        self.dtype = torch.float32
-        self.fingerprint = "0" * 64
-        self.graph: Graph | None = None
-
-    def logits(self, x: Tensor) -> Tensor:
-        """Return the logits of `x`."""
-        return self.network(x)  # type: ignore[no-any-return]

@@ -7,7 +7,7 @@ import pytest
 
 from robench.errors import DataError
 from robench.registry import load_plugins
-from robench_plugins.datasets.mnist import ORIGINAL_TEST, THRESHOLDS, Mnist
+from robench_plugins.datasets.mnist import FASHION_THRESHOLDS, ORIGINAL_TEST, THRESHOLDS, FashionMnist, Mnist
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 28, 28), np.uint8)
 LABELS = np.array([0, 9, 3, 3, 1, 8, 4], np.uint8)
@@ -149,6 +149,21 @@ def test_specs_name_content_and_no_path(tmp_path):
     assert plugins.resolve("datasets", f"mnist:folder={tmp_path / 'digits'}").canonical == spec
     assert spec.startswith("mnist:digits@sha256:") and str(tmp_path) not in spec
     assert len(plugins.resolve("datasets", spec, search=[tmp_path]).value.load("test")) == 7
+
+
+def test_fashion_mnist_is_the_same_format(tmp_path, monkeypatch):
+    write(tmp_path / "fashion-mnist", suffix=".gz")
+    monkeypatch.setenv("ROBENCH_DATA", str(tmp_path))
+    fashion, digits = FashionMnist().load("test"), Mnist(tmp_path / "fashion-mnist").load("test")
+    assert fashion.digest() == digits.digest()
+    assert [fashion.classes[y] for y in fashion.y[:3]] == ["T-shirt/top", "Ankle boot", "Dress"]
+    assert fashion.thresholds == FASHION_THRESHOLDS
+    with pytest.raises(
+        DataError, match=r"FashionMNIST` downloads them\) into a folder fashion-mnist.* fashion-mnist:FOLDER"
+    ):
+        FashionMnist(tmp_path).load("train")
+    with pytest.raises(DataError, match="fashion-mnist has no split 'val'"):
+        FashionMnist().load("val")
 
 
 @pytest.mark.data

@@ -6,9 +6,10 @@ from hypothesis import strategies as st
 from robench.errors import DataError
 from robench.samples import Samples
 from robench.threat import Domain
+from robench_plugins.datasets._draws import ranks
 from robench_plugins.datasets.classes import Classes
 from robench_plugins.datasets.digits import Digits
-from robench_plugins.datasets.subset import Subset, _ranks
+from robench_plugins.datasets.subset import Subset
 
 
 class Fixed:
@@ -55,7 +56,7 @@ def test_every_sample_is_equally_likely():
     """χ² over samples of how often each is among the first 45, for 2,000 seeds: mean 449 · 0.9, within 5 deviations."""
     counts = np.zeros(450)
     for seed in range(2000):
-        counts[np.argsort(_ranks(np.arange(450), seed))[:45]] += 1
+        counts[np.argsort(ranks(np.arange(450), seed))[:45]] += 1
     chi2 = ((counts - 200) ** 2 / 200).sum() / 0.9
     assert abs(chi2 - 449) < 5 * np.sqrt(2 * 449)
 
@@ -72,7 +73,7 @@ def test_ranks_are_splitmix64():
     for seed in (0, 1, 2**63 - 1):
         start = mix((seed + 1) * gamma % 2**64)
         wanted = [mix((start + (i + 1) * gamma) % 2**64) for i in (0, 1, 5, 10**12)]
-        assert _ranks(np.array([0, 1, 5, 10**12]), seed).tolist() == wanted
+        assert ranks(np.array([0, 1, 5, 10**12]), seed).tolist() == wanted
 
 
 def test_the_rank_of_a_sample_does_not_depend_on_the_others():

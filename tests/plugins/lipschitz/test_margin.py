@@ -103,6 +103,80 @@ def test_never_above_the_exact_radius_of_max_min_nets():
     assert proven > 0.7
 
 
+def potential_steps(steps, last):
+    """A net of steps x − Wᵀ(Wx + b)⁺ on [0, 1]^d, and the same as a ReLU net: v = (v + C)⁺ − C."""
+    large, size = 64.0, steps[0][0].shape[1]
+    draft = Draft((size,), np.random.default_rng(0))
+    weights, biases, mix, offset = [], [], np.eye(size), np.zeros(size)
+    for weight, bias in steps:
+        source = draft.end
+        draft.add("linear", constants={"weight": torch.tensor(weight), "bias": torch.tensor(bias)}).add("relu")
+        draft.add("linear", constants={"weight": torch.tensor(weight.T)}).add("sub", source, draft.end, reverse=0)
+        weights.append(np.vstack([weight, np.eye(size)]) @ mix)
+        biases.append(np.vstack([weight, np.eye(size)]) @ offset + np.concatenate([bias, np.full(size, large)]))
+        mix, offset = np.hstack([-weight.T, np.eye(size)]), np.full(size, -large)
+    draft.add("linear", constants={"weight": torch.tensor(last)})
+    return GraphClassifier(draft.graph(), dtype=torch.float64), ([*weights, last @ mix], [*biases, last @ offset])
+
+
+def test_never_above_the_exact_radius_of_convex_potential_nets():
+    """Their constant is that of the last layer alone; the general rule would give (1 + 2)² times as much."""
+    proven = 0.0
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        steps = []
+        for _ in range(2):
+            weight = rng.normal(size=(2, 2))
+            weight *= math.sqrt(2) * (1 - 1e-12) / np.linalg.norm(weight, 2)
+            steps.append((weight, rng.normal(size=2) - weight.sum(1) / 2))
+        classifier, as_relu = potential_steps(steps, rng.normal(size=(3, 2)))
+        x = torch.tensor(rng.random((5, 2)))
+        y = labels(classifier, x)
+        found = certify(classifier, x, y)
+        assert found.detail[0]["lipschitz_source"] == "matrix 1 5 9, residual 4 8"
+        for row, lower in enumerate(found.lower.tolist()):
+            exact = exact_radius(*as_relu, x[row].numpy(), int(y[row]), "l2")
+            assert lower <= exact + TOLERANCE
+            proven = max(proven, lower / exact)
+    assert proven > 0.7
+
+
+def test_the_last_layers_rows_replace_its_norm():
+    """Rows that differ little limit little: √2 ‖W‖ would give a fifth of the radius, exact here."""
+    weight = np.array([[5.0, 1.0], [5.0, -1.0], [5.0, 0.0]])
+    x = torch.tensor([[0.5, 0.25]], dtype=torch.float64)
+    found = certify(linear(weight), x, torch.tensor([0]))
+    assert 0.25 * (1 - 1e-12) < found.lower.item() < 0.25
+    detail = found.detail[0]
+    assert detail["rival"] in (1, 2) and detail["slope"] == pytest.approx({1: 2.0, 2: 1.0}[detail["rival"]])
+    assert detail["margin"] / (math.sqrt(2) * detail["lipschitz"]) < 0.2 * 0.25
+    # A temperature, a shift and a sign of all logits change nothing; factors of their own forbid the form.
+    for op, constants, tight in (
+        ("mul", [4.0], True),
+        ("add", [4.0], True),
+        ("mul", [1.0, 1.0, 2.0], False),
+        ("div", [-0.25], True),
+    ):
+        draft = Draft((2,), np.random.default_rng(0))
+        draft.add("linear", constants={"weight": torch.tensor(weight if constants != [-0.25] else -weight)})
+        graph = draft.add(op, constants={"other": torch.tensor(constants, dtype=torch.float64)}).graph()
+        other = certify(GraphClassifier(graph, dtype=torch.float64), x, torch.tensor([2 if not tight else 0]))
+        assert (other.lower.item() > 0.24) == tight
+
+
+def test_normalisations_before_the_last_layer_scale_its_rows():
+    """f = W diag(s) x: the radius is exact, with each row's own factors."""
+    weight, factors = np.array([[1.0, 3.0], [2.0, -1.0]]), np.array([0.25, -8.0])
+    draft = Draft((2,), np.random.default_rng(0)).add("mul", constants={"other": torch.tensor(factors)})
+    classifier = GraphClassifier(
+        draft.add("linear", constants={"weight": torch.tensor(weight)}).graph(), dtype=torch.float64
+    )
+    x = torch.tensor([[0.3, -0.7]], dtype=torch.float64)
+    row = (weight[0] - weight[1]) * factors
+    exact = float(row @ x[0].numpy() / np.linalg.norm(row))
+    assert exact * (1 - 1e-12) < certify(classifier, x, torch.tensor([0])).lower.item() < exact
+
+
 @settings(max_examples=150)
 @given(st.integers(0, 2**32 - 1), st.integers(-100, 100))
 def test_below_the_closed_form_of_linear_nets_in_exact_arithmetic(seed, power):
@@ -141,7 +215,7 @@ def test_root_two_is_rounded_up():
 
 
 def test_every_operation_is_rounded_to_the_safe_side():
-    """radius · √2 · L ≤ margin, from the figures in the detail and the true margin, in exact arithmetic."""
+    """radius · slope ≤ margin, from the figures in the detail and the true margins, in exact arithmetic."""
     rng = np.random.default_rng(0)
     for seed in range(30):
         weights, biases = random_net(np.random.default_rng(seed), (3, 6, 3))
@@ -151,12 +225,20 @@ def test_every_operation_is_rounded_to_the_safe_side():
         found = certify(classifier, x, y)
         constant = lipschitz_constant(classifier.graph).value
         for row, lower in enumerate(found.lower.tolist()):
-            assert found.detail[row] == {"margin": found.detail[row]["margin"], "lipschitz": constant}
-            assert Fraction(found.detail[row]["margin"]) <= exact_margin(
-                rational_logits(classifier.graph, x[row]), int(y[row])
+            detail = found.detail[row]
+            assert detail["lipschitz"] == constant and detail["lipschitz_source"] == "matrix 1 3"
+            logits, label = rational_logits(classifier.graph, x[row]), int(y[row])
+            assert Fraction(detail["margin"]) <= exact_margin(logits, label)
+            gap = logits[label] - logits[detail["rival"]]
+            assert Fraction(lower) * Fraction(detail["slope"]) < gap
+            assert lower * detail["slope"] > float(gap) - 1e-13
+            head = [[Fraction(v) for v in weights[1][k].tolist()] for k in (label, detail["rival"])]
+            between = sum((a - b) ** 2 for a, b in zip(*head, strict=True))
+            first = Fraction(lipschitz_constant(classifier.graph).layers[0].norm)
+            assert (
+                first**2 * between <= Fraction(detail["slope"]) ** 2 <= first**2 * between * (1 + Fraction(1, 10**12))
             )
-            assert 2 * (Fraction(lower) * Fraction(constant)) ** 2 < Fraction(found.detail[row]["margin"]) ** 2
-            assert lower > found.detail[row]["margin"] / (math.sqrt(2) * constant) * (1 - 1e-14)
+            assert Fraction(detail["slope"]) <= Fraction(ROOT_TWO) * Fraction(constant)
 
 
 @pytest.mark.parametrize("factor", [4.0, 0.37, 1e-30, 1e30])
@@ -226,12 +308,11 @@ def test_it_says_why_it_does_not_apply(monkeypatch):
         graph = None
 
     assert "graph" in one.applies(Opaque(), "l2")
-    draft = Draft((1, 80, 80), np.random.default_rng(0))
-    weight = torch.zeros(2, 1, 3, 3)
-    draft.add("conv2d", constants={"weight": weight}, stride=(1, 1), padding=(1,) * 4, dilation=(1, 1), groups=1)
-    large = GraphClassifier(draft.add("mean", axes=(1, 2)).flatten().graph())
+    draft = Draft((5000,), np.random.default_rng(0))
+    wide = draft.add("linear", constants={"weight": torch.zeros(()).expand(5000, 5000)}).add("relu")
+    large = GraphClassifier(wide.add("linear", constants={"weight": torch.zeros(2, 5000)}).graph())
     reason = one.applies(large, "l2")
-    assert reason.startswith("node 1: the matrix of conv2d, 12800 x 6400, is too large: all norms would take about ")
+    assert reason.startswith("node 1: the matrix of linear, 5000 x 5000, is too large: all norms would take about ")
     assert reason.endswith("minutes (lipschitz:minutes=1)")
     assert LipschitzMargin(minutes=10).applies(large, "l2") is None
     monkeypatch.setattr(margin, "unsupported", lambda graph: "node 7: no Lipschitz rule for erf")

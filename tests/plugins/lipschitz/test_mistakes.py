@@ -17,10 +17,19 @@ from oracles.random_graphs import Draft, mlp
 from robench.graph import GraphClassifier
 from robench.streams import Stream
 from robench.threat import Domain, Threat
-from robench_plugins.lipschitz import _matrices, _rules, margin
-from robench_plugins.lipschitz._rules import RULES, Reach
+from robench_plugins.lipschitz import _matrices, _rules, constant, margin, symbol
+from robench_plugins.lipschitz._rules import RULES
+from robench_plugins.lipschitz._step import Reach
 from robench_plugins.lipschitz.constant import lipschitz_constant
 from robench_plugins.lipschitz.margin import LipschitzMargin
+
+
+@pytest.fixture(autouse=True)
+def _forget():
+    """Norms are kept by the content of their matrices."""
+    constant._NORMS.clear()
+    yield
+    constant._NORMS.clear()
 
 
 def _draft(*shape):
@@ -51,6 +60,32 @@ def _circular(position, node, shape):
     units = torch.eye(math.prod(shape), dtype=torch.float64).reshape(-1, *shape)
     matrix = F.conv1d(F.pad(units, (1, 1), mode="circular"), weight).flatten(1).T
     return _matrices.Matrix(position, node.op, 1, tuple(matrix.shape), lambda block: matrix)
+
+
+def _strided(kernel, stride):
+    """A convolution on a map so large that its kernel alone bounds it."""
+    weight = torch.tensor(np.random.default_rng(2).normal(size=(3, 2, kernel)))
+    d = _draft(2, 60)
+    d.add("conv1d", constants={"weight": weight}, stride=(stride,), padding=(1, 1), dilation=(1,), groups=1)
+    return d.flatten()
+
+
+def _by_kernel(norm):
+    return lambda self, columns, rows, limit: (norm(self.weight.double(), self.stride[0]), "grid")
+
+
+def _iterated(weight, stride):
+    """Power iteration on a circular map (Prach & Lampert's way to evaluate), too few steps."""
+    x = torch.ones(1, weight.shape[1], 64, dtype=torch.float64)
+    for _ in range(4):
+        y = F.conv1d(F.pad(x, (2, 2), mode="circular"), weight, stride=stride)
+        x = F.conv_transpose1d(y, weight, stride=stride)[..., 2:66]
+        x = x / x.norm()
+    return float(F.conv1d(F.pad(x, (2, 2), mode="circular"), weight, stride=stride).norm())
+
+
+def _on_the_grid(points):
+    return lambda weight, stride: float(torch.linalg.svdvals(torch.fft.fft(weight, points).permute(2, 0, 1)).amax())
 
 
 def _grouped():
@@ -104,6 +139,17 @@ def _broadcast():
 MISTAKES = {
     "a norm from below, by power iteration": (_linear, (_matrices, "spectral_norm_upper"), _power_iteration),
     "circular instead of zero padding": (_conv, (_rules, "convolution"), _circular),
+    "power iteration on a kernel": (lambda: _strided(3, 1), (_matrices.Kernel, "norm"), _by_kernel(_iterated)),
+    "few frequencies without a correction": (
+        lambda: _strided(3, 1),
+        (_matrices.Kernel, "norm"),
+        _by_kernel(_on_the_grid(4)),
+    ),
+    "one phase of a stride": (
+        lambda: _strided(4, 2),
+        (_matrices.Kernel, "norm"),
+        _by_kernel(lambda weight, stride: symbol.convolution_norm_upper(weight[..., ::stride])[0]),
+    ),
     "the first group alone": (_grouped, (_rules, "convolution"), _first_group),
     "batch norm without its weight": (
         _norm,
@@ -135,12 +181,15 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_the_search_finds_a_pair_that_a_mistake_allows(mistake, monkeypatch):
     draft, place, wrong = MISTAKES[mistake]
+    if place == (_matrices.Kernel, "norm"):
+        monkeypatch.setattr(_matrices, "_QUICK", 0.0)
     graph = draft().graph()
     assert expanded(graph, lipschitz_constant(graph).value, steps=60) is None
     if isinstance(place, str):
         monkeypatch.setitem(RULES, place, wrong)
     else:
         monkeypatch.setattr(*place, wrong)
+    constant._NORMS.clear()
     graph = draft().graph()  # constants are kept with their graph
     assert expanded(graph, lipschitz_constant(graph).value, steps=60) is not None
 
@@ -150,7 +199,7 @@ def _radii(classifier, x, y):
     return LipschitzMargin().certify(classifier, x, y, Threat("l2", None, Domain()), stream).lower.tolist()
 
 
-@pytest.mark.parametrize("mistake", ["√2 forgotten", "logits' own margin", "branches", "layers"])
+@pytest.mark.parametrize("mistake", ["√2 forgotten", "logits' own margin", "branches", "layers", "half a row"])
 def test_enumeration_finds_the_error_within_a_radius_that_is_too_large(mistake, monkeypatch):
     """f = (w·x, −w·x) behind an orthogonal layer has radii equal to the certificate's."""
     turn = np.array([[0.6, 0.8], [-0.8, 0.6]])
@@ -169,13 +218,12 @@ def test_enumeration_finds_the_error_within_a_radius_that_is_too_large(mistake, 
     if mistake == "√2 forgotten":
         monkeypatch.setattr(margin, "ROOT_TWO", 1.0)
     elif mistake == "logits' own margin":
-        monkeypatch.setattr(margin, "point_margins", lambda graph, x, y: (_top(graph, x), None))
+        monkeypatch.setattr(margin, "_margins", lambda values, error, y: 2 * values.amax(1, keepdim=True) + 0.5)
     elif mistake == "branches":
         monkeypatch.setattr(_matrices, "spectral_norm_upper", lambda m, roundings=0: float(m.abs().amax()))
+    elif mistake == "layers":
+        monkeypatch.setattr(_matrices.Matrix, "norm", lambda self, limit: (1.0, "matrix"))
     else:
-        monkeypatch.setattr(_matrices.Matrix, "norm", lambda self: 1.0)
+        monkeypatch.setattr(margin, "_distances", lambda row, head: (row - head.weight).norm(dim=1) / 2)
+    constant._NORMS.clear()
     assert excess() > 0.01
-
-
-def _top(graph, x):
-    return 2 * GraphClassifier(graph, dtype=torch.float64).logits(x).amax(1) + 0.5

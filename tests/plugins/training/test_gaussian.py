@@ -103,5 +103,5 @@ def test_its_shape():
     assert isinstance(Gaussian(), Recipe)
     assert Gaussian().sigma == 0.25
     result = Gaussian(width=2, epochs=2).train(TRAIN.select(slice(0, 100)), TrainContext(0, CPU))
-    assert [set(figures) for figures in result.history] == [{"loss", "accuracy"}] * 2
+    assert [set(figures) for figures in result.history] == [{"loss", "accuracy", "lr"}] * 2
     assert not result.module.training

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from robench_plugins.training.intervals import propagate, worst_margins
+from robench_plugins.training.intervals import layer_inputs, propagate, worst_margins
 from robench_plugins.training.networks import Normalise, build
 
 
@@ -16,6 +16,10 @@ def boxes(shape, count=5, seed=0):
     g = generator(seed)
     centre, radius = torch.randn(count, *shape, generator=g), torch.rand(count, *shape, generator=g)
     return centre - radius, centre + radius
+
+
+def worst(network, lower, upper, y):
+    return worst_margins(network[-1], layer_inputs(network, lower, upper)[-1], y)
 
 
 def corners(lower, upper):
@@ -57,11 +61,11 @@ def test_the_worst_margins_of_a_linear_network_are_exact():
     y = torch.tensor([0, 1, 2, 3, 0])
     logits = network(corners(lower, upper))
     exact = (logits - logits.gather(2, y[:, None, None].expand(-1, 64, 1))).amax(1)
-    worst = worst_margins(network, lower, upper, y)
-    torch.testing.assert_close(worst, exact)
+    bound = worst(network, lower, upper, y)
+    torch.testing.assert_close(bound, exact)
     low, high = propagate(network, lower, upper)
     rivals = torch.arange(4) != y[:, None]
-    assert (high - low.gather(1, y[:, None]))[rivals].gt(worst[rivals] + 1e-3).all()
+    assert (high - low.gather(1, y[:, None]))[rivals].gt(bound[rivals] + 1e-3).all()
 
 
 @pytest.mark.parametrize("architecture", ["mlp", "cnn"])
@@ -72,14 +76,14 @@ def test_bounds_hold_inside_the_box(architecture):
     lower, upper = (side.double() for side in boxes((1, 5, 5), count=8))
     y = torch.arange(8) % 3
     low, high = propagate(network, lower, upper)
-    worst = worst_margins(network, lower, upper, y)
+    bound = worst(network, lower, upper, y)
     for _ in range(50):
         share = torch.rand(lower.shape, generator=g, dtype=torch.float64)
         share = share.round() if torch.rand((), generator=g) < 0.5 else share  # corners, too
         logits = network(lower + share * (upper - lower))
         assert (logits >= low - 1e-12).all()
         assert (logits <= high + 1e-12).all()
-        assert (logits - logits.gather(1, y[:, None]) <= worst + 1e-12).all()
+        assert (logits - logits.gather(1, y[:, None]) <= bound + 1e-12).all()
 
 
 def test_an_empty_box_gives_the_function_itself():
@@ -87,7 +91,7 @@ def test_an_empty_box_gives_the_function_itself():
     x = torch.rand(4, 1, 5, 5, generator=generator(1))
     y = torch.tensor([0, 1, 2, 0])
     logits = network(x)
-    torch.testing.assert_close(worst_margins(network, x, x, y), logits - logits.gather(1, y[:, None]))
+    torch.testing.assert_close(worst(network, x, x, y), logits - logits.gather(1, y[:, None]))
 
 
 def test_layers_without_a_rule_are_named():
@@ -96,4 +100,4 @@ def test_layers_without_a_rule_are_named():
     with pytest.raises(TypeError, match="circular padding"):
         propagate(nn.Conv2d(1, 1, 3, padding_mode="circular"), torch.zeros(1, 1, 3, 3), torch.ones(1, 1, 3, 3))
     with pytest.raises(TypeError, match="last layer must be linear, not ReLU"):
-        worst_margins(nn.Sequential(nn.ReLU()), torch.zeros(1, 2), torch.ones(1, 2), torch.tensor([0]))
+        worst_margins(nn.ReLU(), (torch.zeros(1, 2), torch.ones(1, 2)), torch.tensor([0]))

@@ -11,9 +11,13 @@ from robench.graph.intervals import ball_margin_lower
 from robench.samples import Samples
 from robench.threat import Domain, Epsilon
 from robench_plugins.datasets.digits import Digits
+from robench_plugins.training.crown_ibp import CrownIbp
+from robench_plugins.training.fgsm_at import FgsmAt
+from robench_plugins.training.gradalign import GradAlign
 from robench_plugins.training.ibp import Ibp
 from robench_plugins.training.pgd_at import PgdAt
 from robench_plugins.training.standard import Standard
+from robench_plugins.training.trades import Trades
 
 TRAIN, TEST = Digits().load("train"), Digits().load("test")
 X, Y = torch.tensor(TEST.x), torch.tensor(TEST.y)
@@ -21,7 +25,10 @@ CPU = torch.device("cpu")
 SHORT = {
     "standard": Standard(width=8, epochs=16),
     "pgd-at": PgdAt(width=8, epochs=8, lr=0.005),
+    "fgsm-at": FgsmAt(width=4, epochs=8, lr=0.01),
+    "gradalign": GradAlign(width=4, epochs=6, lr=0.01),
     "ibp": Ibp(width=8, epochs=20, lr=0.005),
+    "crown-ibp": CrownIbp(width=4, epochs=16, lr=0.01, batch=64),
 }
 
 
@@ -57,21 +64,41 @@ def test_standard_training_reaches_97_percent(trained):
     assert clean(trained["standard"].module) >= 0.97
 
 
-def test_adversarial_training_resists_attacks_that_break_standard_training(trained):
-    standard, robust = (under_attack(trained[name].module, 0.1) for name in ("standard", "pgd-at"))
-    assert clean(trained["pgd-at"].module) >= 0.97
-    assert robust >= 0.75
+@pytest.mark.parametrize(("name", "least"), [("pgd-at", 0.7), ("fgsm-at", 0.7), ("gradalign", 0.65)])
+def test_adversarial_training_resists_attacks_that_break_standard_training(trained, name, least):
+    """At ε = 0.1 a single step is enough on digits: no catastrophic overfitting shows there."""
+    standard, robust = (under_attack(trained[one].module, 0.1) for one in ("standard", name))
+    assert clean(trained[name].module) >= 0.93
+    assert robust >= least
     assert robust >= standard + 0.15
 
 
 def test_ibp_training_certifies_almost_what_no_attack_breaks(trained):
-    """Rigorous bounds in float64 on the saved graph, not those that the training used."""
+    """Within 5 points. Rigorous bounds in float64 on the saved graph, not those that the training used."""
     module = trained["ibp"].module
     lower, upper = certified(module, 0.1), under_attack(module, 0.1)
     assert lower >= 0.75
-    assert lower <= upper <= lower + 0.08
+    assert lower <= upper <= lower + 0.05
     assert clean(module) >= 0.93
     assert certified(trained["standard"].module, 0.1) == 0
+
+
+def test_crown_ibp_ends_in_interval_training(trained):
+    """β is 0 at the end: intervals alone certify what linear bounds helped to find."""
+    module = trained["crown-ibp"].module
+    lower, upper = certified(module, 0.1), under_attack(module, 0.1)
+    assert lower >= 0.65
+    assert lower <= upper <= lower + 0.12
+    assert clean(module) >= 0.9
+
+
+def test_ibp_regularised_at_the_start_learns_too():
+    recipe = Ibp(width=4, epochs=3, wait=0.0, ramp=0.9, lr=0.01)
+    plain, regularised = (
+        replace(recipe, regularise=weight).train(TRAIN, TrainContext(0, CPU)).history for weight in (0.0, 0.5)
+    )
+    assert regularised[-1]["accuracy"] > 0.7
+    assert regularised != plain
 
 
 @pytest.mark.parametrize("name", SHORT)
@@ -80,8 +107,8 @@ def test_results_are_recipes_modules_and_histories(trained, name):
     assert isinstance(SHORT[name], Recipe)
     assert not any(layer.training for layer in result.module.modules())
     assert len(result.history) == SHORT[name].epochs
-    assert result.history[-1]["loss"] < result.history[0]["loss"] or name == "ibp"
-    assert result.history[-1]["accuracy"] > 0.95
+    assert result.history[-1]["loss"] < result.history[0]["loss"] or "ibp" in name
+    assert result.history[-1]["accuracy"] > (0.85 if name == "crown-ibp" else 0.93)
     logits = GraphClassifier(from_torch(result.module, TEST.shape)).logits(X)
     torch.testing.assert_close(logits, result.module(X), rtol=1e-5, atol=1e-5)
 
@@ -94,7 +121,13 @@ def test_results_are_recipes_modules_and_histories(trained, name):
         PgdAt(epochs=1, steps=2),
         PgdAt(epochs=1, steps=2, norm="l2", eps=Epsilon.parse(0.5)),
         PgdAt(epochs=1, steps=2, norm="l1", eps=Epsilon.parse(2.0), arch="mlp"),
-        Ibp(epochs=1),
+        Ibp(epochs=1, regularise=0.5, wait=0.0),
+        CrownIbp(epochs=1, wait=0.0, batch=100),
+        CrownIbp(epochs=1, wait=0.0, arch="mlp", slope="zero"),
+        FgsmAt(epochs=1, augment="crop-flip-erase", schedule="one-cycle"),
+        GradAlign(epochs=1, schedule="cyclic"),
+        Trades(epochs=1, steps=2),
+        Trades(epochs=1, steps=2, norm="l2", eps=Epsilon.parse(0.5)),
     ],
     ids=lambda recipe: f"{type(recipe).__name__}-{recipe.arch}-{getattr(recipe, 'norm', '')}",
 )
@@ -149,10 +182,10 @@ def test_the_adversary_stays_in_ball_and_domain(monkeypatch):
 
 
 def test_the_ibp_schedule():
-    recipe = Ibp(eps=Epsilon.parse("0.2"), kappa=0.5, wait=0.1, ramp=0.4)
-    for part, eps, kappa in ((0, 0, 1), (0.1, 0, 1), (0.3, 0.1, 0.75), (0.5, 0.2, 0.5), (0.99, 0.2, 0.5)):
-        assert recipe.schedule(part) == pytest.approx((eps, kappa))
-    assert Ibp(eps=Epsilon.parse("0.2"), wait=0.0, ramp=0.0).schedule(0.0) == (0.2, 0.5)
+    recipe = Ibp(wait=0.1, ramp=0.4)
+    for part, risen in ((0, 0), (0.1, 0), (0.3, 0.5), (0.5, 1), (0.99, 1)):
+        assert recipe.risen(part) == pytest.approx(risen)
+    assert Ibp(wait=0.0, ramp=0.0).risen(0.0) == 1
     with pytest.raises(ValueError, match="at most 1 together"):
         Ibp(wait=0.6, ramp=0.5)
 

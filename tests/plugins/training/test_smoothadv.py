@@ -134,7 +134,7 @@ def test_equal_seeds_give_equal_weights_and_touch_nothing_else(options):
 def test_its_shape():
     assert isinstance(SmoothAdv(), Recipe)
     result = SmoothAdv(width=2, epochs=3).train(TRAIN.select(slice(0, 100)), TrainContext(0, CPU))
-    assert [set(figures) for figures in result.history] == [{"loss", "accuracy", "robust_accuracy"}] * 3
+    assert [set(figures) for figures in result.history] == [{"loss", "accuracy", "robust_accuracy", "lr"}] * 3
     assert all(0 <= figures[name] <= 1 for figures in result.history for name in ("accuracy", "robust_accuracy"))
     assert not result.module.training
     with pytest.raises(InputError, match="try a smaller learning rate"):

@@ -2,20 +2,19 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from robench.graph import GroupSort, from_torch
-from robench_plugins.training.almost_orthogonal import AolLinear, Centre, almost_orthogonal, build, frozen
+from oracles.operators import largest
+from robench.graph import GroupSort
+from robench_plugins.training.lipschitz import almost_orthogonal as module
+from robench_plugins.training.lipschitz.almost_orthogonal import almost_orthogonal
 
 
 def generator(seed):
     return torch.Generator().manual_seed(seed)
-
-
-def largest(weight):
-    return float(torch.linalg.svdvals(weight.detach().double())[0])
 
 
 sizes = st.integers(1, 12)
@@ -64,8 +63,11 @@ def test_a_zero_matrix_stays_zero_and_has_a_gradient():
     assert torch.isfinite(weight.grad).all()
 
 
-@pytest.mark.parametrize("shape", [(6, 4), (4, 6), (5, 5)])
-def test_its_gradient_is_that_of_finite_differences(shape):
+@pytest.mark.parametrize("wide", [512, 1])
+@pytest.mark.parametrize("shape", [(6, 4), (4, 6), (5, 5), (3, 2, 3, 3), (2, 3, 3, 3)])
+def test_its_gradient_is_that_of_finite_differences(monkeypatch, shape, wide):
+    monkeypatch.setattr(module, "_WIDE", wide)
+    monkeypatch.setattr(module, "_BLOCK", 2)
     weight = torch.randn(*shape, dtype=torch.float64, generator=generator(1), requires_grad=True)
     assert torch.autograd.gradcheck(almost_orthogonal, (weight,))
 
@@ -83,59 +85,37 @@ def test_maxmin_sorts_pairs_and_never_expands(width, seed):
         assert (after <= before * (1 + 1e-12)).all()
 
 
-def trained_like(seed, shape=(2, 3, 3), width=8, depth=4):
-    """A network whose weights are far from orthogonal, as after training."""
-    g = generator(seed)
-    network = build(torch.rand(2, 1, 1, generator=g), shape, 5, width, depth, g)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=g))
-    return network
+@pytest.mark.parametrize("columns", [1, 127, 128, 300])
+def test_wide_matrices_are_rescaled_alike(monkeypatch, columns):
+    """Blocks of the Gram matrix and their mirror images, against all of it."""
+    results = []
+    for wide in (10_000, 1):
+        monkeypatch.setattr(module, "_WIDE", wide)
+        weight = torch.randn(310, columns, dtype=torch.float64, generator=generator(0), requires_grad=True)
+        out = almost_orthogonal(weight)
+        (gradient,) = torch.autograd.grad((out * torch.arange(columns)).sum(), weight)
+        results.append((out.detach(), gradient))
+    torch.testing.assert_close(results[0], results[1])
 
 
-def test_the_network_starts_as_an_isometry_of_centred_inputs():
-    network = build(torch.full((1, 1, 1), 0.5), (1, 4, 4), 16, 16, 3, generator(0)).double()
-    x = torch.rand(50, 1, 4, 4, dtype=torch.float64, generator=generator(1))
-    torch.testing.assert_close(network(x).norm(dim=1), (x - 0.5).flatten(1).norm(dim=1), rtol=1e-5, atol=0)
+def test_a_hand_computed_kernel():
+    """(1, −2) on one channel: correlations −2, 5, −2 add up to 9 in magnitude, so that it is a third of itself."""
+    kernel = torch.tensor([1.0, -2.0], dtype=torch.float64).reshape(1, 1, 1, 2)
+    torch.testing.assert_close(almost_orthogonal(kernel), kernel / 3, rtol=1e-6, atol=0)
 
 
-@given(seed=st.integers(0, 2**31), distance=st.sampled_from([1e-3, 0.1, 3.0]))
-def test_the_network_never_expands(seed, distance):
-    network = trained_like(seed).double()
-    g = generator(seed)
-    x = torch.rand(30, 2, 3, 3, dtype=torch.float64, generator=g)
-    z = x + distance * torch.randn(x.shape, dtype=torch.float64, generator=g)
-    with torch.no_grad():
-        ratio = (network(x) - network(z)).norm(dim=1) / (x - z).flatten(1).norm(dim=1)
-    assert ratio.max() <= 1 + 1e-9
-
-
-@pytest.mark.parametrize("depth", [1, 2, 4])
-def test_frozen_is_the_same_function_in_plain_layers(depth):
-    network = trained_like(3, depth=depth)
-    plain = frozen(network, (2, 3, 3))
-    x = torch.rand(20, 2, 3, 3, generator=generator(4))
-    with torch.no_grad():
-        torch.testing.assert_close(plain(x), network(x), rtol=1e-5, atol=1e-5)
-    assert [node.op for node in from_torch(plain, (2, 3, 3)).nodes] == (
-        ["input", "reshape", "linear", *["group_sort", "linear"] * (depth - 1)]
-    )
-    weights = [layer.weight for layer in plain if isinstance(layer, nn.Linear)]
-    assert len(weights) == depth
-    assert max(map(largest, weights)) <= 1 + 1e-6
-    assert not any(module.training for module in plain.modules())
-
-
-def test_weights_are_drawn_from_the_generator_alone():
-    state = torch.get_rng_state()
-    networks = [build(torch.zeros(1), (7,), 3, 4, 2, generator(seed)) for seed in (0, 0, 1)]
-    frozen(networks[0], (7,))
-    assert torch.equal(torch.get_rng_state(), state)
-    first = [layer.weight for network in networks for layer in network if isinstance(layer, AolLinear)]
-    assert torch.equal(first[0], first[2])
-    assert not torch.equal(first[0], first[4])
-
-
-def test_centring_scales_nothing():
-    x = torch.rand(5, 2, 3, generator=generator(0))
-    assert torch.equal(Centre(torch.tensor([[0.25], [0.5]]))(x), x - torch.tensor([[0.25], [0.5]]))
+@pytest.mark.parametrize("shape", [(4, 2, 3, 3), (2, 4, 3, 2), (3, 3, 1, 3)])
+def test_a_kernel_is_rescaled_by_the_rows_of_the_gram_matrix_on_a_large_map(shape):
+    """Inner channels in the middle of a map: all their correlations are in the operator's explicit Gram matrix."""
+    kernel = torch.randn(shape, dtype=torch.float64, generator=generator(5))
+    side = 9
+    out, inner = shape[:2]
+    basis = torch.eye(inner * side * side, dtype=torch.float64).reshape(-1, inner, side, side)
+    operator = F.conv2d(basis, kernel, padding=(shape[2] - 1, shape[3] - 1)).flatten(1).T
+    narrow = inner > out
+    gram = operator @ operator.T if narrow else operator.T @ operator
+    height, width = (side + shape[2] - 1, side + shape[3] - 1) if narrow else (side, side)
+    middle = torch.arange(out if narrow else inner) * height * width + (height // 2) * width + width // 2
+    lengths = (gram.abs().sum(1)[middle] + 1e-6).sqrt()
+    expected = kernel / lengths.reshape((-1, 1, 1, 1) if narrow else (1, -1, 1, 1))
+    torch.testing.assert_close(almost_orthogonal(kernel), expected)

@@ -1,0 +1,28 @@
+"""The network while it is being trained, as attacks see it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from robench.graph import Graph
+
+__all__ = ["Live"]
+
+
+class Live:
+    """A `robench.Classifier` without an identity: its function changes with every step."""
+
+    def __init__(self, network: nn.Module, shape: tuple[int, ...], classes: int, device: torch.device) -> None:
+        """Wrap `network` for inputs of `shape`."""
+        self.network = network
+        self.input_shape = shape
+        self.classes = classes
+        self.device = device
+        self.dtype = torch.float32
+        self.fingerprint = "0" * 64
+        self.graph: Graph | None = None
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Return the logits of `x`."""
+        return self.network(x)  # type: ignore[no-any-return]

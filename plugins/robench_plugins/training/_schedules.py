@@ -1,0 +1,48 @@
+"""Learning rates over a training, each after the paper that made it known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Final, Literal
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
+
+__all__ = ["Schedule", "factor", "one_cycle", "scaled"]
+
+Schedule = Literal["cosine", "cyclic", "piecewise", "one-cycle"]
+
+_PEAK: Final = 0.4
+
+
+def _cosine(part: float) -> float:
+    return (1 + math.cos(math.pi * part)) / 2
+
+
+def _cyclic(part: float) -> float:
+    return part / _PEAK if part < _PEAK else (1 - part) / (1 - _PEAK)
+
+
+def factor(kind: Schedule, drops: Sequence[float]) -> Callable[[float], float]:
+    """Return what multiplies the learning rate, of the part of the training that is done, 0 … 1.
+
+    `cosine`: from 1 to 0 on half a cosine (Loshchilov & Hutter 2017). `cyclic`: straight from 0 to 1 at 2/5 and back
+    (Wong et al. 2020, Andriushchenko & Flammarion 2020). `piecewise`: a tenth after each of `drops`.
+    """
+    if kind == "piecewise":
+        return lambda part: 0.1 ** sum(part >= drop for drop in drops)
+    return _cosine if kind == "cosine" else _cyclic
+
+
+def scaled(factor: Callable[[float], float]) -> Callable[[Optimizer, int], LRScheduler]:
+    """Return the schedule that multiplies the optimizer's learning rate by `factor`."""
+    return lambda optimizer, steps: LambdaLR(optimizer, lambda done: factor(done / steps))
+
+
+def one_cycle(lr: float, momentum: bool = True) -> Callable[[Optimizer, int], LRScheduler]:
+    """Return torch's one-cycle schedule (Smith & Topin 2018): lr/25 to `lr` at 3/10, then to almost 0.
+
+    Momentum goes from .95 to .85 and back, unless there is none.
+    """
+    return lambda optimizer, steps: OneCycleLR(optimizer, lr, total_steps=steps, cycle_momentum=momentum)
