@@ -63,8 +63,8 @@ def train(
     `report` is called after each epoch with (epoch, epochs, figures). Accuracies are measured on the network graph
     that is saved. With `monitor`, an ε in linf, a tenth of the samples (at most 1,000) is not trained on but attacked
     after each epoch. The state after an epoch (every one, but at most each two seconds) is kept in the folder
-    OUT.training until the checkpoint is written; with `resume` an unfinished training goes on from there, and a finished
-    one is returned as it is.
+    OUT.training until the checkpoint is written; with `resume` an unfinished training goes on from there, and a
+    finished one is returned as it is.
 
     Raises RobenchError where anything is wrong; `out` must be absent, empty or a checkpoint, which is replaced in the
     end.

@@ -39,8 +39,8 @@ def train(
 
     Trains on the split `train`. The folder holds the network as a graph (safetensors and JSON, no pickles), how it was
     made, its clean accuracy, and the figures of each epoch (history.parquet). It appears complete or not at all; until
-    then the state after the last epochs lies in OUT.training, where --resume goes on. Exit codes: 0 fine, 2 bad input, 130
-    interrupted.
+    then the state after the last epochs lies in OUT.training, where --resume goes on. Exit codes: 0 fine, 2 bad input,
+    130 interrupted.
     """
     from robench.cli._progress import Progress
     from robench.training import train as run

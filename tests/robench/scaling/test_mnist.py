@@ -1,6 +1,7 @@
-"""MNIST beside figures that were measured by another program: an AOL-MLP 784-128-128-10, 600 steps of 100 at every size.
+"""MNIST beside figures that another program measured: an AOL-MLP 784-128-128-10, 600 steps of 100 at every size.
 
-Those are of one seed, on all test images: CRA(36/255) .674, .762, .837 at 100, 200, 400 training samples, .929 at 12,800.
+Those are of one seed, on all test images: CRA(36/255) .674, .762, .837 at 100, 200, 400 training samples, .929 at
+12,800.
 """
 
 from __future__ import annotations
