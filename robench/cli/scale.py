@@ -58,10 +58,11 @@ def scale(
     as_json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> None:
-    """Train a recipe on nested subsets, evaluate, and fit how accuracy grows with the number of samples.
+    """Train a recipe on ever more data and fit how accuracy grows.
 
-    The same command goes on where it was interrupted: what is trained and what is evaluated stays. Exit codes: 0 fine,
-    2 bad input, 3 a training or an evaluation failed (the others are kept), 130 interrupted.
+    Trains on nested subsets of the training set, with several seeds each, and evaluates every network. The same
+    command goes on where it was interrupted: what is trained and what is evaluated stays. Exit codes: 0 fine, 2 bad
+    input, 3 a training or an evaluation failed (the others are kept), 130 interrupted.
     """
     from robench.cli.run import report_failures, run_shown
     from robench.report import safe

@@ -48,7 +48,7 @@ def view_of(runs, bounds=()):
 
 
 def page_of(runs, bounds=()):
-    return Page(environment().get_template("dataset.html").render(view=view_of(runs, bounds)))
+    return Page(environment().get_template("dataset.html").render(view=view_of(runs, bounds), scales=[]))
 
 
 def test_ceilings_stand_there_as_computed():

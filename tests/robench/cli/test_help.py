@@ -5,7 +5,7 @@ from typer.testing import CliRunner
 
 from robench.cli import app
 
-ORDER = "demo train eval run bound check replay report runs leaderboard import export plugins doctor"
+ORDER = "demo train scale eval run bound check replay report runs leaderboard import export plugins doctor"
 
 
 def commands(*arguments: str) -> dict[str, str]:
