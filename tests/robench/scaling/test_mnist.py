@@ -6,7 +6,6 @@ Those are of one seed, on all test images: CRA(36/255) .674, .762, .837 at 100, 
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,10 +14,7 @@ import pytest
 from robench.scaling import evaluations, keep, make_plan, train_members
 from robench.suite import run_suite
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not os.environ.get("ROBENCH_DATA"), reason="ROBENCH_DATA is not set"),
-]
+pytestmark = pytest.mark.data
 
 
 def test_certified_accuracy_grows_as_it_was_measured_elsewhere(tmp_path: Path) -> None:
