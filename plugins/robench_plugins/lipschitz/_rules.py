@@ -43,13 +43,17 @@ def _convolution(step: Step) -> Matrix:
     return convolution(step.position, step.node, step.shapes[0])
 
 
-def _factors(step: Step, magnitudes: Tensor) -> Reach:
-    """Multiply with `magnitudes` (rounded up, broadcast against the input)."""
+def _factors(step: Step, magnitudes: Tensor, signs: Tensor) -> Reach:
+    """Multiply with `magnitudes` (rounded up, broadcast against the input), whose factors have `signs`.
+
+    What is one factor leaves the matrix before it as it is; of factors that differ in sign alone not even differences
+    of its rows stay what they were.
+    """
     (before,) = step.inputs
     shape = step.node.shape
     if shape != step.shapes[0]:
         return step.times(mul_up(float(magnitudes.max()), _repeats(step, 0)))
-    if magnitudes.numel() == 1 or bool((magnitudes == magnitudes.flatten()[0]).all()):
+    if all(bool((values == values.flatten()[0]).all()) for values in (magnitudes, signs)):
         factor = float(magnitudes.flatten()[0])
         if factor != 1:
             step.note(factor, step.node.op)
@@ -75,24 +79,25 @@ def _constant(node: Node, name: str) -> Tensor:
 
 
 def _mul(step: Step) -> Reach:
-    other = _constant(step.node, "other").abs()
-    return _factors(step, _positive(other, other == 0))
+    other = _constant(step.node, "other")
+    return _factors(step, _positive(other.abs(), other == 0), other.sign())
 
 
 def _div(step: Step) -> Reach:
     # A division by 0 is not a function: +inf.
-    other = _constant(step.node, "other").abs()
-    return _factors(step, _positive(round_up(1 / other), torch.zeros_like(other, dtype=torch.bool)))
+    other = _constant(step.node, "other")
+    magnitudes = _positive(round_up(1 / other.abs()), torch.zeros_like(other, dtype=torch.bool))
+    return _factors(step, magnitudes, other.sign())
 
 
 def _batch_norm(step: Step) -> Reach:
     """|weight| / √(var + eps): three roundings, of which the sum is one between a variance and a positive number."""
-    weight, var = _constant(step.node, "weight").abs(), _constant(step.node, "var")
+    weight, var = _constant(step.node, "weight"), _constant(step.node, "var")
     eps = step.node.attributes["eps"]
     assert isinstance(eps, float)
-    factor = weight / (var + eps).sqrt() * (1 + 16 * UNIT_ROUNDOFF)
+    factor = weight.abs() / (var + eps).sqrt() * (1 + 16 * UNIT_ROUNDOFF)
     factor = _positive(round_up(factor), weight == 0)
-    return _factors(step, factor.reshape(-1, *[1] * (len(step.node.shape) - 1)))
+    return _factors(step, factor.reshape(-1, *[1] * (len(step.node.shape) - 1)), weight.sign())
 
 
 def _sum(step: Step) -> Reach:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import robench
 from oracles.enumeration import TOLERANCE, exact_radius, random_net
-from oracles.random_graphs import Draft, mlp
+from oracles.random_graphs import STEPS, Draft, evaluate, mlp, random_graph, step_names
 from oracles.rational import margin as exact_margin
 from oracles.rational import rational_logits
 from robench.check import check
@@ -175,6 +175,58 @@ def test_normalisations_before_the_last_layer_scale_its_rows():
     row = (weight[0] - weight[1]) * factors
     exact = float(row @ x[0].numpy() / np.linalg.norm(row))
     assert exact * (1 - 1e-12) < certify(classifier, x, torch.tensor([0])).lower.item() < exact
+
+
+FACTORS = {
+    "mul": lambda signs: {"constants": {"other": signs}},
+    "div": lambda signs: {"constants": {"other": signs}},
+    "batch_norm": lambda signs: {
+        "constants": {"mean": torch.ones(3), "var": torch.full((3,), 0.75), "weight": signs, "bias": torch.ones(3)},
+        "eps": 0.25,
+    },
+}
+
+
+@pytest.mark.parametrize("op", FACTORS)
+def test_factors_of_the_logits_that_differ_in_sign_alone_are_no_common_factor(op):
+    """W = (w, w, w) with the signs (1, −1, 1): f_0 − f_1 = 2 w·x, though the rows of W do not differ at all."""
+    draft = Draft((2,), np.random.default_rng(0))
+    draft.add("linear", constants={"weight": torch.tensor([[3.0, 4.0]] * 3), "bias": torch.tensor([0.0, 0.0, -50.0])})
+    graph = draft.add(op, **FACTORS[op](torch.tensor([1.0, -1.0, 1.0]))).graph()
+    classifier = GraphClassifier(graph, dtype=torch.float64)
+    x = torch.tensor([[3.0, 4.0]], dtype=torch.float64) / 5
+    y = torch.tensor([0])
+    lower = certify(classifier, x, y).lower.item()
+    assert 0 < lower < 1
+    assert labels(classifier, x - 1.01 * x).item() != 0  # a multiple of x at a distance of 1.01
+
+
+@settings(max_examples=100)
+@given(
+    st.lists(st.sampled_from(step_names()), max_size=4),
+    st.lists(st.sampled_from(["mul", "div", "batch_norm", "neg", "add", "sub", "pad", "slice"]), max_size=3),
+    st.integers(0, 2**32 - 1),
+)
+def test_no_gradient_of_a_difference_of_logits_is_longer_than_its_slope(steps, tail, seed):
+    rng = np.random.default_rng(seed)
+    graph = _with_tail(steps, tail, rng)
+    x = torch.tensor(rng.normal(size=(6, *graph.input_shape)), requires_grad=True)
+    y = torch.arange(6) % graph.classes
+    slopes = margin._slopes(lipschitz_constant(graph), graph.classes, y)
+    values = evaluate(graph, x)
+    for j in range(graph.classes):
+        gaps = values.gather(1, y[:, None])[:, 0] - values[:, j]
+        (gradient,) = torch.autograd.grad(gaps.sum(), x, retain_graph=True, materialize_grads=True)
+        assert (gradient.flatten(1).norm(dim=1) <= slopes[:, j] * (1 + 1e-12)).all()
+
+
+def _with_tail(steps, tail, rng):
+    """A random graph behind whose last layer more operators stand."""
+    draft = Draft((2, 3, 3), rng)
+    draft.nodes = list(random_graph(steps, rng, classes=4).nodes)
+    for name in tail:
+        STEPS[name][1](draft)
+    return draft.graph()
 
 
 @settings(max_examples=150)

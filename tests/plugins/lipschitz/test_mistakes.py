@@ -108,7 +108,7 @@ def _norm():
 def _scaled_by(factor):
     def rule(step):
         c = {name: value.double() for name, value in step.node.constants.items()}
-        return _rules._factors(step, factor(c).abs())
+        return _rules._factors(step, factor(c).abs(), factor(c).sign())
 
     return rule
 
