@@ -59,10 +59,17 @@ def _slope(slope: Slope) -> str:
 
 
 def _needed_line(needed: Needed) -> str:
-    n = f"n = {needed.n:.3g}" if math.isfinite(needed.n) else "no n"
-    return f"{needed.target:g} takes {n}{_ends(needed.interval, '.3g')}" + (
-        f"; {needed.warning}" if needed.warning else ""
-    )
+    n = f"n = {_samples(needed.n)}" if math.isfinite(needed.n) else "no n"
+    ends = "" if needed.interval is None else f" [{', '.join(map(_samples, needed.interval))}]"
+    return f"{needed.target:g} takes {n}{ends}" + (f"; {needed.warning}" if needed.warning else "")
+
+
+def _samples(n: float) -> str:
+    """Three digits tell all there is to know: 2,830, and powers of ten from a billion on."""
+    if not math.isfinite(n):
+        return "∞"
+    rounded = float(f"{n:.3g}")
+    return f"{rounded:.3g}" if rounded >= 1e9 or rounded < 1000 else f"{rounded:,.0f}"
 
 
 def _ends(interval: Interval | None, form: str) -> str:

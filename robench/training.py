@@ -83,6 +83,7 @@ def train(
         "dataset_hash": data.hash,
         "split": data.split,
         "selection": data.selection,
+        "samples_hash": data.samples_hash,
         "seed": seed,
         "device": where.type,
         "monitor": None if held_out is None else {"eps": str(eps), "samples": len(held_out.samples)},

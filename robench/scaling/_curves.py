@@ -85,24 +85,22 @@ def curves_of(scales: Sequence[Scale], results: Sequence[Result]) -> list[ScaleC
 
 def _curves(scale: Scale, results: Sequence[Result]) -> Iterator[Curve]:
     about = scale.manifest.dataset
-    places = {
-        fingerprint: (function, member.n, member.seed)
-        for member in scale.manifest.members
-        for function, fingerprint in member.fingerprints.items()
-    }
+    places: dict[str, list[tuple[str, int, int]]] = {}
+    for member in scale.manifest.members:
+        for function, fingerprint in member.fingerprints.items():
+            # A recipe that draws nothing makes one classifier of all data, whatever the seed.
+            places.setdefault(fingerprint, []).append((function, member.n, member.seed))
     cells: dict[tuple[str, str, Norm | None, float], dict[tuple[int, int], tuple[Share, Result]]] = {}
     for result in results:
         subject = result.subject
-        place = places.get(subject.fingerprint)
-        if place is None or (subject.dataset_hash, subject.split) != (about.hash, about.split):
+        if (subject.dataset_hash, subject.split) != (about.hash, about.split):
             continue
-        function, n, seed = place
         for quantity in QUANTITIES:
             share: Share | None = getattr(result, quantity)
             if share is not None and share.n:
-                clean = quantity == "clean"
-                key = function, quantity, None if clean else result.norm, 0.0 if clean else result.eps.value
-                cells.setdefault(key, {})[n, seed] = share, result
+                where = (None, 0.0) if quantity == "clean" else (result.norm, result.eps.value)
+                for function, n, seed in places.get(subject.fingerprint, ()):
+                    cells.setdefault((function, quantity, *where), {})[n, seed] = share, result
     order = sorted(cells, key=lambda key: (key[0], QUANTITIES.index(key[1]), str(key[2]), key[3]))
     for key in order:
         function, quantity, norm, _ = key

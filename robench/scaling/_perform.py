@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from robench.errors import InputError, RobenchError
+from robench.errors import DataError, InputError, RobenchError
 from robench.loading import Data, load_data, plugin_infos
 from robench.registry import load_plugins
 from robench.runs import (
@@ -58,7 +58,8 @@ def train_members(
 ) -> tuple[list[Member], list[Failure]]:
     """Train what is not trained yet; return what is there, and what failed, which stops no other.
 
-    A checkpoint that the same request made is left alone, an interrupted training goes on.
+    A checkpoint that the same request made is left alone, an interrupted training goes on. One that stopped because
+    its loss was not finite had less compute than the others, and failed.
     """
     there, failures = [], []
     for position, member in enumerate(plan.members):
@@ -73,6 +74,8 @@ def train_members(
                 resume=True,
                 report=lambda epoch, epochs, figures, member=member: report(member, epoch, epochs, figures),  # type: ignore[misc]
             )
+            if stopped := made.metadata.get("stopped"):
+                raise DataError(str(stopped))
         except (RobenchError, OSError) as error:
             failures.append(Failure(member, one_line(str(error))))
             ended(position, member, f"failed: {failures[-1].reason}")

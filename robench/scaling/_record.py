@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from robench.errors import DataError
 from robench.fields import Count, Identity, SpecText, Strict, Text, Time, first_problem
 from robench.runs import Component, DatasetInfo, Environment, RunId, new_run_id
+from robench.scaling._sizes import MOST_SIZES
 from robench.storage import LocalStorage, Storage
 
 __all__ = ["FOLDER", "MANIFEST", "Distance", "Scale", "ScaleManifest", "ScaleMember", "find_scales"]
@@ -25,6 +26,7 @@ MANIFEST: Final = "manifest.json"
 _LARGEST: Final = 16 << 20
 _DEPTH: Final = 2
 _Many = Field(max_length=100_000)
+_Size = Annotated[int, Field(ge=1, lt=10**12)]
 
 
 class ScaleMember(Strict):
@@ -33,7 +35,7 @@ class ScaleMember(Strict):
     Without any where it failed.
     """
 
-    n: Annotated[int, Field(ge=1, lt=2**63)]
+    n: _Size
     seed: Count
     epochs: Count | None = None
     fingerprints: dict[Text, Identity]
@@ -42,7 +44,7 @@ class ScaleMember(Strict):
 class Distance(Strict):
     """The median l2 distance of test samples to the nearest of n training samples."""
 
-    n: Annotated[int, Field(ge=1, lt=2**63)]
+    n: _Size
     seed: Count
     median: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -72,6 +74,16 @@ class ScaleManifest(Strict):
     started: Time = Field(default_factory=lambda: datetime.now(UTC))
     finished: Time
     command: Text = ""
+
+    @model_validator(mode="after")
+    def _one_for_each(self) -> Self:
+        """Each size and seed stands for one training, and there are no more sizes than `parse_sizes` gives."""
+        for name, found in (("members", self.members), ("distances", self.distances)):
+            if len({(one.n, one.seed) for one in found}) < len(found):
+                raise ValueError(f"{name} holds a size twice with one seed")
+            if len({one.n for one in found}) > MOST_SIZES:
+                raise ValueError(f"{name} holds more than {MOST_SIZES} sizes")
+        return self
 
     def to_json(self) -> bytes:
         """Return the manifest as indented JSON."""

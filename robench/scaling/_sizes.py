@@ -7,9 +7,9 @@ from typing import Final
 
 from robench.errors import InputError
 
-__all__ = ["parse_sizes"]
+__all__ = ["MOST_SIZES", "parse_sizes"]
 
-_MOST: Final = 1000
+MOST_SIZES: Final = 1000
 _LADDER: Final = re.compile(r"([0-9]+):([0-9]+|all):([x+])([0-9]+)", re.ASCII)
 
 
@@ -31,6 +31,8 @@ def parse_sizes(text: str, available: int) -> tuple[int, ...]:
     found = tuple(sorted(sizes))
     if len(found) < 2:
         raise InputError(f"--sizes {text!r:.60} names {len(found)} size: a curve takes two or more")
+    if len(found) > MOST_SIZES:
+        raise InputError(f"--sizes {text!r:.60} names more than {MOST_SIZES} sizes: take fewer")
     if found[0] < 1:
         raise InputError(f"--sizes {text!r:.60}: a training set holds 1 sample or more")
     if found[-1] > available:
@@ -46,8 +48,8 @@ def _ladder(match: re.Match[str], text: str, available: int) -> set[int]:
     sizes, size = set(), first
     while size <= last:
         sizes.add(size)
-        if len(sizes) > _MOST:
-            raise InputError(f"--sizes {text!r:.60} names more than {_MOST} sizes: take larger steps")
+        if len(sizes) > MOST_SIZES:
+            raise InputError(f"--sizes {text!r:.60} names more than {MOST_SIZES} sizes: take larger steps")
         size = size * step if match[3] == "x" else size + step
     if match[2] != "all":
         return sizes

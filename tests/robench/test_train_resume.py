@@ -169,6 +169,21 @@ def test_another_training_is_refused_in_one_line(tmp_path, other, message):
     assert [path.name for path in tmp_path.iterdir()] == ["net"]
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "message"),
+    [
+        ("subset:n=60 | classes:keep=3+7", "classes:keep=3+7 | subset:n=60", "samples_hash"),
+        ("subset:n=60 | noise-labels:0.2", "noise-labels:0.2 | subset:n=60", "dataset_hash"),
+    ],
+)
+def test_other_samples_are_another_training_whatever_it_is_called(tmp_path, one, other, message):
+    """Transforms in another order choose other samples, or label them in another way."""
+    out = tmp_path / "net"
+    train(RECIPES["adam"], f"digits | {one}", out, device="cpu")
+    with pytest.raises(InputError, match=f"is a checkpoint that differs in .*{message}"):
+        train(RECIPES["adam"], f"digits | {other}", out, device="cpu", resume=True)
+
+
 def test_the_command_says_the_same(tmp_path):
     arguments = ["train", RECIPES["adam"], "-d", DATA, "--out", str(tmp_path / "net"), "--device", "cpu", "-q"]
     cut(tmp_path / "net", 1)

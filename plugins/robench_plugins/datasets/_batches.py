@@ -67,7 +67,7 @@ def read_batch(path: Path, rows: int, size: int, key: str) -> tuple[npt.NDArray[
         return _array(found, rows, size), _labels(found, key, rows)
     except _Refused as error:
         raise DataError(f"{path} is not a published batch of CIFAR: {error}") from None
-    except (ValueError, IndexError, TypeError, KeyError, AttributeError, StopIteration, RecursionError):
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, StopIteration, TypeError, ValueError):
         raise DataError(f"{path} is damaged or truncated: copy the file again") from None
 
 

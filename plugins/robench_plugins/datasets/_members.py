@@ -28,6 +28,8 @@ from robench.errors import DataError
 __all__ = ["Archive", "Rows"]
 
 _IN_MEMORY: Final = 64 << 20  # bytes up to which a compressed member is unpacked to memory
+_SMALL: Final = 1 << 30  # bytes of a whole array: labels of a hundred million samples
+_TURNED: Final = 8 << 30  # bytes of inputs in Fortran order, which are read whole
 _CHUNK: Final = 8 << 20
 _LOCAL_HEADER: Final = struct.Struct("<4s22xHH")
 _DAMAGE: Final = (zipfile.BadZipFile, zlib.error, EOFError, OSError)
@@ -117,6 +119,7 @@ class Archive:
         """Return a small array, whole and checked."""
         with self._open(name) as member:
             header = self._header(member, name)
+            self._bounded(name, _SMALL, "keep labels and names in smaller types")
             raw = self._read(member, name)
         return np.frombuffer(raw, header.dtype).reshape(header.shape, order="F" if header.fortran else "C")
 
@@ -126,6 +129,7 @@ class Archive:
         with self._open(name) as member:
             header = self._header(member, name)
             if header.fortran or (info.compress_type != zipfile.ZIP_STORED and info.file_size <= _IN_MEMORY):
+                self._bounded(name, _TURNED, "save it with numpy.ascontiguousarray")
                 raw = self._read(member, name)
                 return np.frombuffer(raw, header.dtype).reshape(header.shape, order="F" if header.fortran else "C")
             where = self._where(name)
@@ -142,6 +146,12 @@ class Archive:
 
     def _where(self, name: str) -> str:
         return f"array {name} in {self.path}"
+
+    def _bounded(self, name: str, most: int, advice: str) -> None:
+        """Refuse what would take more memory than `most`: a few megabytes of zip may announce gigabytes."""
+        size = self._members[name].file_size
+        if size > most:
+            raise DataError(f"{self._where(name)} has {size} bytes, and at most {most} are read whole: {advice}")
 
     def _damaged(self, name: str, error: Exception) -> DataError:
         return DataError(f"{self._where(name)} is damaged ({error}): copy the file again")

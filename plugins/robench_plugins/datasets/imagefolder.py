@@ -52,7 +52,8 @@ class ImageFolder:
         if split not in _SPLITS:
             raise DataError(f"imagefolder has no split {split!r}: choose train, val or test")
         root = _root(self.folder)
-        places = {name: root / name for name in ("train", "val", "test") if (root / name).is_dir()}
+        folders = dict(_class_folders(root, root))
+        places = {name: folders[name] for name in ("train", "val", "test") if name in folders}
         if places:
             place = next((places[name] for name in _SPLITS[split] if name in places), None)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 
@@ -21,10 +22,12 @@ class NoiseLabels:
 
     The round(fraction · n) samples with the lowest ranks get a label that is drawn uniformly from all the other
     classes, so that exactly this fraction is wrong. Ranks and new labels are from (seed, index) alone: what a smaller
-    fraction changes, a larger one changes in the same way.
+    fraction changes, a larger one changes in the same way. Which ranks are the lowest depends on what was selected
+    before: a tenth of a subset is not what the subset has of a tenth of all.
     """
 
-    selects = False
+    selects: ClassVar[bool] = False
+    fits: ClassVar[bool] = True
 
     fraction: float = param(
         0.1, "the fraction of training labels that are replaced", positional=True, above=0, maximum=1

@@ -84,7 +84,7 @@ def logits(graph: Graph, constant: Lipschitz, x: Tensor) -> tuple[Tensor, Tensor
 
 def _program(graph: Graph, constant: Lipschitz, device: torch.device) -> _Program:
     errors = [local_error(graph, position) for position in range(len(graph.nodes))]
-    tails = constant.tails([position for position, error in enumerate(errors) if error != _EXACT])
+    tails = constant.tails(graph, [position for position, error in enumerate(errors) if error != _EXACT])
     steps, fixed = [], 0.0
     for position, last in enumerate(graph.last_uses()):
         if position:

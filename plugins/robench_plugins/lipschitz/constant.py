@@ -54,14 +54,14 @@ class Lipschitz:
         value: the constant L.
         layers: every factor that is not 1, in graph order; of two branches those of both.
         head: the last layer, where it is a linear one.
-        tails: for each node, the Lipschitz constant of the logits in its value, those before it being fixed; rougher
-            where a norm is not known.
+        tails: for each node of the same graph, the Lipschitz constant of the logits in its value, those before it being
+            fixed; rougher where a norm is not known. It is given the graph, which would otherwise be kept for ever.
     """
 
     value: float
     layers: tuple[Layer, ...]
     head: Head | None
-    tails: Callable[[Sequence[int]], dict[int, float]]
+    tails: Callable[[Graph, Sequence[int]], dict[int, float]]
 
     @property
     def source(self) -> str:
@@ -111,8 +111,8 @@ def _analysed(graph: Graph, limits: dict[_Key, float]) -> Lipschitz:
     value = walk.run()
     layers = sorted(walk.layers, key=lambda layer: layer.node)
 
-    def tails(nodes: Sequence[int]) -> dict[int, float]:
-        return {node: Walk(graph, rough, node).run() for node in nodes}
+    def tails(whole: Graph, nodes: Sequence[int]) -> dict[int, float]:
+        return {node: Walk(whole, rough, node).run() for node in nodes}
 
     return Lipschitz(value, tuple(layers), _head(graph, walk), tails)
 

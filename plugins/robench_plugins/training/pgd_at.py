@@ -39,6 +39,11 @@ class PgdAt(Settings):
     steps: int = param(7, "steps of the attack", minimum=1)
     step: float | None = param(None, "size of each step in units of ε; 2.5/steps where not given", above=0)
 
+    @property
+    def evaluate(self) -> tuple[str, ...]:
+        """The ball of the training."""
+        return "--norm", self.norm, "--eps", str(self.eps)
+
     def train(self, train: Samples, context: TrainContext) -> Trained:
         """Train on `train`."""
         threat = Threat(self.norm, self.eps.value, train.domain)

@@ -41,6 +41,11 @@ class Trades(Settings):
     steps: int = param(10, "steps of the ascent", minimum=1)
     step: float | None = param(None, "size of each step in units of ε; 2.5/steps where not given", above=0)
 
+    @property
+    def evaluate(self) -> tuple[str, ...]:
+        """The ball of the training."""
+        return "--norm", self.norm, "--eps", str(self.eps)
+
     def train(self, train: Samples, context: TrainContext) -> Trained:
         """Train on `train`; points are cut at the domain."""
         threat = Threat(self.norm, self.eps.value, train.domain)

@@ -165,6 +165,10 @@ HOSTILE = {
     "an empty stack": (b"\x80\x02R.", "damaged or truncated"),
     "no mark": (b"\x80\x02K\x01t.", "damaged or truncated"),
     "a memory that is not there": (b"\x80\x02h\x05.", "damaged or truncated"),
+    "a label of no word": (
+        batch().replace(b"K\x03K\x09K\x00K\x07e", b"\x8a\x09" + b"\x7f" * 9 + b"K\x09K\x00K\x07e"),
+        "damaged",
+    ),
     "a negative length": (b"\x80\x02T\xff\xff\xff\xff.", "damaged or truncated"),
 }
 

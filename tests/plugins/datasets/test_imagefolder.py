@@ -166,6 +166,18 @@ def test_links_do_not_lead_out_of_the_folder(tmp_path):
         link.unlink()
 
 
+def test_a_split_is_no_way_out_either(tmp_path):
+    put(tmp_path / "secret" / "a" / "1.png")
+    data = tmp_path / "data"
+    put(data / "train" / "a" / "1.png")
+    (data / "val").symlink_to(data / "train")
+    assert len(eight(data).load("val")) == 1
+    (data / "test").symlink_to(tmp_path / "secret")
+    for split in ("train", "val", "test"):
+        with pytest.raises(DataError, match="test is a link out of the folder"):
+            eight(data).load(split)
+
+
 def test_what_else_lies_about(tmp_path):
     put(tmp_path / "a" / "1.png")
     (tmp_path / "a" / ".DS_Store").write_bytes(b"x")

@@ -94,6 +94,19 @@ def test_noise_and_selection_are_drawn_apart():
     assert 0.4 < np.mean([index in kept for index in clean.index]) < 0.6
 
 
+def test_noise_in_a_subset_is_not_the_subset_of_the_noise():
+    """The same indices with other labels: two identities."""
+    plugins = load_plugins()
+    within, of = (
+        load_data(plugins.resolve("datasets", f"digits | {chain}"), "train")
+        for chain in ("subset:n=100 | noise-labels:0.1", "noise-labels:0.1 | subset:n=100")
+    )
+    assert within.samples.index.tolist() == of.samples.index.tolist()
+    assert (within.samples.y != TRAIN.y[np.isin(TRAIN.index, within.samples.index)]).sum() == 10
+    assert within.samples.y.tolist() != of.samples.y.tolist()
+    assert within.hash != of.hash and within.canonical != of.canonical
+
+
 def test_selections_keep_the_identity_and_noise_makes_another():
     plugins = load_plugins()
     thinned = load_data(plugins.resolve("datasets", "digits | imbalance:8"), "train")

@@ -205,6 +205,18 @@ def test_a_header_that_announces_more_than_there_is(tmp_path):
         _members.Archive(path).rows("x")
 
 
+@pytest.mark.parametrize("bound", ["_SMALL", "_TURNED"])
+def test_what_is_read_whole_is_bounded_before_it_is_unpacked(tmp_path, monkeypatch, bound):
+    """Zeros of a thousandth of their size in the file."""
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, x=np.zeros((4, 50_000), np.float32, order="F"), y=np.zeros(50_000, np.int64))
+    monkeypatch.setattr(_members, bound, 300_000)
+    monkeypatch.setattr(_members.Archive, "_read", lambda *_: pytest.fail("unpacked"))
+    with pytest.raises(DataError, match=r"has \d+ bytes, and at most 300000 are read whole"):
+        archive = _members.Archive(path)
+        archive.array("y") if bound == "_SMALL" else archive.rows("x")
+
+
 def test_a_file_that_shrinks_while_it_is_read(tmp_path):
     path = tmp_path / "a.npz"
     samples = save(path, x=X, y=Y).load("test")

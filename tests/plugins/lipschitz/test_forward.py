@@ -1,6 +1,8 @@
 """Logits in float64: the exact ones lie within the error given, which stays small where layers expand nothing."""
 
+import gc
 import math
+import weakref
 from fractions import Fraction
 
 import numpy as np
@@ -113,7 +115,7 @@ def test_cancellation_is_within_the_error_and_needs_every_part_of_it(case, monke
     else:
         again = CANCELLING[case]().graph()
         found = lipschitz_constant(again)
-        object.__setattr__(found, "tails", lambda nodes: dict.fromkeys(nodes, 1.0))
+        object.__setattr__(found, "tails", lambda graph, nodes: dict.fromkeys(nodes, 1.0))
     assert excess(again, x) > 1
 
 
@@ -141,3 +143,13 @@ def test_points_that_are_not_finite_are_not_known():
     errors = logits(graph, lipschitz_constant(graph), x)[1]
     assert errors[0] == 0 and not bool(errors[1:].isfinite().any())
     assert logits(graph, lipschitz_constant(graph), x[:0])[0].shape == (0, 2)
+
+
+def test_nothing_keeps_a_graph_alive():
+    """What is known about a graph goes with it: a suite evaluates many networks in one process."""
+    graph = draft(3).linear(2).graph()
+    logits(graph, lipschitz_constant(graph), torch.zeros(1, 3))
+    there = weakref.ref(graph)
+    del graph
+    gc.collect()
+    assert there() is None

@@ -173,7 +173,7 @@ def test_steps_in_a_row_and_normalisations_before():
     found = lipschitz_constant(d.graph())
     assert found.value == pytest.approx(4, rel=1e-15) and expanded(d.graph(), found.value) is None
     # From within a branch the sum is one of its own.
-    tails = found.tails(range(len(d.nodes)))
+    tails = found.tails(d.graph(), range(len(d.nodes)))
     assert tails[1] == tails[5] == 1.0 and 1.4 < tails[3] < 20 and tails[4] == 1.0
 
 

@@ -64,6 +64,20 @@ def test_a_training_that_fails_stops_no_other(tmp_path: Path, monkeypatch: pytes
     assert "on 80 samples, 1 seed" in out
 
 
+def test_a_training_that_diverged_is_no_point_of_the_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its checkpoint holds the last good epoch, which is less compute than the others had; now and when asked again."""
+    monkeypatch.chdir(tmp_path)
+    said_once = iter(["the loss became nan in epoch 3"])
+    monkeypatch.setattr("robench.training.stopped", lambda history: next(said_once, None))
+    for _ in range(2):
+        code, out, said = call(*SCALE)
+        assert code == 3
+        assert "50 samples, seed 0 failed: the loss became nan in epoch 3" in said
+        assert "1 training without a figure" in out
+        assert "on 80 samples, 1 seed" in out
+    assert list((tmp_path / "models").glob("*/n50-seed0/checkpoint.json"))
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [

@@ -100,6 +100,10 @@ def test_what_is_damaged_is_told_and_left_out(tmp_path: Path, text: bytes, says:
         {"members": ({"n": 1, "seed": 0, "fingerprints": {"": "no hash"}},)},
         {"train": "a\nb\x1b[2J"},
         {"compute": "time"},
+        {"members": ({"n": 10**12, "seed": 0, "fingerprints": {}},)},
+        {"members": ({"n": 1, "seed": 0, "fingerprints": {}}, {"n": 1, "seed": 0, "fingerprints": {"": HASH}})},
+        {"members": tuple({"n": n, "seed": 0, "fingerprints": {"": HASH}} for n in range(1, 1002))},
+        {"distances": ({"n": 1, "seed": 0, "median": 1.0}, {"n": 1, "seed": 0, "median": 2.0})},
         {"unknown": 1},
     ],
 )
@@ -121,6 +125,35 @@ def test_curves_take_the_figures_of_their_own_classifiers() -> None:
     assert clean.missing == 0
     assert found.nearness is not None
     assert found.nearness.dimension == pytest.approx(1)
+
+
+def test_one_classifier_may_be_that_of_several_seeds() -> None:
+    """All data and no draws: the same weights from every seed."""
+    members = [
+        {"n": n, "seed": seed, "fingerprints": {"": fingerprint(n, seed if n < 40 else 0)}}
+        for n in (10, 20, 40)
+        for seed in (0, 1)
+    ]
+    figures = [result(n, seed, 50 + seed, None) for n in (10, 20) for seed in (0, 1)] + [result(40, 0, 60, None)]
+    (found,) = curves_of([Scale(manifest(members=tuple(members)), "here")], figures)
+    (curve,) = found.curves
+    assert curve.values == pytest.approx(np.array([[0.5, 0.51], [0.5, 0.51], [0.6, 0.6]]))
+    assert curve.missing == 0
+
+
+@pytest.mark.parametrize("first", [1, 10**12 - 7])
+def test_sizes_at_both_ends_have_a_law(first: int) -> None:
+    sizes = range(first, first + 7)
+    members = [{"n": n, "seed": seed, "fingerprints": {"": fingerprint(n, seed)}} for n in sizes for seed in (0, 1)]
+    distances = [{"n": n, "seed": seed, "median": 1e-300 * (seed + 1)} for n in sizes for seed in (0, 1)]
+    figures = [result(n, seed, 7 * (n - first) + seed, None) for n in sizes for seed in (0, 1)]
+    (found,) = curves_of([Scale(manifest(members=tuple(members), distances=tuple(distances)), "here")], figures)
+    (curve,) = found.curves
+    law = curve.law
+    assert np.isfinite([level.mean for level in law.levels] + [gain.per_doubling for gain in law.gains]).all()
+    assert np.isfinite(law.overall.per_doubling)
+    assert law.needed(0.9).n > 0
+    assert found.nearness is not None
 
 
 def test_a_seed_that_lacks_a_size_is_left_out_and_counted() -> None:

@@ -42,6 +42,7 @@ def test_sizes(text: str, sizes: tuple[int, ...]) -> None:
         ("٣٢+64", "no list of sizes"),
         ("", "no list of sizes"),
         ("1:99999999999999999999:+1", "more than 1000"),
+        ("+".join(map(str, range(1, 1002))), "more than 1000"),
     ],
 )
 def test_bad_sizes_are_refused_in_one_line(text: str, says: str) -> None:
