@@ -86,7 +86,13 @@ def scale(
     outcome = run_shown(suite, out, jobs=jobs, quiet=quiet or as_json, debug=debug)
     command = ["robench", "scale", recipe, "-d", dataset, "--sizes", sizes, "--seeds", str(seeds), "--norm", norm]
     command += [] if compute == "steps" else ["--compute", compute]
-    for option, given in (("--eps", eps), ("-a", attack), ("-c", certifier), ("--samples", [samples])):
+    for option, given in (
+        ("--eps", eps),
+        ("-a", attack),
+        ("-c", certifier),
+        ("--samples", [samples]),
+        ("--target", map(str, targets)),
+    ):
         command += [word for value in given or () if value for word in (option, value)]
     curves = keep(plan, members, outcome, out, started, command)
     if as_json:
