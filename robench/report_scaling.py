@@ -60,8 +60,8 @@ def _slope(slope: Slope) -> str:
 
 def _needed_line(needed: Needed) -> str:
     n = f"n = {_samples(needed.n)}" if math.isfinite(needed.n) else "no n"
-    ends = "" if needed.interval is None else f" [{', '.join(map(_samples, needed.interval))}]"
-    return f"{needed.target:g} takes {n}{ends}" + (f"; {needed.warning}" if needed.warning else "")
+    ends = ", ".join(map(_samples, needed.interval))
+    return f"{needed.target:g} takes {n} [{ends}]" + (f"; {needed.warning}" if needed.warning else "")
 
 
 def _samples(n: float) -> str:
