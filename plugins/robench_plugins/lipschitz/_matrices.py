@@ -14,14 +14,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robench.graph import Node
+from robench.graph import Graph, Node
 from robench.numerics import round_up
 from robench_plugins.lipschitz._kernel import Kernel, factored
 from robench_plugins.lipschitz._up import mul_up, scale_up
 from robench_plugins.lipschitz.spectral import MAX_ELEMENTS, seconds, spectral_norm_upper
 from robench_plugins.lipschitz.symbol import Plan, torus_of
 
-__all__ = ["Matrix", "averages", "convolution", "linear", "overlap"]
+__all__ = ["Matrix", "averages", "convolution", "layer_matrix", "linear", "overlap"]
 
 
 _QUICK = 1.0
@@ -115,6 +115,14 @@ def linear(position: int, node: Node) -> Matrix:
     weight = node.constants["weight"].detach()
     rows, columns = weight.shape
     return Matrix(position, node.op, 1, (rows, columns), lambda block: weight.double(), Kernel(weight))
+
+
+def layer_matrix(graph: Graph, position: int) -> Matrix:
+    """Return the matrix of a `linear`, `conv1d` or `conv2d` node."""
+    node = graph.nodes[position]
+    if node.op == "linear":
+        return linear(position, node)
+    return convolution(position, node, graph.nodes[node.inputs[0]].shape)
 
 
 def convolution(position: int, node: Node, shape: Sequence[int]) -> Matrix:

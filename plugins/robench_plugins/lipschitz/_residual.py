@@ -25,7 +25,7 @@ from torch import Tensor
 from robench.graph import Graph, Node
 from robench_plugins.lipschitz._up import mul_up
 
-__all__ = ["PotentialStep", "potential_step", "stretch"]
+__all__ = ["PotentialStep", "are_transposed", "potential_step", "stretch"]
 
 _SLOPES = {"clip": 1.0, "relu": 1.0, "sigmoid": 0.25, "tanh": 1.0}
 
@@ -59,7 +59,7 @@ def potential_step(graph: Graph, position: int) -> PotentialStep | None:
     first = activation.inputs[0]
     layer = graph.nodes[first]
     fits = layer.inputs == (source,) and layer.op == back.op and graph.nodes[source].shape == back.shape
-    return PotentialStep((first, back.inputs[0], second), slope) if fits and _are_transposed(layer, back) else None
+    return PotentialStep((first, back.inputs[0], second), slope) if fits and are_transposed(layer, back) else None
 
 
 def stretch(norm: float, slope: float) -> float:
@@ -76,7 +76,7 @@ def _slope(node: Node) -> float | None:
     return _SLOPES.get(node.op)
 
 
-def _are_transposed(layer: Node, back: Node) -> bool:
+def are_transposed(layer: Node, back: Node) -> bool:
     """Whether the second is the transposed operator of the first: by entries and settings, biases aside."""
     weight, other = layer.constants["weight"], back.constants["weight"]
     if layer.op == "linear":

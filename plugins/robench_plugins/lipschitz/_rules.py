@@ -17,7 +17,7 @@ from torch import Tensor
 
 from robench.graph import OPERATORS, Node
 from robench.numerics import UNIT_ROUNDOFF, round_up
-from robench_plugins.lipschitz._matrices import Matrix, averages, convolution, linear, overlap
+from robench_plugins.lipschitz._matrices import Matrix, averages, convolution, layer_matrix, linear, overlap
 from robench_plugins.lipschitz._residual import potential_step, stretch
 from robench_plugins.lipschitz._step import Reach, Step
 from robench_plugins.lipschitz._up import TINY, add_up, div_up, mul_up, sqrt_up
@@ -113,10 +113,7 @@ def _difference(step: Step) -> Reach:
     found = potential_step(step.graph, step.position)
     if found is None or step.start in found.chain:
         return _sum(step)
-    first = step.graph.nodes[found.chain[0]]
-    shape = step.graph.nodes[first.inputs[0]].shape
-    build = linear(found.chain[0], first) if first.op == "linear" else convolution(found.chain[0], first, shape)
-    factor = stretch(step.measure(build), found.slope)
+    factor = stretch(step.measure(layer_matrix(step.graph, found.chain[0])), found.slope)
     step.note(factor, "residual")
     return Reach(mul_up(step.settle(step.inputs[0]), factor))
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from robench.graph import Graph
-from robench_plugins.lipschitz._matrices import Matrix
+from robench_plugins.lipschitz._matrices import Matrix, layer_matrix
 from robench_plugins.lipschitz._rules import RULES
+from robench_plugins.lipschitz._series import Series, largest, series
 from robench_plugins.lipschitz._step import Reach, Step
 from robench_plugins.lipschitz._up import mul_up
 
@@ -23,7 +25,8 @@ class Layer:
         op: operator name.
         norm: upper bound of its largest singular value, the factors of normalisations beside it included; for other
             operators their factor.
-        source: where it is from: `matrix`, `grid`, `rows` or `sums` for a matrix, `residual`, or the operator's name.
+        source: where it is from: `matrix`, `grid`, `rows` or `sums` for a matrix, `residual`, `series`, or the
+            operator's name.
     """
 
     node: int
@@ -52,9 +55,25 @@ class Walk:
     def run(self) -> float:
         """Return the constant."""
         self.reaches = [Reach(0.0)] * self.start + [Reach(1.0)]
+        sums = series(self.graph)
+        skipped = frozenset[int]().union(*(one.nodes for one in sums.values()))
         for position in range(self.start + 1, len(self.graph.nodes)):
-            self.reaches.append(self._reach(position))
+            if position in sums:
+                self.reaches.append(self._sum_of_powers(sums[position]))
+            else:
+                # Nothing but the sum reads what is skipped, and +inf would be a bound.
+                self.reaches.append(Reach(math.inf) if position in skipped else self._reach(position))
         return self._settle(self.reaches[-1])
+
+    def _sum_of_powers(self, found: Series) -> Reach:
+        start = self.start if self.start in found.nodes else found.source
+        before = self.reaches[start]
+        if before.constant == 0:
+            return Reach(0.0)
+        norm = self._norm(layer_matrix(self.graph, found.layer))
+        factor = largest(found.coefficients(self.graph, start), norm)
+        self.layers.append(Layer(found.end, self.graph.nodes[found.end].op, factor, "series"))
+        return Reach(mul_up(self._settle(before), factor))
 
     def _reach(self, position: int) -> Reach:
         node = self.graph.nodes[position]

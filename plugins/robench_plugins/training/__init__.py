@@ -33,4 +33,5 @@ def robench_register_recipes(register: Register) -> None:
     register("cpl", f"{lipschitz}:Cpl", summary="1-Lipschitz by convex potential layers (Meunier et al. 2022)")
     register("cayley", f"{lipschitz}:Cayley", summary="1-Lipschitz by orthogonal matrices (Trockman & Kolter 2021)")
     register("bcop", f"{lipschitz}:Bcop", summary="1-Lipschitz by orthogonal convolutions (Li et al. 2019)")
+    register("soc", f"{lipschitz}:Soc", summary="1-Lipschitz by skew orthogonal convolutions (Singla & Feizi 2021)")
     register("spectral-norm", f"{lipschitz}:SpectralNorm", summary="1-Lipschitz by spectral norms (Miyato et al. 2018)")

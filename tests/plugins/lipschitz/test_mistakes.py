@@ -17,7 +17,7 @@ from oracles.random_graphs import Draft, mlp
 from robench.graph import GraphClassifier
 from robench.streams import Stream
 from robench.threat import Domain, Threat
-from robench_plugins.lipschitz import _matrices, _rules, constant, margin, symbol
+from robench_plugins.lipschitz import _matrices, _rules, _series, _walk, constant, margin, symbol
 from robench_plugins.lipschitz._rules import RULES
 from robench_plugins.lipschitz._step import Reach
 from robench_plugins.lipschitz.constant import lipschitz_constant
@@ -136,6 +136,17 @@ def _broadcast():
     return _draft(2, 1).add("add", constants={"other": torch.ones(2, 5)}).flatten()
 
 
+def _powers(first, second):
+    """x + Ax + BAx/2."""
+    d = _draft(3).add("linear", constants={"weight": first}).add("linear", constants={"weight": second})
+    return d.add("mul", constants={"other": torch.tensor([0.5])}).add("add", 0, 1).add("add", 3, 4)
+
+
+def _skew(seed=0):
+    weight = torch.tensor(np.random.default_rng(seed).normal(size=(3, 3)))
+    return weight - weight.T
+
+
 MISTAKES = {
     "a norm from below, by power iteration": (_linear, (_matrices, "spectral_norm_upper"), _power_iteration),
     "circular instead of zero padding": (_conv, (_rules, "convolution"), _circular),
@@ -170,6 +181,21 @@ MISTAKES = {
         lambda step: step.times(1.0),
     ),
     "sigmoid's curvature for its slope": (lambda: _draft(3).add("sigmoid"), "sigmoid", lambda step: step.times(0.0963)),
+    "a truncated exponential as if it were orthogonal": (
+        lambda: _powers(_skew(), _skew()),
+        (_walk, "largest"),
+        lambda coefficients, norm: 1.0,
+    ),
+    "powers of a symmetric layer as of a skew one": (
+        lambda: _powers(-_skew() @ _skew(), -_skew() @ _skew()),
+        (_series, "_is_skew"),
+        lambda layer: True,
+    ),
+    "powers of two layers as of one": (
+        lambda: _powers(_skew(), -4 * _skew()),
+        (_series, "_is_same"),
+        lambda node, layer: True,
+    ),
     "factors after the matrix forgotten": (
         lambda: _linear().add("mul", constants={"other": torch.linspace(1, 3, 12)}),
         "mul",

@@ -29,9 +29,10 @@ from robench_plugins.training.lipschitz.losses import offset_cross_entropy, self
 from robench_plugins.training.lipschitz.networks import Family, convnet, freeze, mlp
 from robench_plugins.training.lipschitz.orthogonal import Bcop as BcopLayer
 from robench_plugins.training.lipschitz.orthogonal import Cayley as CayleyLayer
+from robench_plugins.training.lipschitz.skew_orthogonal import SkewConvolution, SkewMatrix
 from robench_plugins.training.lipschitz.spectral import SpectralNorm as SpectralNormLayer
 
-__all__ = ["Aol", "Bcop", "Cayley", "Cpl", "OneLipschitz", "SpectralNorm"]
+__all__ = ["Aol", "Bcop", "Cayley", "Cpl", "OneLipschitz", "Soc", "SpectralNorm"]
 
 
 @dataclass(frozen=True)
@@ -171,6 +172,28 @@ class Bcop(OneLipschitz):
     family: ClassVar[Family] = Family(
         dense=Cayley.family.dense,
         conv=lambda out, inner, size, spatial, generator: BcopLayer(out, inner, size, generator, padding=size // 2),
+    )
+
+    arch: Literal["mlp", "convnet"] = param("convnet", "mlp: dense layers; convnet: blocks of convolutions, for images")
+    epochs: int = param(50, "passes through the training data", minimum=1)
+
+
+@dataclass(frozen=True)
+class Soc(OneLipschitz):
+    """A network of exponentials of skew-symmetric convolutions, orthogonal but for 1e-6 (Singla & Feizi 2021).
+
+    Published: channels=64, convolutions=3, batch=256, epochs=2412, lr=0.0712, temperature=0.25, offset=0.3993. Dense
+    layers and 1 x 1 convolutions are exponentials of matrices. Series end earlier in training, so that its `certified`
+    is an estimate.
+    """
+
+    family: ClassVar[Family] = Family(
+        dense=lambda out, inner, generator: SkewMatrix(out, inner, generator),
+        conv=lambda out, inner, size, spatial, generator: (
+            SkewMatrix(out, inner, generator, kernel=True)
+            if size == 1
+            else SkewConvolution(out, inner, size, generator)
+        ),
     )
 
     arch: Literal["mlp", "convnet"] = param("convnet", "mlp: dense layers; convnet: blocks of convolutions, for images")

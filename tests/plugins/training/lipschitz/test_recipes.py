@@ -1,17 +1,19 @@
 """The recipes on digits: what they reach, what they record, and that they repeat themselves."""
 
+import itertools
 import math
 from dataclasses import replace
 
 import pytest
 import torch
+from scipy.stats import spearmanr
 from torch import nn
 
 from robench.contracts import Recipe, TrainContext
 from robench.errors import InputError
 from robench.graph import fingerprint, from_torch
 from robench_plugins.datasets.digits import Digits
-from robench_plugins.training.lipschitz.recipes import Aol, Bcop, Cayley, Cpl, SpectralNorm
+from robench_plugins.training.lipschitz.recipes import Aol, Bcop, Cayley, Cpl, Soc, SpectralNorm
 
 TRAIN, TEST = Digits().load("train"), Digits().load("test")
 X, Y = torch.tensor(TEST.x), torch.tensor(TEST.y)
@@ -22,6 +24,7 @@ BRIEF = {
     "cayley": Cayley(epochs=6),
     "spectral-norm": SpectralNorm(epochs=10),
     "bcop": Bcop(epochs=4, channels=8, batch=32),
+    "soc": Soc(epochs=3, channels=8, batch=32),
     "aol convnet": Aol(epochs=6, arch="convnet", channels=8, batch=32),
     "cpl convnet": Cpl(epochs=4, arch="convnet", channels=8, batch=32, lr=0.1),
 }
@@ -98,6 +101,7 @@ def test_history(trained):
         ("cayley", 0.93, 0.86),
         ("spectral-norm", 0.85, 0.6),
         ("bcop", 0.75, 0.5),
+        ("soc", 0.85, 0.7),
         ("aol convnet", 0.75, 0.5),
         ("cpl convnet", 0.6, 0.2),
     ],
@@ -109,7 +113,16 @@ def test_every_recipe_learns_digits_with_a_margin(name, accuracy, proven):
     assert not any(layer.training for layer in result.module.modules())
 
 
-def test_t_trades_accuracy_for_certified_accuracy(): ...
+def test_t_trades_accuracy_for_certified_accuracy():
+    """Prach & Lampert 2025, table 3 and figure 4: rank correlations over seeds."""
+    rows = []
+    for seed, t in itertools.product(range(3), (0.0, 0.1, 0.3, 1.0)):
+        recipe = Aol(epochs=8, width=32, depth=3, loss="self-normalizing", t=t)
+        module = recipe.train(TRAIN, TrainContext(seed, CPU)).module
+        rows.append((t, certified(module, 0), certified(module, 0.75)))
+    t, clean, proven = zip(*rows, strict=True)
+    assert spearmanr(t, clean).statistic < -0.8
+    assert spearmanr(t, proven).statistic > 0.8
 
 
 @pytest.mark.parametrize("name", BRIEF)
