@@ -117,6 +117,7 @@ SPECS = {
         "cayley:epochs=10",
         "cpl:epochs=10",
         "cpl:arch=convnet,channels=4,epochs=10,lr=0.1",
+        "soc:channels=4,epochs=3",
         "spectral-norm:epochs=10",
         "smoothadv:epochs=5,warmup=2",
     ],
