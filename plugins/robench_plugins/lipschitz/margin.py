@@ -31,6 +31,7 @@ from robench.threat import Norm, Threat
 from robench_plugins.lipschitz._forward import logits
 from robench_plugins.lipschitz._up import TINY, mul_up
 from robench_plugins.lipschitz.constant import Head, Lipschitz, cost, lipschitz_constant, unsupported
+from robench_plugins.lipschitz.pairs import expansion
 
 __all__ = ["LipschitzMargin"]
 
@@ -47,11 +48,16 @@ class LipschitzMargin:
     (orthogonal, AOL or convex-potential layers), loose but sound for any other.
 
     Detail: `margin` to the nearest class, `lipschitz` L, the class `rival` that limits the radius with the constant
-    `slope` of its logit difference, and `lipschitz_source`, which bound was taken for which node of the graph.
+    `slope` of its logit difference, `lipschitz_source`, which bound was taken for which node of the graph, and
+    `expansion`, by how much two inputs were seen to be moved apart, which L cannot be below.
     """
 
     minutes: float = param(
         1.0, "time for the norms of all layers, as estimated for one core: convolutions share what is left", above=0
+    )
+
+    pairs: int = param(
+        24, "pairs of inputs searched for an expansion beyond L, once per network; 0 for no search", minimum=0
     )
 
     per_eps: ClassVar[bool] = False
@@ -82,6 +88,7 @@ class LipschitzMargin:
         if threat.norm != "l2":
             raise ValueError(f"lipschitz certifies in l2, not in {threat.norm}")
         constant = lipschitz_constant(graph, self.minutes * 60)
+        found = {"expansion": expansion(graph, constant, self.pairs)} if self.pairs else {}
         values, error = logits(graph, constant, x)
         margins = _margins(values, error, y)
         slopes = _slopes(constant, values.shape[1], y)
@@ -89,7 +96,14 @@ class LipschitzMargin:
         lower = open_to_closed(radii)
         slope = slopes.gather(1, rival[:, None])[:, 0]
         detail = [
-            {"margin": margin, "lipschitz": constant.value, "lipschitz_source": constant.source, "slope": s, "rival": j}
+            {
+                "margin": margin,
+                "lipschitz": constant.value,
+                "lipschitz_source": constant.source,
+                "slope": s,
+                "rival": j,
+                **found,
+            }
             if math.isfinite(margin) and math.isfinite(constant.value)
             else None
             for margin, s, j in zip(margins.amin(1).tolist(), slope.tolist(), rival.tolist(), strict=True)
