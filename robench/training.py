@@ -89,7 +89,8 @@ def train(
         "monitor": None if held_out is None else {"eps": str(eps), "samples": len(held_out.samples)},
         "versions": _versions((*chosen.parts, *source.parts)),
     }
-    states = StateFolder(out, request)
+    threads = torch.get_num_threads()  # sums on a CPU depend on it: the rest would have other bits
+    states = StateFolder(out, {**request, "threads": threads} if where.type == "cpu" else request)
     if resume and (finished := _finished(out, states, request)) is not None:
         metadata, fingerprint = finished
         note = f"{out} is finished already: nothing was trained"
@@ -116,7 +117,7 @@ def train(
             "samples": len(samples),
             "classes": list(samples.classes),
             "facts": data.samples.facts or {},
-            "threads": torch.get_num_threads(),
+            "threads": threads,
             "train_accuracy": accuracy(classifier, samples),
             "test_accuracy": None if test is None else accuracy(classifier, test),
             "co_epoch": overfitted,

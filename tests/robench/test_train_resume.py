@@ -169,6 +169,21 @@ def test_another_training_is_refused_in_one_line(tmp_path, other, message):
     assert [path.name for path in tmp_path.iterdir()] == ["net"]
 
 
+def test_with_other_threads_the_bits_would_differ(tmp_path, monkeypatch):
+    request = {"recipe": RECIPES["adam"], "dataset": DATA, "out": tmp_path / "net", "device": "cpu", "resume": True}
+    cut(tmp_path / "net", 1)
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads + 1)
+    with pytest.raises(
+        InputError, match=rf"unfinished training that differs in threads \({threads}, not {threads + 1}\)"
+    ):
+        train(**request)
+    monkeypatch.undo()
+    train(**request)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads + 1)
+    assert "finished already" in train(**request).notes[0]
+
+
 @pytest.mark.parametrize(
     ("one", "other", "message"),
     [
