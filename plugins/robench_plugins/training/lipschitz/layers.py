@@ -55,6 +55,7 @@ class Affine(Constrained):
     def frozen(self, shift: Tensor | None = None) -> nn.Linear | nn.Conv2d:
         """Return the plain layer; of a dense one, on inputs that `shift` [in] (float64) is taken away from before."""
         weight, bias = self.exact(), self.bias.detach().double()
+        assert shift is None or weight.dim() == 2
         layer: nn.Linear | nn.Conv2d
         if weight.dim() == 2:
             bias = bias if shift is None else bias - weight @ shift

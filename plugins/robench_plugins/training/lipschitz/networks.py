@@ -129,10 +129,16 @@ def freeze(network: nn.Sequential, shape: tuple[int, ...]) -> nn.Sequential:
     return nn.Sequential(*_frozen(list(network), shape)).eval()
 
 
+def _is_dense(following: list[nn.Module]) -> bool:
+    """Whether a dense layer sees the inputs themselves."""
+    kinds = (nn.Flatten, Affine)
+    return len(following) == 2 and all(map(isinstance, following, kinds))
+
+
 def _frozen(layers: list[nn.Module], shape: tuple[int, ...]) -> Iterator[nn.Module]:
     shift: Tensor | None = None
     for number, layer in enumerate(layers):
-        if isinstance(layer, Centre) and isinstance(layers[min(number + 2, len(layers) - 1)], Affine):
+        if isinstance(layer, Centre) and _is_dense(layers[number + 1 : number + 3]):
             shift = layer.mean.detach().double().expand(shape).flatten()
         elif isinstance(layer, Affine):
             yield layer.frozen(shift)
