@@ -41,9 +41,12 @@ def published_for(dataset: str, quantity: str, norm: Norm | None, eps: Epsilon |
     """Return what is published about an accuracy on a dataset (canonical spec) at (norm, ε)."""
     if norm is None or eps is None:
         return ()
-    name = parse(dataset).specs[0].name
+    specs = parse(dataset).specs
+    if len(specs) > 1:  # transformed: other data
+        return ()
     return [
         one
         for one in (_MNIST,)
-        if (one.dataset, one.quantity, one.norm) == (name, quantity, norm) and Epsilon.parse(one.eps).value == eps.value
+        if (one.dataset, one.quantity, one.norm) == (specs[0].name, quantity, norm)
+        and Epsilon.parse(one.eps).value == eps.value
     ]

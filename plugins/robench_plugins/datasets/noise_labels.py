@@ -53,8 +53,11 @@ class _NoiseLabels:
             raise DataError("noise-labels: there is one class alone, and so no other label")
         if split != "train":
             return samples
+        count = round(self.noise.fraction * len(samples))
+        if not count:
+            raise DataError(f"noise-labels: {self.noise.fraction:g} of {len(samples)} samples is none of them")
         which, other = (subseed(self.noise.seed, "noise-labels", part) for part in ("which", "other"))
-        rows = lowest(samples.index, which, round(self.noise.fraction * len(samples)))
+        rows = lowest(samples.index, which, count)
         draws = fractions(samples.index[rows], other, 1)[:, 0]
         y = samples.y.copy()
         y[rows] = (y[rows] + 1 + np.floor(draws * (classes - 1)).astype(np.int64)) % classes

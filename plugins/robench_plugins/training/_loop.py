@@ -20,7 +20,7 @@ from robench.samples import Samples
 from robench_plugins.training._augment import Augmentation, augmentation
 from robench_plugins.training._data import Batch, Batches, normalisation
 from robench_plugins.training._monitor import Monitor
-from robench_plugins.training._schedules import Schedule, factor, one_cycle, scaled
+from robench_plugins.training._schedules import Schedule, scheduled
 from robench_plugins.training._state import restore, state_of
 from robench_plugins.training.networks import Architecture, Initialisation, build
 
@@ -59,7 +59,9 @@ class Settings:
         "learning rate: cosine falls to 0 on half a cosine; cyclic rises from 0 until 2/5, then falls to 0; "
         "piecewise falls to a tenth at each of drops; one-cycle is torch's",
     )
-    drops: tuple[float, ...] = param((0.5, 0.75), "parts of the training after which a piecewise learning rate falls")
+    drops: tuple[float, ...] = param(
+        (0.5, 0.75), "parts of the training after which a piecewise learning rate falls", above=0, maximum=1
+    )
     optimizer: Literal["adam", "sgd"] = param("adam", "adam (with decoupled weight decay) or sgd (Nesterov momentum)")
     momentum: float = param(0.9, "momentum of sgd", minimum=0, maximum=1)
     weight_decay: float = param(0.0, "weight decay", minimum=0)
@@ -86,15 +88,13 @@ def fit(
         shape, classes = train.shape, len(train.classes)
         return build(settings.arch, settings.width, normalisation(train), shape, classes, initialisation, generator)
 
-    adam = settings.optimizer == "adam"
+    momentum = settings.optimizer == "adam" or settings.momentum > 0
     method = Method(
         settings.epochs,
         settings.batch,
         settings.lr,
         lambda network: _optimizer(settings, network),
-        one_cycle(settings.lr, adam or settings.momentum > 0)
-        if settings.schedule == "one-cycle"
-        else scaled(factor(settings.schedule, settings.drops)),
+        scheduled(settings.schedule, settings.lr, settings.drops, momentum),
         settings.augment,
     )
     return descend(method, train, context, network, prepare)

@@ -9,7 +9,7 @@ from typing import Final, Literal
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
-__all__ = ["Schedule", "factor", "one_cycle", "scaled"]
+__all__ = ["Schedule", "one_cycle", "scheduled"]
 
 Schedule = Literal["cosine", "cyclic", "piecewise", "one-cycle"]
 
@@ -24,20 +24,23 @@ def _cyclic(part: float) -> float:
     return part / _PEAK if part < _PEAK else (1 - part) / (1 - _PEAK)
 
 
-def factor(kind: Schedule, drops: Sequence[float]) -> Callable[[float], float]:
-    """Return what multiplies the learning rate, of the part of the training that is done, 0 … 1.
+def scheduled(
+    kind: Schedule, lr: float, drops: Sequence[float], momentum: bool
+) -> Callable[[Optimizer, int], LRScheduler]:
+    """Return the schedule of an optimizer's learning rate, whose highest is `lr`, over a number of steps.
 
     `cosine`: from 1 to 0 on half a cosine (Loshchilov & Hutter 2017). `cyclic`: straight from 0 to 1 at 2/5 and back
-    (Wong et al. 2020, Andriushchenko & Flammarion 2020). `piecewise`: a tenth after each of `drops`.
+    (Wong et al. 2020, Andriushchenko & Flammarion 2020). `piecewise`: a tenth after each of `drops`, parts of the
+    training. `one-cycle` is `one_cycle`.
     """
-    if kind == "piecewise":
-        return lambda part: 0.1 ** sum(part >= drop for drop in drops)
-    return _cosine if kind == "cosine" else _cyclic
-
-
-def scaled(factor: Callable[[float], float]) -> Callable[[Optimizer, int], LRScheduler]:
-    """Return the schedule that multiplies the optimizer's learning rate by `factor`."""
-    return lambda optimizer, steps: LambdaLR(optimizer, lambda done: factor(done / steps))
+    if kind == "one-cycle":
+        return one_cycle(lr, momentum)
+    factors: dict[str, Callable[[float], float]] = {
+        "cosine": _cosine,
+        "cyclic": _cyclic,
+        "piecewise": lambda part: 0.1 ** sum(part >= drop for drop in drops),
+    }
+    return lambda optimizer, steps: LambdaLR(optimizer, lambda done: factors[kind](done / steps))
 
 
 def one_cycle(lr: float, momentum: bool = True) -> Callable[[Optimizer, int], LRScheduler]:

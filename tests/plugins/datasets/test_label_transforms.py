@@ -69,6 +69,11 @@ def test_exactly_that_share_of_labels_is_wrong(fraction, seed):
     assert y.min() >= 0 and y.max() <= 9
 
 
+def test_a_share_of_no_sample_is_refused():
+    with pytest.raises(DataError, match=r"noise-labels: 1e-06 of \d+ samples is none of them"):
+        noisy(1e-6).load("train")
+
+
 @given(FRACTIONS, FRACTIONS, SEEDS)
 def test_more_noise_keeps_what_less_noise_did(a, b, seed):
     less, more = (noisy(fraction, seed).load("train").y for fraction in sorted((a, b)))

@@ -10,7 +10,8 @@ from torch.optim import SGD
 
 from robench._train_history import co_epoch
 from robench.contracts import HeldOut, TrainContext, TrainState
-from robench.errors import DataError, InputError
+from robench.errors import DataError, InputError, SpecError
+from robench.registry import load_plugins
 from robench.samples import Samples
 from robench.threat import Domain
 from robench_plugins.datasets.digits import Digits
@@ -18,7 +19,7 @@ from robench_plugins.training._augment import augmentation, black, cropped, eras
 from robench_plugins.training._data import Batch
 from robench_plugins.training._loop import Method, descend
 from robench_plugins.training._monitor import Monitor
-from robench_plugins.training._schedules import factor, one_cycle, scaled
+from robench_plugins.training._schedules import one_cycle, scheduled
 from robench_plugins.training.networks import Normalise
 from robench_plugins.training.standard import Standard
 
@@ -37,17 +38,22 @@ def rates(schedule, steps=100, lr=2.0):
 
 
 def test_learning_rates():
-    cosine = rates(scaled(factor("cosine", ())))
+    cosine = rates(scheduled("cosine", 0.1, (), True))
     assert cosine == pytest.approx([1 + np.cos(np.pi * t / 100) for t in range(100)])
-    cyclic = rates(scaled(factor("cyclic", ())))
+    cyclic = rates(scheduled("cyclic", 0.1, (), True))
     assert cyclic == pytest.approx(np.interp(range(100), [0, 40, 100], [0, 2, 0]).tolist())
-    piecewise = rates(scaled(factor("piecewise", (0.25, 0.5))))
+    piecewise = rates(scheduled("piecewise", 0.1, (0.25, 0.5), True))
     assert piecewise == pytest.approx([2.0] * 25 + [0.2] * 25 + [0.02] * 50)
     cycle = rates(one_cycle(2.0))
     assert cycle[0] == pytest.approx(2 / 25)
     assert max(cycle) == pytest.approx(2)
     assert cycle.index(max(cycle)) == 29
     assert cycle[-1] < 1e-4
+
+
+def test_drops_are_parts_of_the_training():
+    with pytest.raises(SpecError, match="drops"):
+        load_plugins().resolve("recipes", "standard:drops=15+20")
 
 
 def test_one_cycle_leaves_a_momentum_of_zero_alone():
@@ -126,7 +132,9 @@ def linear(generator):
 
 
 def method(epochs):
-    return Method(epochs, 25, 0.1, lambda network: SGD(network.parameters(), lr=0.1), scaled(factor("piecewise", ())))
+    return Method(
+        epochs, 25, 0.1, lambda network: SGD(network.parameters(), lr=0.1), scheduled("piecewise", 0.1, (), True)
+    )
 
 
 def cross_entropy(harm):

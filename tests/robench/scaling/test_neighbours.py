@@ -33,6 +33,14 @@ def test_medians_are_those_of_all_pairs() -> None:
         assert median == pytest.approx(float(np.median(each)), rel=1e-9)
 
 
+def test_queries_are_taken_from_all_through_the_samples() -> None:
+    """Files lie class by class: the first thousand may all be of one, and here the only ones that are far."""
+    train = cloud(50, 3, 0)
+    x = np.concatenate([np.asarray(train.x[:])[:1].repeat(1000, 0) + 9.0, np.asarray(train.x[:]).repeat(40, 0)])
+    queries = Samples(x, np.zeros(len(x), np.int64), np.arange(len(x)), Domain.unbounded(), ("0",))
+    assert median_distances(queries, [train]) == [pytest.approx(0, abs=1e-6)]
+
+
 @pytest.mark.parametrize("dimension", [1, 2, 4])
 def test_the_dimension_of_a_cube_is_found(dimension: int) -> None:
     medians = np.array(
