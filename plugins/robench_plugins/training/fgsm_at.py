@@ -42,6 +42,11 @@ class FgsmAt(Settings):
     start: bool = param(True, "start at a random point of the ball")
     alpha: float = param(1.25, "length of the step in units of ε", above=0)
 
+    @property
+    def evaluate(self) -> tuple[str, ...]:
+        """The ball of the training."""
+        return "--norm", "linf", "--eps", str(self.eps)
+
     def train(self, train: Samples, context: TrainContext) -> Trained:
         """Train on `train`; points are cut at the domain."""
         threat = Threat("linf", self.eps.value, train.domain)

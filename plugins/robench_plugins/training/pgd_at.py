@@ -13,19 +13,19 @@ from robench import param
 from robench.contracts import TrainContext, Trained
 from robench.samples import Samples
 from robench.streams import Stream
-from robench.threat import Epsilon, Norm, Threat
 from robench_plugins.attacks.gradients import ascent
 from robench_plugins.attacks.regions import Region
 from robench_plugins.attacks.steps import move, step_sizes
+from robench_plugins.training._ball import BallSettings
 from robench_plugins.training._data import Batch
 from robench_plugins.training._live import Live
-from robench_plugins.training._loop import BatchLoss, Settings, fit, hits
+from robench_plugins.training._loop import BatchLoss, fit, hits
 
 __all__ = ["PgdAt"]
 
 
 @dataclass(frozen=True)
-class PgdAt(Settings):
+class PgdAt(BallSettings):
     """Minimise the cross-entropy at the point that PGD reaches from a random start in the ball, cut at the domain.
 
     The attack is the `pgd` evaluator's ascent on cross-entropy, without its early exit: every sample takes all steps
@@ -34,19 +34,11 @@ class PgdAt(Settings):
     History, per epoch: `loss` and `robust_accuracy` at the points trained on, `accuracy` at their random starts.
     """
 
-    norm: Norm = param("linf", "norm of the ball")
-    eps: Epsilon = param(Epsilon.parse("0.1"), "radius of the ball")
     steps: int = param(7, "steps of the attack", minimum=1)
     step: float | None = param(None, "size of each step in units of ε; 2.5/steps where not given", above=0)
 
-    @property
-    def evaluate(self) -> tuple[str, ...]:
-        """The ball of the training."""
-        return "--norm", self.norm, "--eps", str(self.eps)
-
     def train(self, train: Samples, context: TrainContext) -> Trained:
         """Train on `train`."""
-        threat = Threat(self.norm, self.eps.value, train.domain)
         streams = Stream.for_samples(context.seed, "pgd-at", train.index, context.device)
 
         def prepare(network: nn.Sequential) -> BatchLoss:
@@ -54,7 +46,8 @@ class PgdAt(Settings):
 
             def batch_loss(batch: Batch, part: float) -> tuple[Tensor, Mapping[str, Tensor]]:
                 stream = streams.select(batch.rows.to(context.device)).child(batch.epoch)
-                points, before = self._ascend(live, batch, Region.around(batch.x, threat), stream)
+                region = Region.around(batch.x, self.threat(batch.epoch, train.domain))
+                points, before = self._ascend(live, batch, region, stream)
                 logits = network(points)
                 figures = {"accuracy": before, "robust_accuracy": hits(logits, batch.y)}
                 return F.cross_entropy(logits, batch.y), figures

@@ -14,19 +14,20 @@ from robench.contracts import TrainContext, Trained
 from robench.graph import Graph
 from robench.samples import Samples
 from robench.streams import Stream
-from robench.threat import Epsilon, Norm, Threat
+from robench.threat import Epsilon, Norm
 from robench_plugins.attacks.gradients import ascent
 from robench_plugins.attacks.losses import log_mean_softmax
 from robench_plugins.attacks.regions import Region
 from robench_plugins.attacks.steps import move, step_sizes
+from robench_plugins.training._ball import BallSettings
 from robench_plugins.training._data import Batch
-from robench_plugins.training._loop import BatchLoss, Settings, fit, hits
+from robench_plugins.training._loop import BatchLoss, fit, hits
 
 __all__ = ["SmoothAdv"]
 
 
 @dataclass(frozen=True)
-class SmoothAdv(Settings):
+class SmoothAdv(BallSettings):
     """Minimise the cross-entropy at x̂ + N(0, σ² I), where x̂ in the ball fools the vote over the same noise.
 
     PGD from x in the ball, cut at the domain, increases −log of the mean softmax over the `draws` points x̂ + noise
@@ -44,6 +45,11 @@ class SmoothAdv(Settings):
     step: float | None = param(None, "size of each step in units of ε; 2/steps where not given", above=0)
     warmup: int = param(10, "epochs over which ε grows to its value", minimum=0)
 
+    @property
+    def evaluate(self) -> tuple[str, ...]:
+        """Certificates of the vote over the noise of the training."""
+        return "-c", f"smoothing:sigma={self.sigma:g}", "--norm", self.norm, "--eps", str(self.eps)
+
     def train(self, train: Samples, context: TrainContext) -> Trained:
         """Train on `train`."""
         streams = Stream.for_samples(context.seed, "smoothadv", train.index, context.device)
@@ -53,8 +59,9 @@ class SmoothAdv(Settings):
                 stream = streams.select(batch.rows.to(context.device)).child(batch.epoch)
                 noise = self.sigma * stream.repeat(self.draws, "draw").normal(train.shape)
                 vote = _SoftVote(network, noise, self.draws, len(train.classes))
-                threat = Threat(self.norm, self.radius(batch.epoch), train.domain)
-                points, before = self._ascend(vote, batch, Region.around(batch.x, threat))
+                points, before = self._ascend(
+                    vote, batch, Region.around(batch.x, self.threat(batch.epoch, train.domain))
+                )
                 logits, y = network(vote.noisy(points)), batch.y.repeat(self.draws)
                 robust = hits(logits, y) / self.draws
                 return F.cross_entropy(logits, y), {"accuracy": before, "robust_accuracy": robust}
@@ -62,10 +69,6 @@ class SmoothAdv(Settings):
             return batch_loss
 
         return fit(self, train, context, prepare)
-
-    def radius(self, epoch: int) -> float:
-        """Return ε in an epoch, counted from 1."""
-        return self.eps.value * min(1.0, epoch / max(1, self.warmup))
 
     def _ascend(self, vote: _SoftVote, batch: Batch, region: Region) -> tuple[Tensor, Tensor]:
         """Return the last point of PGD, and how many draws were correct at x, as a mean over `draws`."""

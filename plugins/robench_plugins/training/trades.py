@@ -13,17 +13,17 @@ from robench import param
 from robench.contracts import TrainContext, Trained
 from robench.samples import Samples
 from robench.streams import Stream
-from robench.threat import Epsilon, Norm, Threat
 from robench_plugins.attacks.regions import Region
 from robench_plugins.attacks.steps import move, step_sizes
+from robench_plugins.training._ball import BallSettings
 from robench_plugins.training._data import Batch
-from robench_plugins.training._loop import BatchLoss, Settings, fit, hits
+from robench_plugins.training._loop import BatchLoss, fit, hits
 
 __all__ = ["Trades", "divergence"]
 
 
 @dataclass(frozen=True)
-class Trades(Settings):
+class Trades(BallSettings):
     """Minimise CE(f(x), y) + β·max KL(f(x) ‖ f(x')) over the ball (their eq. 5), the maximum by projected ascent.
 
     The ascent starts at x + 0.001·N(0, I), as in the authors' code, where the divergence is almost flat; β trades
@@ -35,26 +35,20 @@ class Trades(Settings):
     History, per epoch: `loss`, `accuracy` at x, `robust_accuracy` at x'.
     """
 
-    norm: Norm = param("linf", "norm of the ball")
-    eps: Epsilon = param(Epsilon.parse("0.1"), "radius of the ball")
     beta: float = param(6.0, "weight of the divergence (1/λ in the paper)", minimum=0)
     steps: int = param(10, "steps of the ascent", minimum=1)
     step: float | None = param(None, "size of each step in units of ε; 2.5/steps where not given", above=0)
 
-    @property
-    def evaluate(self) -> tuple[str, ...]:
-        """The ball of the training."""
-        return "--norm", self.norm, "--eps", str(self.eps)
-
     def train(self, train: Samples, context: TrainContext) -> Trained:
         """Train on `train`; points are cut at the domain."""
-        threat = Threat(self.norm, self.eps.value, train.domain)
         streams = Stream.for_samples(context.seed, "trades", train.index, context.device)
 
         def prepare(network: nn.Sequential) -> BatchLoss:
             def batch_loss(batch: Batch, part: float) -> tuple[Tensor, Mapping[str, Tensor]]:
                 stream = streams.select(batch.rows.to(context.device)).child(batch.epoch)
-                there = network(self.ascend(network, Region.around(batch.x, threat), stream))
+                there = network(
+                    self.ascend(network, Region.around(batch.x, self.threat(batch.epoch, train.domain)), stream)
+                )
                 here = network(batch.x)
                 loss = F.cross_entropy(here, batch.y) + self.beta * divergence(here, there).mean()
                 return loss, {"accuracy": hits(here, batch.y), "robust_accuracy": hits(there, batch.y)}

@@ -215,3 +215,11 @@ def test_data_that_cannot_be_trained_on():
 def test_training_on_a_gpu_reaches_the_same_accuracy(name):
     result = SHORT[name].train(TRAIN, TrainContext(0, torch.device("cuda")))
     assert clean(result.module.cpu()) >= 0.93
+
+
+@pytest.mark.parametrize("recipe", [PgdAt(warmup=4), Trades(warmup=4)])
+def test_the_radius_grows_over_the_first_epochs(recipe):
+    rise = [recipe.radius(epoch) / recipe.eps.value for epoch in range(1, 7)]
+    assert rise == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1])
+    assert recipe.threat(2, TRAIN.domain).eps == recipe.eps.value / 2
+    assert replace(recipe, warmup=0).radius(1) == recipe.eps.value
