@@ -107,7 +107,8 @@ def test_results_are_recipes_modules_and_histories(trained, name):
     assert isinstance(SHORT[name], Recipe)
     assert not any(layer.training for layer in result.module.modules())
     assert len(result.history) == SHORT[name].epochs
-    assert result.history[-1]["loss"] < result.history[0]["loss"] or "ibp" in name
+    if "ibp" not in name:  # whose loss rises with ε
+        assert result.history[-1]["loss"] < result.history[0]["loss"]
     assert result.history[-1]["accuracy"] > (0.85 if name == "crown-ibp" else 0.93)
     logits = GraphClassifier(from_torch(result.module, TEST.shape)).logits(X)
     torch.testing.assert_close(logits, result.module(X), rtol=1e-5, atol=1e-5)
@@ -155,11 +156,6 @@ def test_each_epoch_is_reported():
 def test_the_adversary_stays_in_ball_and_domain(monkeypatch):
     """Points that the network is trained on, caught on the way in."""
     points = []
-
-    def cross_entropy(logits, y):
-        return torch.nn.functional.nll_loss(logits.log_softmax(1), y)
-
-    monkeypatch.setattr("robench_plugins.training.pgd_at.F.cross_entropy", cross_entropy)
     few = TRAIN.select(slice(0, 64))
     clean_x = torch.tensor(few.x[:])
     original = PgdAt._ascend
