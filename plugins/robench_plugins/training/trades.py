@@ -17,6 +17,7 @@ from robench.threat import Epsilon, Norm, Threat
 from robench_plugins.attacks.regions import Region
 from robench_plugins.attacks.steps import move, step_sizes
 from robench_plugins.training._data import Batch
+from robench_plugins.training._live import evaluating
 from robench_plugins.training._loop import BatchLoss, Settings, fit, hits
 
 __all__ = ["Trades", "divergence"]
@@ -54,7 +55,9 @@ class Trades(Settings):
         def prepare(network: nn.Sequential) -> BatchLoss:
             def batch_loss(batch: Batch, part: float) -> tuple[Tensor, Mapping[str, Tensor]]:
                 stream = streams.select(batch.rows.to(context.device)).child(batch.epoch)
-                there = network(self.ascend(network, Region.around(batch.x, threat), stream))
+                with evaluating(network):
+                    point = self.ascend(network, Region.around(batch.x, threat), stream)
+                there = network(point)
                 here = network(batch.x)
                 loss = F.cross_entropy(here, batch.y) + self.beta * divergence(here, there).mean()
                 return loss, {"accuracy": hits(here, batch.y), "robust_accuracy": hits(there, batch.y)}
