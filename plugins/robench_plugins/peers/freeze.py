@@ -41,7 +41,7 @@ def freeze(module: nn.Module) -> nn.Module:
             f"{type(module).__name__} cannot be copied ({error}): run it once in evaluation mode"
         ) from None
     with torch.no_grad():
-        return _frozen(copied.eval(), {})
+        return _frozen(copied.eval(), {}).eval()
 
 
 def double(module: nn.Module) -> nn.Module:
@@ -64,19 +64,22 @@ def _frozen(layer: nn.Module, done: dict[int, nn.Module]) -> nn.Module:
         if name != "parametrizations":
             setattr(made, name, _frozen(inner, done))
     if parametrize.is_parametrized(made):
-        for name, weight in _effective(made).items():
-            parametrize.remove_parametrizations(made, name, leave_parametrized=True)
-            getattr(made, name).copy_(weight)
+        # Not `remove_parametrizations`: it changes the class, which a copy shares with the original.
+        weights = _effective(made)
+        made.__class__ = parametrize.type_before_parametrizations(made)
+        del made.parametrizations
+        for name, weight in weights.items():
+            made.register_parameter(name, nn.Parameter(weight))
     return made
 
 
 def _effective(layer: nn.Module) -> dict[str, Tensor]:
-    names = list(layer.parametrizations)  # type: ignore[arg-type]
+    own = {name: getattr(layer, name).detach().clone() for name in layer.parametrizations}  # type: ignore[union-attr]
     try:
         exact = double(layer)
-        return {name: getattr(exact, name) for name in names}
+        return {name: getattr(exact, name).detach().to(weight.dtype) for name, weight in own.items()}
     except (RuntimeError, TypeError):  # a parametrisation that is written for one precision
-        return {name: getattr(layer, name).clone() for name in names}
+        return own
 
 
 def _name(kind: type) -> str:
