@@ -216,6 +216,7 @@ def _versions(parts: tuple[Part, ...]) -> dict[str, str]:
         "robench": robench.__version__,
         "torch": torch.__version__,
         **{part.distribution: part.version for part in parts},
+        **{name: version for part in parts for name, version in getattr(part.value, "versions", {}).items()},
     }
 
 

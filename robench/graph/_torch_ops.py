@@ -46,6 +46,17 @@ def _leaky_relu(t: Tracer, x: Traced, negative_slope: float = 0.01, inplace: boo
     return t.update(x, out) if inplace else out
 
 
+def _prelu(t: Tracer, x: Traced, weight: Tensor) -> Traced:
+    """Follow a slope for each channel as a x + (1 − a) relu(x); one for all as leaky_relu."""
+    slopes = _weights(weight=weight)["weight"].flatten()
+    if len(set(slopes.tolist())) == 1:
+        return t.emit("leaky_relu", x, slope=float(slopes[0]))
+    slopes = slopes.double().reshape(-1, *[1] * (len(t.shape(x)) - 1))
+    below = t.builder.arithmetic("mul", x.node, slopes)
+    above = t.builder.arithmetic("mul", t.emit("relu", x).node, 1 - slopes)
+    return t.made(t.builder.arithmetic("add", below, above))
+
+
 def _clamp(t: Tracer, x: Traced, min: object = None, max: object = None) -> Traced:
     low = -math.inf if min is None else _number(min, "min")
     high = math.inf if max is None else _number(max, "max")
@@ -280,6 +291,8 @@ HANDLERS: Mapping[str, Handler] = MappingProxyType(
         **{op: _activation(op) for op in ("relu", "sigmoid", "tanh")},
         **_names(_activation("neg"), "neg", "negative", "__neg__"),
         "leaky_relu": _leaky_relu,
+        "prelu": _prelu,
+        **_names(lambda t, x: t.emit("leaky_relu", x, slope=-1.0), "abs", "absolute", "__abs__"),
         **_names(_clamp, "clamp", "clip"),
         "clamp_min": lambda t, x, min: _clamp(t, x, min=min),
         "clamp_max": lambda t, x, max: _clamp(t, x, max=max),

@@ -171,15 +171,60 @@ def _getitem(t: Tracer, x: Traced, where: Any) -> Traced:
 
 
 def _pad(t: Tracer, x: Traced, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Traced:
-    if mode != "constant":
-        raise GraphError(f"padding in mode {mode!r} is not supported: only zeros or a constant")
+    if mode not in ("constant", "circular"):
+        raise GraphError(f"padding in mode {mode!r} is not supported: only zeros, a constant, or circular")
     rank = len(t.shape(x))
     sizes = [int(size) for size in pad]
     if len(sizes) % 2 or len(sizes) > 2 * rank:
         raise GraphError(f"pad {sizes} does not fit the shape {list(t.shape(x))}")
+    if mode == "circular":
+        return _wrapped(t, x, sizes)
     sizes += [0] * (2 * rank - len(sizes))
     begins, ends = sizes[0::2][::-1], sizes[1::2][::-1]
     return t.emit("pad", x, padding=tuple(begins + ends), value=float(value or 0.0))
+
+
+def _wrapped(t: Tracer, x: Traced, sizes: Sequence[int]) -> Traced:
+    """Continue axes periodically, the last one first: its end, itself, its start."""
+    for axis, begin, end in zip(range(len(t.shape(x)) - 1, -1, -1), sizes[0::2], sizes[1::2], strict=False):
+        size = t.shape(x)[axis]
+        if not (0 <= begin <= size and 0 <= end <= size):
+            raise GraphError(f"circular padding by {begin} and {end} does not fit an axis of {size}")
+        before, after = ((size - begin, size), (0, end))
+        parts = [
+            x if part is None else t.emit("slice", x, axis=axis, start=part[0], stop=part[1], step=1)
+            for part in (before, None, after)
+            if part is None or part[0] < part[1]
+        ]
+        x = t.emit("concat", *parts, axis=axis) if len(parts) > 1 else x
+    return t.made(x.node)
+
+
+def _pixel_unshuffle(t: Tracer, x: Traced, downscale_factor: int) -> Traced:
+    channels, height, width = _image(t, x)
+    r = downscale_factor
+    if height % r or width % r:
+        raise GraphError(f"pixel_unshuffle by {r} of {height} x {width}: sizes must be multiples")
+    split = t.builder.reshape(x.node, (channels, height // r, r, width // r, r))
+    moved = t.builder.add("transpose", split, axes=(0, 2, 4, 1, 3))
+    return t.made(t.builder.reshape(moved, (channels * r * r, height // r, width // r)))
+
+
+def _pixel_shuffle(t: Tracer, x: Traced, upscale_factor: int) -> Traced:
+    channels, height, width = _image(t, x)
+    r = upscale_factor
+    if channels % (r * r):
+        raise GraphError(f"pixel_shuffle by {r} of {channels} channels: they must be a multiple of {r * r}")
+    split = t.builder.reshape(x.node, (channels // (r * r), r, r, height, width))
+    moved = t.builder.add("transpose", split, axes=(0, 3, 1, 4, 2))
+    return t.made(t.builder.reshape(moved, (channels // (r * r), height * r, width * r)))
+
+
+def _image(t: Tracer, x: Traced) -> tuple[int, int, int]:
+    shape = t.shape(x)
+    if len(shape) != 3:
+        raise GraphError(f"images are [channels, height, width], not {list(shape)}")
+    return shape[0], shape[1], shape[2]
 
 
 def _constant(value: object) -> Handler:
@@ -222,4 +267,6 @@ SHAPE_HANDLERS: Mapping[str, Handler] = {
     "narrow": _narrow,
     "__getitem__": _getitem,
     "pad": _pad,
+    "pixel_shuffle": _pixel_shuffle,
+    "pixel_unshuffle": _pixel_unshuffle,
 }

@@ -135,6 +135,8 @@ ELSEWHERE = {
     ("attacks", "advlib"),
     ("attacks", "foolbox"),
     ("attacks", "torchattacks"),
+    ("recipes", "orthogonium"),
+    ("recipes", "torchlip"),
 }
 # What a plugin need not do, and why.
 SKIP = {

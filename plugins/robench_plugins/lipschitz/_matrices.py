@@ -125,12 +125,16 @@ def layer_matrix(graph: Graph, position: int) -> Matrix:
     return convolution(position, node, graph.nodes[node.inputs[0]].shape)
 
 
-def convolution(position: int, node: Node, shape: Sequence[int]) -> Matrix:
-    """Return the operator of a `conv1d` or `conv2d` node on inputs of `shape` [channels, ...], one block per group."""
+def convolution(position: int, node: Node, shape: Sequence[int], begins: Sequence[int] | None = None) -> Matrix:
+    """Return the operator of a `conv1d` or `conv2d` node on inputs of `shape` [channels, ...], one block per group.
+
+    With `begins` it is that of a circular padding too, which puts so many positions in front of each axis; inputs are
+    what is padded, and each axis is as `circular` asks for.
+    """
     weight = node.constants["weight"].detach()
     groups = int(node.attributes["groups"])  # type: ignore[arg-type]
     out, inner = len(weight) // groups, weight.shape[1]
-    taps = _taps(node, shape[1:], weight.shape[2:])
+    taps = _taps(node, shape[1:], weight.shape[2:], begins)
     size = (out * math.prod(node.shape[1:]), inner * math.prod(shape[1:]))
 
     def build(block: int) -> Tensor:
@@ -138,11 +142,19 @@ def convolution(position: int, node: Node, shape: Sequence[int]) -> Matrix:
         matrix = kernel.new_zeros(out, math.prod(node.shape[1:]), inner, math.prod(shape[1:]))
         for tap, (targets, sources) in enumerate(taps()):
             # Advanced indices apart from each other: the pairs come first, [pairs, out, inner].
-            matrix[:, targets, :, sources] = kernel[:, :, tap]
+            matrix[:, targets, :, sources] += kernel[:, :, tap]
         return matrix.reshape(size)
 
-    kernel = Kernel(weight, _ints(node, "stride"), _ints(node, "dilation"), groups, _torus(node, shape[1:]))
-    return Matrix(position, node.op, groups, size, build, kernel, repr((shape, sorted(node.attributes.items()))))
+    torus = _torus(node, shape[1:]) if begins is None else _own_torus(node, shape[1:])
+    kernel = Kernel(weight, _ints(node, "stride"), _ints(node, "dilation"), groups, torus)
+    settings = repr((shape, sorted(node.attributes.items()), *([] if begins is None else [begins])))
+    return Matrix(position, node.op, groups, size, build, kernel, settings)
+
+
+def _own_torus(node: Node, spatial: Sequence[int]) -> tuple[int, int]:
+    """Return the frequencies of the torus that the map is: those of the symbol of stride 1."""
+    first, second, *_ = [*(size // s for size, s in zip(spatial, _ints(node, "stride"), strict=True)), 1]
+    return first, second
 
 
 def _torus(node: Node, spatial: Sequence[int]) -> tuple[int, int] | None:
@@ -155,14 +167,15 @@ def _torus(node: Node, spatial: Sequence[int]) -> tuple[int, int] | None:
     return None if first is None or second is None else (first, second)
 
 
-def _taps(node: Node, spatial: Sequence[int], kernel: Sequence[int]) -> Callable[[], Iterator[tuple[Tensor, Tensor]]]:
+def _taps(
+    node: Node, spatial: Sequence[int], kernel: Sequence[int], begins: Sequence[int] | None
+) -> Callable[[], Iterator[tuple[Tensor, Tensor]]]:
     """Return an iterator over the entries of a kernel: the (outputs, inputs) that each one joins, flat positions."""
     stride, padding, dilation = (_ints(node, key) for key in ("stride", "padding", "dilation"))
+    fronts = padding[: len(spatial)] if begins is None else begins
     axes = [
-        [_pairs(n, out, s, p, d * k) for k in range(taps)]
-        for n, out, s, p, d, taps in zip(
-            spatial, node.shape[1:], stride, padding[: len(spatial)], dilation, kernel, strict=True
-        )
+        [_pairs(n, out, s, p, d * k, begins is not None) for k in range(taps)]
+        for n, out, s, p, d, taps in zip(spatial, node.shape[1:], stride, fronts, dilation, kernel, strict=True)
     ]
 
     def iterate() -> Iterator[tuple[Tensor, Tensor]]:
@@ -177,10 +190,17 @@ def _taps(node: Node, spatial: Sequence[int], kernel: Sequence[int]) -> Callable
     return iterate
 
 
-def _pairs(size: int, windows: int, stride: int, padding: int, offset: int) -> tuple[Tensor, Tensor]:
-    """Return (windows, positions) along an axis where the tap at `offset` of a window lies inside the input."""
+def _pairs(
+    size: int, windows: int, stride: int, padding: int, offset: int, wraps: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Return (windows, positions) along an axis where the tap at `offset` of a window lies inside the input.
+
+    Everywhere, where the input `wraps` around.
+    """
     window = torch.arange(windows)
     position = window * stride - padding + offset
+    if wraps:
+        return window, position % size
     inside = (position >= 0) & (position < size)
     return window[inside], position[inside]
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from robench.graph import OPERATORS, Node
 from robench.numerics import UNIT_ROUNDOFF, round_up
+from robench_plugins.lipschitz._circular import circular
 from robench_plugins.lipschitz._matrices import Matrix, averages, convolution, layer_matrix, linear, overlap
 from robench_plugins.lipschitz._residual import potential_step, stretch
 from robench_plugins.lipschitz._step import Reach, Step
@@ -26,21 +27,26 @@ __all__ = ["RULES"]
 
 
 def _matrix(build: Callable[[Step], Matrix]) -> Callable[[Step], Reach]:
-    def rule(step: Step) -> Reach:
-        (before,) = step.inputs
-        if before.matrix is None:
-            return Reach(before.constant, replace(build(step), columns=before.scale))
-        return Reach(step.settle(before), build(step))
+    return lambda step: _after(step, step.inputs[0], build(step))
 
-    return rule
+
+def _after(step: Step, before: Reach, matrix: Matrix) -> Reach:
+    if before.matrix is None:
+        return Reach(before.constant, replace(matrix, columns=before.scale))
+    return Reach(step.settle(before), matrix)
 
 
 def _linear(step: Step) -> Matrix:
     return linear(step.position, step.node)
 
 
-def _convolution(step: Step) -> Matrix:
-    return convolution(step.position, step.node, step.shapes[0])
+def _convolution(step: Step) -> Reach:
+    """With the circular padding before it, where there is one, it is an operator on what was padded."""
+    found = circular(step.graph, step.position)
+    if found is None or step.start in found.chain:
+        return _after(step, step.inputs[0], convolution(step.position, step.node, step.shapes[0]))
+    shape = step.graph.nodes[found.source].shape
+    return _after(step, step.reach(found.source), convolution(step.position, step.node, shape, found.begins))
 
 
 def _factors(step: Step, magnitudes: Tensor, signs: Tensor) -> Reach:
@@ -187,8 +193,8 @@ RULES: Mapping[str, Callable[[Step], Reach]] = {
     "batch_norm": _batch_norm,
     "clip": _at_most(1.0),
     "concat": _concat,
-    "conv1d": _matrix(_convolution),
-    "conv2d": _matrix(_convolution),
+    "conv1d": _convolution,
+    "conv2d": _convolution,
     "div": _div,
     "global_avg_pool2d": _mean,
     "group_sort": _at_most(1.0),

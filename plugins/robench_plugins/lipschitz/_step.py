@@ -40,6 +40,7 @@ class Step:
         node: the node.
         inputs: what is known about its arguments.
         shapes: the arguments' shapes.
+        reach: a position to what is known about an earlier node.
         settle: a Reach to its Lipschitz constant, which takes the norm of its matrix.
         measure: a matrix to its norm.
         note: called with a factor other than 1 that no matrix stands for, and its source.
@@ -51,6 +52,7 @@ class Step:
     node: Node
     inputs: Sequence[Reach]
     shapes: Sequence[tuple[int, ...]]
+    reach: Callable[[int], Reach]
     settle: Callable[[Reach], float]
     measure: Callable[[Matrix], float]
     note: Callable[[float, str], None]

@@ -86,7 +86,18 @@ class Walk:
         if self.start and all(reach.constant == 0 for reach in inputs):
             return Reach(0.0)
         return RULES[node.op](
-            Step(self.graph, self.start, position, node, inputs, shapes, self._settle, self._norm, note)
+            Step(
+                self.graph,
+                self.start,
+                position,
+                node,
+                inputs,
+                shapes,
+                self.reaches.__getitem__,
+                self._settle,
+                self._norm,
+                note,
+            )
         )
 
     def _norm(self, matrix: Matrix) -> float:

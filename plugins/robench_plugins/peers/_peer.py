@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import inspect
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib import metadata
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
@@ -19,39 +16,14 @@ from torch import Tensor
 from robench import InputError, Passes, Proposal
 from robench.numerics import per_sample
 from robench_plugins.attacks.gradients import applies
+from robench_plugins.peers._library import Library
 from robench_plugins.peers._unit import Unit
 
 if TYPE_CHECKING:
     from robench import Classifier, Norm, Stream, Threat
     from robench.contracts import Access
 
-__all__ = ["Library", "Peer", "signature_of"]
-
-
-class Library:
-    """A library from the package index: imported at first use, its version recorded."""
-
-    def __init__(self, module: str, distribution: str, extra: str) -> None:
-        """Name its module, its distribution, and robench's extra that installs it."""
-        self.module, self.distribution, self.extra = module, distribution, extra
-
-    def load(self) -> ModuleType:
-        """Return the module. Raises InputError that says how to install it."""
-        try:
-            return importlib.import_module(self.module)
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise InputError(
-                f"{self.distribution} cannot be imported ({reason}): pip install 'robench[{self.extra}]'"
-            ) from None
-
-    @property
-    def version(self) -> str | None:
-        """The installed version."""
-        try:
-            return metadata.version(self.distribution)
-        except metadata.PackageNotFoundError:
-            return None
+__all__ = ["Peer", "signature_of"]
 
 
 class Peer:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from robench import InputError, param
 from robench.params import suggest
-from robench_plugins.peers._peer import Library, Peer, signature_of
+from robench_plugins.peers._library import Library
+from robench_plugins.peers._peer import Peer, signature_of
 from robench_plugins.peers._unit import Unit
 
 if TYPE_CHECKING:

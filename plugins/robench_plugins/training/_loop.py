@@ -22,7 +22,7 @@ from robench_plugins.training._data import Batch, Batches, normalisation
 from robench_plugins.training._monitor import Monitor
 from robench_plugins.training._schedules import Schedule, scheduled
 from robench_plugins.training._state import restore, state_of
-from robench_plugins.training.networks import Architecture, Initialisation, build
+from robench_plugins.training.networks import Architecture, Divide, Initialisation, build
 
 __all__ = ["BatchLoss", "Method", "Settings", "descend", "fit", "hits"]
 
@@ -49,7 +49,11 @@ class Method:
 class Settings:
     """What every recipe can be told about network, optimizer and data."""
 
-    arch: Architecture = param("cnn", "cnn: two convolutions and a hidden layer, for images; mlp: two hidden layers")
+    arch: Architecture = param(
+        "cnn",
+        "cnn: two convolutions and a hidden layer, for images; mlp: two hidden layers; "
+        "simple-convnet: eight convolutions with batch norm, for images",
+    )
     width: int = param(16, "channels of the first convolution; hidden layers have 8 times as many units", minimum=1)
     epochs: int = param(30, "passes through the training data", minimum=1)
     batch: int = param(64, "samples per step", minimum=1)
@@ -68,6 +72,7 @@ class Settings:
     augment: Augmentation = param(
         "none", "change images: crop; crop-flip; crop-flip-erase (2x2 squares) or crop-flip-erase-16th (of the area)"
     )
+    temperature: float = param(1.0, "T: the network divides its scores by it, its loss is multiplied by it", above=0)
 
 
 def hits(logits: Tensor, y: Tensor) -> Tensor:
@@ -86,7 +91,19 @@ def fit(
 
     def network(generator: torch.Generator) -> nn.Sequential:
         shape, classes = train.shape, len(train.classes)
-        return build(settings.arch, settings.width, normalisation(train), shape, classes, initialisation, generator)
+        made = build(settings.arch, settings.width, normalisation(train), shape, classes, initialisation, generator)
+        return made if settings.temperature == 1 else made.append(Divide(settings.temperature))
+
+    def prepared(network: nn.Sequential) -> BatchLoss:
+        batch_loss = prepare(network)
+        if settings.temperature == 1:
+            return batch_loss
+
+        def tempered(batch: Batch, part: float) -> tuple[Tensor, Mapping[str, Tensor]]:
+            loss, figures = batch_loss(batch, part)
+            return settings.temperature * loss, figures
+
+        return tempered
 
     momentum = settings.optimizer == "adam" or settings.momentum > 0
     method = Method(
@@ -97,7 +114,7 @@ def fit(
         scheduled(settings.schedule, settings.lr, settings.drops, momentum),
         settings.augment,
     )
-    return descend(method, train, context, network, prepare)
+    return descend(method, train, context, network, prepared)
 
 
 def descend(

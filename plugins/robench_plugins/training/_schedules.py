@@ -1,4 +1,4 @@
-"""Learning rates over a training, each after the paper that made it known."""
+"""Learning rates and radii over a training, each after the paper that made it known."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from typing import Final, Literal
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
-__all__ = ["Schedule", "one_cycle", "scheduled"]
+__all__ = ["Rise", "Schedule", "one_cycle", "risen", "scheduled"]
 
 Schedule = Literal["cosine", "cyclic", "piecewise", "one-cycle"]
+Rise = Literal["linear", "smoothed"]
 
 _PEAK: Final = 0.4
+_BEND: Final = 0.25
+_DEGREE: Final = 4
 
 
 def _cosine(part: float) -> float:
@@ -49,3 +52,17 @@ def one_cycle(lr: float, momentum: bool = True) -> Callable[[Optimizer, int], LR
     Momentum goes from .95 to .85 and back, unless there is none.
     """
     return lambda optimizer, steps: OneCycleLR(optimizer, lr, total_steps=steps, cycle_momentum=momentum)
+
+
+def risen(kind: Rise, part: float) -> float:
+    """Return which part of its last value a radius has when `part` of its rise is done: from 0 at 0 to 1 at 1.
+
+    `linear`: the same. `smoothed`: α·part⁴ up to a quarter of the rise, then straight on with the slope reached there
+    (`SmoothedScheduler` of auto_LiRPA, Xu et al. 2020, after Gowal et al.'s code), so that α (m⁴ + 4 m³ (1 − m)) = 1.
+    """
+    part = min(max(part, 0.0), 1.0)
+    if kind == "linear":
+        return part
+    scale = 1 / (_BEND**_DEGREE + _DEGREE * _BEND ** (_DEGREE - 1) * (1 - _BEND))
+    bend, slope = scale * _BEND**_DEGREE, scale * _DEGREE * _BEND ** (_DEGREE - 1)
+    return scale * part**_DEGREE if part < _BEND else min(bend + slope * (part - _BEND), 1.0)

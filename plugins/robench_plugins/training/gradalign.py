@@ -13,6 +13,7 @@ from robench import param
 from robench.streams import Stream
 from robench_plugins.attacks.regions import Region
 from robench_plugins.training._data import Batch
+from robench_plugins.training._live import evaluating
 from robench_plugins.training.fgsm_at import FgsmAt
 
 __all__ = ["GradAlign", "alignment"]
@@ -44,7 +45,8 @@ class GradAlign(FgsmAt):
         stream: Stream,
     ) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Add λ·mean(1 − cos)."""
-        cosine = alignment(network, batch.x, region.start(stream.child("u")), batch.y)
+        with evaluating(network):
+            cosine = alignment(network, batch.x, region.start(stream.child("u")), batch.y)
         return loss + self.align * (1 - cosine).mean(), {**figures, "cosine": cosine.detach().sum()}
 
 

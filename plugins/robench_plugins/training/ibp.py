@@ -15,6 +15,7 @@ from robench.samples import Samples
 from robench.threat import Epsilon
 from robench_plugins.training._data import Batch
 from robench_plugins.training._loop import BatchLoss, Settings, fit, hits
+from robench_plugins.training._schedules import Rise, risen
 from robench_plugins.training.intervals import Box, imbalance, layer_inputs, worst_margins
 from robench_plugins.training.networks import Initialisation
 
@@ -25,7 +26,7 @@ __all__ = ["Ibp"]
 class Ibp(Settings):
     """Minimise κ·CE(f(x)) + (1 − κ)·CE(worst logits over the linf ball), bounded by intervals.
 
-    ε and 1 − κ are 0 for the first `wait` of all steps, rise linearly for the next `ramp`, and stay. Trained
+    ε and 1 − κ are 0 for the first `wait` of all steps, rise for the next `ramp`, and stay. Trained
     at a larger ε than it is judged at, as in the paper, a network is certified on more new samples: the default
     aims at ε = 0.1.
 
@@ -43,18 +44,21 @@ class Ibp(Settings):
     kappa: float = param(0.5, "weight of the clean loss at the end", minimum=0, maximum=1)
     wait: float = param(0.05, "part of all steps with the clean loss alone", minimum=0, maximum=1)
     ramp: float = param(0.5, "part of all steps in which ε and 1 − κ rise", minimum=0, maximum=1)
+    rise: Rise = param("linear", "how they rise: linear; smoothed, slowly at first (Xu et al. 2020, Shi et al. 2021)")
     init: Initialisation = param("ibp", "initial weights: ibp (Shi et al. 2021) keeps bounds narrow, he does not")
     regularise: float = param(0.0, "weight of Shi et al.'s regularisers, falling to 0 as ε rises", minimum=0)
 
     def __post_init__(self) -> None:
-        """Refuse a ramp that ends after the training."""
+        """Refuse a ramp that ends after the training, and networks that intervals have no rules for."""
+        if self.arch == "simple-convnet" or self.temperature != 1:
+            raise ValueError("interval bounds are for arch=cnn and arch=mlp, with temperature=1")
         if self.wait + self.ramp > 1:
             raise ValueError(f"wait={self.wait:g} and ramp={self.ramp:g} are parts of the training: at most 1 together")
 
     def risen(self, part: float) -> float:
         """Return which part of its last value ε has when `part` of the training is done; 1 − κ goes with it."""
         after = part - self.wait
-        return 0.0 if after < 0 else 1.0 if after >= self.ramp else after / self.ramp
+        return 0.0 if after < 0 else 1.0 if after >= self.ramp else risen(self.rise, after / self.ramp)
 
     def worst(self, network: nn.Sequential, boxes: list[Box], y: Tensor, risen: float) -> tuple[Tensor, Tensor]:
         """Return the upper bounds on f_j − f_y to train on, and those to count as certified, [B, classes]."""

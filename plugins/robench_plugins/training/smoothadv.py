@@ -21,6 +21,7 @@ from robench_plugins.attacks.regions import Region
 from robench_plugins.attacks.steps import move, step_sizes
 from robench_plugins.training._ball import BallSettings
 from robench_plugins.training._data import Batch
+from robench_plugins.training._live import evaluating
 from robench_plugins.training._loop import BatchLoss, fit, hits
 
 __all__ = ["SmoothAdv"]
@@ -102,6 +103,7 @@ class _SoftVote:
 
     def logits(self, x: Tensor) -> Tensor:
         """Return the logarithm of the mean softmax [B, classes]; `each` keeps the draws' logits."""
-        logits: Tensor = self.network(self.noisy(x))
+        with evaluating(self.network):
+            logits: Tensor = self.network(self.noisy(x))
         self.each = logits.detach()
         return log_mean_softmax(logits.reshape(self.draws, len(x), self.classes))

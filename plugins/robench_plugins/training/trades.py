@@ -17,6 +17,7 @@ from robench_plugins.attacks.regions import Region
 from robench_plugins.attacks.steps import move, step_sizes
 from robench_plugins.training._ball import BallSettings
 from robench_plugins.training._data import Batch
+from robench_plugins.training._live import evaluating
 from robench_plugins.training._loop import BatchLoss, fit, hits
 
 __all__ = ["Trades", "divergence"]
@@ -46,9 +47,10 @@ class Trades(BallSettings):
         def prepare(network: nn.Sequential) -> BatchLoss:
             def batch_loss(batch: Batch, part: float) -> tuple[Tensor, Mapping[str, Tensor]]:
                 stream = streams.select(batch.rows.to(context.device)).child(batch.epoch)
-                there = network(
-                    self.ascend(network, Region.around(batch.x, self.threat(batch.epoch, train.domain)), stream)
-                )
+                region = Region.around(batch.x, self.threat(batch.epoch, train.domain))
+                with evaluating(network):
+                    point = self.ascend(network, region, stream)
+                there = network(point)
                 here = network(batch.x)
                 loss = F.cross_entropy(here, batch.y) + self.beta * divergence(here, there).mean()
                 return loss, {"accuracy": hits(here, batch.y), "robust_accuracy": hits(there, batch.y)}

@@ -76,6 +76,20 @@ FORWARDS = {
     "grouped conv": lambda m, x: m.fc(F.conv2d(x, m.conv.weight[:3, :1], groups=3).flatten(1)[:, :4]),
     "conv1d": lambda m, x: m.fc(F.conv1d(x.flatten(2), m.conv.weight[:, :, 0]).mean(2)),
     "leaky relu": lambda m, x: pooled(m, F.leaky_relu(m.conv(x), 0.2)),
+    "prelu": lambda m, x: pooled(m, F.prelu(m.conv(x), torch.tensor([-0.3]))),
+    "prelu per channel": lambda m, x: pooled(m, F.prelu(m.conv(x), torch.tensor([0.1, 0.7, -0.5, 2.0]))),
+    "prelu of features": lambda m, x: m.fc(
+        torch.prelu(x.mean((2, 3)) @ torch.ones(3, 4), torch.tensor([-0.5, 0.0, 0.3, 1.0]))
+    ),
+    "absolute values": lambda m, x: m.wide((abs(x - 0.5) - (x - 0.3).abs() + torch.abs(x)).flatten(1)),
+    "circular convolution": lambda m, x: pooled(
+        m, F.conv2d(F.pad(x, (1, 2, 0, 1), mode="circular"), m.conv.weight, stride=2)
+    ),
+    "wrapped around once": lambda m, x: pooled(m, m.conv(F.pad(x, (6, 6, 2, 0), mode="circular"))),
+    "pixels into channels": lambda m, x: m.wide(F.pixel_unshuffle(x, 3).flatten(1)),
+    "channels into pixels": lambda m, x: m.wide(
+        F.pixel_shuffle(torch.cat((x, x * 2, x, x - 1), 1), 2)[..., :6, :6].flatten(1)
+    ),
     "leaky relu in place": lambda m, x: pooled(m, F.leaky_relu_(m.conv(x), 0.2)),
     "relu6": lambda m, x: pooled(m, F.relu6(20 * m.conv(x))),
     "hardtanh": lambda m, x: pooled(m, F.hardtanh(m.conv(x), -0.2, 0.3)),
@@ -156,10 +170,12 @@ UNSUPPORTED = {
     "product of activations": (lambda m, x: pooled(m, m.conv(x) * m.conv(x)), "mul of two activations"),
     "constant over activation": (lambda m, x: m.wide((1 / x).flatten(1)), "a constant divided by"),
     "reflect padding": (lambda m, x: pooled(m, m.conv(F.pad(x, (1, 1), mode="reflect"))), "mode 'reflect'"),
-    "circular convolution": (
-        lambda m, x: pooled(m, nn.Conv2d(3, 4, 3, padding=1, padding_mode="circular").eval()(x)),
-        "mode 'circular'",
+    "circular padding beyond the image": (
+        lambda m, x: pooled(m, m.conv(F.pad(x, (7, 1), mode="circular"))),
+        "circular padding by 7 and 1 does not fit an axis of 6",
     ),
+    "pixels that do not divide": (lambda m, x: pooled(m, F.pixel_unshuffle(x, 4)), "sizes must be multiples"),
+    "channels that do not divide": (lambda m, x: pooled(m, F.pixel_shuffle(x, 2)), "must be a multiple of 4"),
     "statistics of the batch": (
         lambda m, x: pooled(m, nn.BatchNorm2d(4, track_running_stats=False).eval()(m.conv(x))),
         "track_running_stats",
