@@ -54,6 +54,7 @@ __all__ = [
     "suggest",
 ]
 
+_USUAL = ("eps", "epochs", "steps", "n", "queries", "sigma")
 _MISSING: Any = dataclasses.MISSING
 _PROTOCOLS = {protocol: kind for kind in KINDS.values() for protocol in kind.protocols}
 # Names that annotations may use although the module imports them for type checkers alone.
@@ -130,22 +131,21 @@ def describe(cls: type[Any]) -> tuple[Parameter, ...]:
 def example(cls: type[Any], name: str) -> str:
     """Return a spec under `name` that gives what must be given or else, where it can, changes one parameter.
 
-    The first that the factory takes is changed: a budget rather than a number, a number rather than a choice.
+    The first that the factory takes is changed: the positional one, else one that most plugins of its kind have.
     """
     fields = _fields(cls)
     needed = {f.name: "FILE" if isinstance(f.type, File) else f.name.upper() for f in fields if f.required}
     if needed:
         return _join(name, needed, {f.name: f for f in fields})
-    for kind in (Budget, Integer, Number, Choice, Boolean):
-        for field in (field for field in fields if isinstance(field.type, kind)):
-            for text in _others(field):
-                spec = _join(name, {field.name: text}, {field.name: field})
-                try:
-                    changed = build(cls, parse(spec).specs[0], name).canonical != name
-                except InputError:
-                    continue
-                if changed:
-                    return spec
+    for field in sorted(fields, key=lambda f: (not f.positional, _USUAL.index(f.name) if f.name in _USUAL else 99)):
+        for text in _others(field):
+            spec = _join(name, {field.name: text}, {field.name: field})
+            try:
+                changed = build(cls, parse(spec).specs[0], name).canonical != name
+            except InputError:
+                continue
+            if changed:
+                return spec
     return name
 
 
@@ -158,7 +158,9 @@ def _others(field: _Field) -> tuple[str, ...]:
         return (field.type.write(not default),)
     if isinstance(field.type, Choice):
         return tuple(field.type.write(choice) for choice in field.type.choices)
-    return tuple(field.type.write(value) for value in (2 * default, default + 1))
+    if isinstance(field.type, Integer | Number):
+        return tuple(field.type.write(value) for value in (2 * default, default + 1))
+    return ()
 
 
 def check_factory(cls: Any) -> None:
