@@ -85,7 +85,7 @@ def test_show_prints_parameters_documentation_source_and_an_example(site):
     assert out.startswith("descent, attack of robench-example 1.0\n  robench_example.attack:Descent\n")
     assert "Steps along the sign of the margin's gradient" in out
     assert "  steps      integer ≥ 1  20       gradient steps from each start\n" in out
-    assert "robench eval -a 'descent:starts=2' …" in out
+    assert "robench eval -a 'descent:steps=40' …" in out
 
 
 def test_show_finds_every_kind_that_has_the_name(site):
