@@ -25,9 +25,19 @@ from robench.folders import MARKER, check, claim
 from robench.storage import LocalStorage
 from robench.text import safe
 
-__all__ = ["Epochs", "Kept", "Report", "StateFolder", "differences"]
+__all__ = ["Epochs", "Kept", "OtherTraining", "Report", "StateFolder", "differences"]
 
 Report = Callable[[int, int, Mapping[str, float]], None]
+
+
+class OtherTraining(InputError):
+    """What lies in a folder was asked for otherwise; `what` says in which way, the message also what to do."""
+
+    def __init__(self, what: str, remedy: str) -> None:
+        """Say what lies there, and what to do about it."""
+        super().__init__(f"{what}: {remedy}")
+        self.what = what
+
 
 _KEY = "state.safetensors"
 _MAX_HEADER = 2**26
@@ -73,7 +83,7 @@ class StateFolder:
     def read(self) -> Kept | None:
         """Return the state, or None where there is none.
 
-        Raises InputError where it is of another request, DataError where it is not what `put` wrote.
+        Raises OtherTraining where it is of another request, DataError where it is not what `put` wrote.
         """
         check(self.folder, "training")
         if not self._storage.exists(_KEY):
@@ -85,9 +95,9 @@ class StateFolder:
         except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, RecursionError):
             raise DataError(f"{self._storage.locate(_KEY)}: not the state of a training; it may be truncated") from None
         if other := differences(head["request"], self._request):
-            raise InputError(
-                f"{self.folder} holds an unfinished training that differs in {other}: "
-                "repeat that one, train without --resume, or choose another --out"
+            raise OtherTraining(
+                f"{self.folder} holds an unfinished training that differs in {other}",
+                "repeat that one, train without --resume, or choose another --out",
             )
         rows = [{name: math.nan if value is None else value for name, value in row.items()} for row in head["history"]]
         return Kept(TrainState(rows, tensors), head["seconds"])

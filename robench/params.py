@@ -38,7 +38,7 @@ from robench._values import (
 )
 from robench.errors import DataError, InputError, PluginError, SpecError
 from robench.kinds import KINDS
-from robench.spec import Chain, Item, Spec
+from robench.spec import Chain, Item, Spec, parse
 from robench.threat import Epsilon
 
 __all__ = [
@@ -49,10 +49,12 @@ __all__ = [
     "canonical",
     "check_factory",
     "describe",
+    "example",
     "param",
     "suggest",
 ]
 
+_USUAL = ("eps", "epochs", "steps", "n", "queries", "sigma")
 _MISSING: Any = dataclasses.MISSING
 _PROTOCOLS = {protocol: kind for kind in KINDS.values() for protocol in kind.protocols}
 # Names that annotations may use although the module imports them for type checkers alone.
@@ -66,6 +68,7 @@ class _Declared:
     range: Range
     spec: str = ""
     apart: str = ""
+    hint: str = ""
 
 
 def param(
@@ -78,15 +81,16 @@ def param(
     above: float | None = None,
     spec: str = "",
     apart: str = "",
+    hint: str = "",
 ) -> Any:
     """Declare a parameter of a factory: a field of a frozen dataclass.
 
     `default` may be `...` where a value must be given. `positional` lets the value be the spec's first item
     without a key. `minimum` and `maximum` are allowed values, `above` is not. The parameters are keyword-only,
     the positional one aside. `spec` names a kind of plugin (`noises`) of which a text is the canonical spec, without
-    its parameter `apart`: a spec gives it by name, or in parentheses.
+    its parameter `apart`: a spec gives it by name, or in parentheses. `hint` says what to do where a file is missing.
     """
-    declared = _Declared(doc, positional, Range(minimum, maximum, above), spec, apart)
+    declared = _Declared(doc, positional, Range(minimum, maximum, above), spec, apart, hint)
     given = _MISSING if default is ... else default
     return dataclasses.field(default=given, metadata={"robench": declared}, kw_only=not positional)
 
@@ -109,6 +113,7 @@ class _Field:
     default: Any
     positional: bool
     doc: str
+    hint: str = ""
 
     @property
     def required(self) -> bool:
@@ -121,6 +126,41 @@ def describe(cls: type[Any]) -> tuple[Parameter, ...]:
         Parameter(f.name, f.type.words, None if f.required else f.type.write(f.default), f.positional, f.doc)
         for f in _fields(cls)
     )
+
+
+def example(cls: type[Any], name: str) -> str:
+    """Return a spec under `name` that gives what must be given or else, where it can, changes one parameter.
+
+    The first that the factory takes is changed: the positional one, else one that most plugins of its kind have.
+    """
+    fields = _fields(cls)
+    needed = {f.name: "FILE" if isinstance(f.type, File) else f.name.upper() for f in fields if f.required}
+    if needed:
+        return _join(name, needed, {f.name: f for f in fields})
+    for field in sorted(fields, key=lambda f: (not f.positional, _USUAL.index(f.name) if f.name in _USUAL else 99)):
+        for text in _others(field):
+            spec = _join(name, {field.name: text}, {field.name: field})
+            try:
+                changed = build(cls, parse(spec).specs[0], name).canonical != name
+            except InputError:
+                continue
+            if changed:
+                return spec
+    return name
+
+
+def _others(field: _Field) -> tuple[str, ...]:
+    """Other values than the default that a parameter may well have."""
+    default = field.default
+    if isinstance(field.type, Budget):
+        return ("8/255", "0.25")
+    if isinstance(field.type, Boolean):
+        return (field.type.write(not default),)
+    if isinstance(field.type, Choice):
+        return tuple(field.type.write(choice) for choice in field.type.choices)
+    if isinstance(field.type, Integer | Number):
+        return tuple(field.type.write(value) for value in (2 * default, default + 1))
+    return ()
 
 
 def check_factory(cls: Any) -> None:
@@ -144,7 +184,8 @@ def build(cls: type[Any], spec: Spec, name: str, context: Context | None = None)
             given[field.name] = field.type.read(item.values, context or Context())
         except InputError as error:
             raised = DataError if isinstance(error, DataError) else SpecError
-            raise raised(f"{name}: parameter {field.name!r}: {_shown(item, error)}{error}") from None
+            hint = f"; else {field.hint}" if field.hint and raised is DataError else ""
+            raise raised(f"{name}: parameter {field.name!r}: {_shown(item, error)}{error}{hint}") from None
     missing = [field.name for field in fields.values() if field.required and field.name not in given]
     if missing:
         example = ",".join(f"{key}=…" for key in missing)
@@ -240,7 +281,7 @@ def _field(cls: type[Any], field: dataclasses.Field[Any], who: str) -> _Field:
             kind.write(default)
         except TypeError:
             raise PluginError(who, f"the default {default!r} of parameter {field.name!r} is no {kind.words}") from None
-    return _Field(field.name, kind, default, declared.positional, declared.doc)
+    return _Field(field.name, kind, default, declared.positional, declared.doc, declared.hint)
 
 
 def _annotation(cls: type[Any], name: str, who: str) -> Any:

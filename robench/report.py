@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from robench.metrics import Result, Share
+from robench.metrics import ClassBracket, Result, Share
 from robench.text import safe
 from robench.threat import Epsilon, Norm
 
@@ -42,7 +42,7 @@ def percent(share: Share | None) -> str:
     return "-" if share is None or share.value is None else f"{100 * share.value:.1f} %"
 
 
-def bracket(result: Result) -> str:
+def bracket(result: Result | ClassBracket) -> str:
     """Return `[certified, empirical]` in words: `42.8 – 61.2 %`, `≥ 42.8 %`, `≤ 61.2 %`, or `-`."""
     low, high = result.certified, result.empirical
     if low and high and low.value is not None and high.value is not None:

@@ -10,11 +10,11 @@ from robench.metrics import LEVEL, Interval
 from robench.scaling import Bend, Curve, Law, Needed, ScaleCurves, Slope
 from robench.text import safe
 
-__all__ = ["scale_document", "scale_lines"]
+__all__ = ["needed_line", "scale_document", "scale_lines"]
 
 
-def scale_lines(found: ScaleCurves, targets: Sequence[float] = ()) -> list[str]:
-    """Return a curve as plain lines: a block per accuracy, a line per size, then what its law says."""
+def scale_lines(found: ScaleCurves) -> list[str]:
+    """Return a curve as plain lines: a block per accuracy, a line per size, then what its law says and targets take."""
     about = found.scale.manifest
     compute = "equally many steps" if about.compute == "steps" else "equally many epochs"
     lines = [f"{safe(about.recipe.canonical)} on subsets of {safe(about.train)}, {compute} at every size"]
@@ -31,7 +31,7 @@ def scale_lines(found: ScaleCurves, targets: Sequence[float] = ()) -> list[str]:
                 f"  {level.n:>9}  {level.mean:>8.4f}  {_ends(level.interval, '.4f').strip():<15}  {said}".rstrip()
             )
         lines += [f"  {line}" for line in _law_lines(curve.law)]
-        lines += [f"  {_needed_line(curve.law.needed(target))}" for target in targets]
+        lines += [f"  {needed_line(curve.law.needed(target))}" for target in about.targets]
     near = found.nearness
     if near is not None:
         lines += [
@@ -58,7 +58,8 @@ def _slope(slope: Slope) -> str:
     return f"{slope.value:+.4f}{_ends(slope.interval, '+.4f')}"
 
 
-def _needed_line(needed: Needed) -> str:
+def needed_line(needed: Needed) -> str:
+    """Return what a target would take: `0.9 takes n = 2,830 [1,900, 4,420]; beyond …`."""
     n = f"n = {_samples(needed.n)}" if math.isfinite(needed.n) else "no n"
     ends = ", ".join(map(_samples, needed.interval))
     return f"{needed.target:g} takes {n} [{ends}]" + (f"; {needed.warning}" if needed.warning else "")
@@ -80,7 +81,7 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}" + ("" if number == 1 else "s")
 
 
-def scale_document(found: ScaleCurves, targets: Sequence[float] = ()) -> dict[str, Any]:
+def scale_document(found: ScaleCurves) -> dict[str, Any]:
     """Return the entry of `robench scale --json`."""
     about, near = found.scale.manifest, found.nearness
     sizes, medians = found.medians
@@ -92,7 +93,7 @@ def scale_document(found: ScaleCurves, targets: Sequence[float] = ()) -> dict[st
         "compute": about.compute,
         "level": LEVEL,
         "members": [member.model_dump(mode="json") for member in about.members],
-        "curves": [_curve_document(curve, targets) for curve in found.curves],
+        "curves": [_curve_document(curve, about.targets) for curve in found.curves],
         "nearest": {
             "n": list(sizes),
             "median": medians.mean(1).tolist() if medians.size else [],

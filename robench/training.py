@@ -15,18 +15,18 @@ import torch
 
 import robench
 from robench._train_history import co_epoch, parquet, stopped
-from robench._train_state import Epochs, StateFolder, differences
+from robench._train_state import Epochs, OtherTraining, StateFolder, differences
 from robench.classifier import Classifier, margins
 from robench.contracts import HeldOut, Recipe, TrainContext, Trained
 from robench.errors import DataError, InputError, PluginError, RobenchError
 from robench.graph import GraphClassifier, check_folder, from_torch, load, save
-from robench.loading import load_data, parse_device
+from robench.loading import Data, load_data, parse_device
 from robench.registry import Part, Resolved, load_plugins
 from robench.samples import Samples
 from robench.text import one_line
 from robench.threat import Epsilon, Norm
 
-__all__ = ["Training", "accuracy", "train"]
+__all__ = ["OtherTraining", "Training", "accuracy", "is_trained", "train"]
 
 Report = Callable[[int, int, Mapping[str, float]], None]
 
@@ -57,10 +57,12 @@ def train(
     report: Report | None = None,
     resume: bool = False,
     monitor: str | None = None,
+    warn: Callable[[str], None] = lambda line: None,
 ) -> Training:
     """Train `recipe` on the split `train` of `dataset` (specs) and write a checkpoint to `out`.
 
-    `report` is called after each epoch with (epoch, epochs, figures). Accuracies are measured on the network graph
+    `report` is called after each epoch with (epoch, epochs, figures); `warn`, before the first, with a line about what
+    looks like a mistake. Accuracies are measured on the network graph
     that is saved. With `monitor`, an ε in linf, a tenth of the samples (at most 1,000) is not trained on but attacked
     after each epoch. The state after an epoch (every one, but at most each two seconds) is kept in the folder
     OUT.training until the checkpoint is written; with `resume` an unfinished training goes on from there, and a
@@ -78,23 +80,16 @@ def train(
     samples, held_out = _held_out(data.samples, eps)
     evaluate = tuple(getattr(chosen.parts[0].value, "evaluate", ()))
     thresholds = data.samples.thresholds or {}
-    request = {
-        "recipe_full": chosen.full,
-        "dataset_hash": data.hash,
-        "split": data.split,
-        "selection": data.selection,
-        "samples_hash": data.samples_hash,
-        "seed": seed,
-        "device": where.type,
-        "monitor": None if held_out is None else {"eps": str(eps), "samples": len(held_out.samples)},
-        "versions": _versions((*chosen.parts, *source.parts)),
-    }
+    watched = None if held_out is None else {"eps": str(eps), "samples": len(held_out.samples)}
+    request = _request(chosen, source, data, seed, where, watched)
     threads = torch.get_num_threads()  # sums on a CPU depend on it: the rest would have other bits
     states = StateFolder(out, {**request, "threads": threads} if where.type == "cpu" else request)
     if resume and (finished := _finished(out, states, request)) is not None:
         metadata, fingerprint = finished
         note = f"{out} is finished already: nothing was trained"
         return Training(out, metadata, fingerprint, 0.0, thresholds, (note,), evaluate)
+    if too_large := _too_large(chosen.parts[0].value, evaluate, samples):
+        warn(too_large)
     test, notes = _test_split(source)
     start = time.monotonic()
     with states.held():
@@ -130,6 +125,17 @@ def train(
     return Training(out, metadata, classifier.fingerprint, seconds, thresholds, notes, evaluate)
 
 
+def is_trained(recipe: str, dataset: str, out: Path, *, seed: int = 0, device: str = "auto") -> bool:
+    """Return whether `train` with these arguments, and `resume`, would find its finished checkpoint in `out`.
+
+    Raises OtherTraining where what lies there was asked for otherwise.
+    """
+    plugins = load_plugins()
+    chosen, source = plugins.resolve("recipes", recipe), plugins.resolve("datasets", dataset)
+    request = _request(chosen, source, load_data(source, "train"), seed, parse_device(device), None)
+    return _finished(out, StateFolder(out, request), request) is not None
+
+
 def accuracy(classifier: Classifier, samples: Samples) -> float:
     """Return the fraction of `samples` whose label's logit is strictly above every other."""
     correct = 0
@@ -153,17 +159,48 @@ def _held_out(samples: Samples, eps: Epsilon | None) -> tuple[Samples, HeldOut |
     return samples.select(rest), HeldOut(samples.select(watched), eps.value)
 
 
+def _request(
+    chosen: Resolved, source: Resolved, data: Data, seed: int, device: torch.device, monitor: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Return what a checkpoint is compared by."""
+    return {
+        "recipe_full": chosen.full,
+        "dataset_hash": data.hash,
+        "split": data.split,
+        "selection": data.selection,
+        "samples_hash": data.samples_hash,
+        "seed": seed,
+        "device": device.type,
+        "monitor": monitor,
+        "versions": _versions((*chosen.parts, *source.parts)),
+    }
+
+
+def _too_large(recipe: Any, evaluate: tuple[str, ...], samples: Samples) -> str:
+    """Say where a recipe trains against an ε in linf at which every point of the domain can become its middle."""
+    eps, width = getattr(recipe, "eps", None), samples.domain.upper - samples.domain.lower
+    asked = dict(zip(evaluate[::2], evaluate[1::2], strict=False))
+    norm = getattr(recipe, "norm", asked.get("--norm", "linf"))
+    if not isinstance(eps, Epsilon) or norm != "linf" or not eps.value > width / 2:
+        return ""
+    meant = f"; did you mean eps={eps}/255?" if eps.value >= 1 and width == 1 and "/" not in str(eps) else ""
+    return (
+        f"eps={eps} in linf is more than half the width of the domain [{samples.domain.lower:g}, "
+        f"{samples.domain.upper:g}], where no classifier is robust{meant}"
+    )
+
+
 def _finished(out: Path, states: StateFolder, request: Mapping[str, Any]) -> tuple[dict[str, Any], str] | None:
     """Return metadata and fingerprint of a checkpoint in `out` that `request` made; None where none is there.
 
-    Raises InputError where it is another one's, and nothing unfinished lies beside it.
+    Raises OtherTraining where it is another one's, and nothing unfinished lies beside it.
     """
     if states.read() is not None or not (out / "checkpoint.json").exists():
         return None
     graph, metadata = load(out)
     if other := differences(metadata, request):
-        raise InputError(
-            f"{out} is a checkpoint that differs in {other}: train without --resume, or choose another --out"
+        raise OtherTraining(
+            f"{out} is a checkpoint that differs in {other}", "train without --resume, or choose another --out"
         )
     return metadata, GraphClassifier(graph).fingerprint
 

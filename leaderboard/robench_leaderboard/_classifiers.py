@@ -31,7 +31,7 @@ from robench_leaderboard._curves import curves_of
 from robench_leaderboard._gallery import Gallery, WitnessesOf, galleries_of
 from robench_leaderboard._health import HealthTable, health_table
 from robench_leaderboard._names import board_page, classifier_page, dataset_page
-from robench_leaderboard._per_class import ClassTable, class_names, class_table
+from robench_leaderboard._per_class import ClassTable, class_table
 from robench_leaderboard._rows import trust_of
 from robench_leaderboard._text import norm_name
 
@@ -182,7 +182,7 @@ def _view(
         trust=trust_of(every[0]) if every else newest.trust,
         clean=f"{100 * correct / n:.1f} %",
         clean_interval=interval(clopper_pearson(correct, n)),
-        classes=class_names(subject),
+        classes=subject.class_names,
         norms=norms,
         flags=tuple(_told(every)),
         runs=tuple(RunView(one, _repeat(one), _replay(one)) for one in reversed(subject.runs)),
@@ -209,7 +209,7 @@ def _norm(
     first = headline(results, norm)
     middle = 0 if first is None else [result.eps.value for result in results].index(first.value)
     place = f"in {norm_name(norm)} at ε = {results[middle].eps.text}" if results else ""
-    classes = class_table(subject, results, middle, place)
+    classes = class_table(results, middle, place)
     rows = tuple(_row(result, classes, i) for i, result in enumerate(results))
     settled = tuple(_settled(subject, norm, results))
     return NormView(
@@ -251,10 +251,13 @@ def _row(result: Result, classes: ClassTable | None, i: int) -> EpsView:
 def _worst(classes: ClassTable | None, i: int) -> str | None:
     if classes is None:
         return None
-    low, high = classes.worst[i].certified, classes.worst[i].empirical
-    if low and high:
-        return f"{100 * low[0]:.1f} – {100 * high[0]:.1f} %"
-    return f"≥ {100 * low[0]:.1f} %" if low else f"≤ {100 * high[0]:.1f} %" if high else None
+    low, high = (
+        None if worst is None else 100 * (worst.share.value or 0.0)
+        for worst in (classes.worst[i].certified, classes.worst[i].empirical)
+    )
+    if low is not None and high is not None:
+        return f"{low:.1f} – {high:.1f} %"
+    return f"≥ {low:.1f} %" if low is not None else f"≤ {high:.1f} %" if high is not None else None
 
 
 def _chart(line: Curve, subject: Subject, results: Sequence[Result], ceilings: Ceilings) -> Markup | None:

@@ -14,7 +14,6 @@ from robench.runs import DatasetInfo
 from robench.threat import NORMS, Norm
 from robench_leaderboard._charts import LARGEST, ceiling_chart
 from robench_leaderboard._names import board_page, classifier_page, dataset_page
-from robench_leaderboard._per_class import labels_of
 from robench_leaderboard._separation import Separation, separation_of
 from robench_leaderboard._text import norm_name, plain
 
@@ -135,7 +134,7 @@ def _view(about: Sequence[Subject], bounds: Sequence[BoundRun], ceilings: Ceilin
 def _counts(about: Sequence[Subject], names: Sequence[str]) -> tuple[tuple[ClassCount, ...], int]:
     labels: dict[int, int] = {}
     for subject in about:
-        labels.update(zip(subject.samples.tolist(), labels_of(subject).tolist(), strict=True))
+        labels.update(zip(subject.samples.tolist(), subject.labels.tolist(), strict=True))
     found, sizes = np.unique(np.array(list(labels.values()), dtype=np.int64), return_counts=True)
     by_label = dict(zip(found.tolist(), sizes.tolist(), strict=True))
     places = sorted({*range(len(names)), *by_label})

@@ -10,6 +10,7 @@ from itertools import groupby
 from markupsafe import Markup
 
 from robench.metrics import Interval, Result
+from robench.report_scaling import needed_line
 from robench.scaling import Bend, Curve, Published, Scale, ScaleCurves, curves_of, published_for
 from robench_leaderboard._charts import ScaleLine, scaling_chart
 from robench_leaderboard._names import dataset_page, scaling_page
@@ -45,6 +46,11 @@ class ScaleView:
     nearest: str
     published: tuple[Published, ...]
 
+    @property
+    def bends(self) -> bool:
+        """Whether a bend is drawn."""
+        return any(_bend(table.curve) is not None for table in self.tables)
+
 
 def scale_views(scales: Sequence[Scale], results: Sequence[Result]) -> list[ScaleView]:
     """Return a view per curve that has figures, the newest first."""
@@ -65,7 +71,7 @@ def _view(found: ScaleCurves) -> ScaleView:
         seeds=max(curve.values.shape[1] for curve in found.curves),
         dataset_page=dataset_page(dataset.canonical, dataset.hash, dataset.split),
         charts=tuple(_charts(found.curves, published)),
-        tables=tuple(_table(curve) for curve in found.curves),
+        tables=tuple(_table(curve, about.targets) for curve in found.curves),
         nearest=_nearest(found),
         published=tuple(published),
     )
@@ -102,16 +108,22 @@ def _name(curve: Curve, many: bool) -> str:
 
 
 def _line(curve: Curve, name: str, dash: tuple[int, ...]) -> ScaleLine:
-    levels, bend = curve.law.levels, curve.law.bend
+    levels = curve.law.levels
     return ScaleLine(
         name,
         _COLORS[curve.quantity],
         [(level.n, level.mean) for level in levels],
         [(level.n, *level.interval) for level in levels],
         [(n, float(value)) for n, row in zip(curve.sizes, curve.values, strict=True) for value in row],
-        None if bend is None or curve.quantity == "clean" else (bend.interval[0], bend.interval[1]),
+        _bend(curve),
         dash,
     )
+
+
+def _bend(curve: Curve) -> tuple[float, float] | None:
+    """Where a curve's bend is drawn, in samples: those of clean accuracy are told in words alone."""
+    bend = curve.law.bend
+    return None if bend is None or curve.quantity == "clean" else (bend.interval[0], bend.interval[1])
 
 
 def _words(curves: Sequence[Curve]) -> str:
@@ -125,16 +137,16 @@ def _words(curves: Sequence[Curve]) -> str:
     return "Accuracy against the number of training samples. " + "; ".join(said) + "."
 
 
-def _table(curve: Curve) -> ScaleTable:
+def _table(curve: Curve, targets: Sequence[float]) -> ScaleTable:
     law = curve.law
     rows = []
     for level, gain in zip(law.levels, [None, *law.gains], strict=True):
         each = ("", "") if gain is None else (_points(gain.per_doubling), _ends(gain.interval))
         rows.append((f"{level.n:,}", f"{100 * level.mean:.2f} %", _percents(level.interval), *each))
-    return ScaleTable(curve, plain(curve.title, 100), tuple(rows), tuple(_sentences(curve)))
+    return ScaleTable(curve, plain(curve.title, 100), tuple(rows), tuple(_sentences(curve, targets)))
 
 
-def _sentences(curve: Curve) -> Iterable[str]:
+def _sentences(curve: Curve, targets: Sequence[float]) -> Iterable[str]:
     law = curve.law
     if law.bend is None:
         overall = law.overall
@@ -143,6 +155,8 @@ def _sentences(curve: Curve) -> Iterable[str]:
         yield _bent(law.bend, law.saturates)
     if curve.missing:
         yield f"{curve.missing} trainings gave no figure; seeds with one are left out."
+    for target in targets:
+        yield f"An accuracy of {needed_line(law.needed(target))}."
 
 
 def _bent(bend: Bend, saturates: bool) -> str:

@@ -76,9 +76,10 @@ class Progress:
         self.done = done
         rate = (done - self.begun) / max(now - self.start, 1e-9)
         shown = ", ".join(f"{name} {value}" for name, value in figures.items())
+        speed = f"{rate:.3g}/s" if rate else ""
         if self._bar:
-            self._bar.update(self._task, completed=done, total=total, rate=f"{rate:.3g}/s", figures=shown)
+            self._bar.update(self._task, completed=done, total=total, rate=speed, figures=shown)
         elif now - self.last >= self.interval or (done == total and self.begun != done):
             self.last = now
-            left = f"{(total - done) / rate:.0f} s left" if rate else "…"
-            print(f"{self.what}: {done}/{total}, {rate:.3g}/s, {left}{shown and f'; {shown}'}", file=sys.stderr)
+            left = f", {speed}, {(total - done) / rate:.0f} s left" if rate else ""
+            print(f"{self.what}: {done}/{total}{left}{shown and f'; {shown}'}", file=sys.stderr)

@@ -169,7 +169,7 @@ def _document(plugins: Plugins, entry: Entry) -> dict[str, Any]:
     """What `show` knows about a plugin, as JSON."""
     import inspect
 
-    from robench.params import describe
+    from robench.params import describe, example
     from robench.registry import KINDS
 
     factory = plugins.factory(entry)
@@ -177,24 +177,12 @@ def _document(plugins: Plugins, entry: Entry) -> dict[str, Any]:
     if text.startswith(f"{factory.__name__}("):
         text = ""  # what dataclass writes where there is no docstring
     parameters = [dataclasses.asdict(one) for one in describe(factory)]
-    example = _example(entry.name, parameters)
     return {
         **dataclasses.asdict(entry),
         "doc": text,
         "parameters": parameters,
-        "example": KINDS[entry.kind].usage.format(spec=example, name=entry.name),
+        "example": KINDS[entry.kind].usage.format(spec=example(factory, entry.name), name=entry.name),
     }
-
-
-def _example(name: str, parameters: list[dict[str, Any]]) -> str:
-    """A spec that gives what must be given, and one thing more."""
-    required = [one for one in parameters if one["default"] is None]
-    shown = required + [one for one in parameters if one["default"] not in (None, "none", "()")][: not required]
-    items = []
-    for one in shown:
-        value = one["default"] or ("FILE" if one["type"] == "file or folder" else one["name"].upper())
-        items.append(value if one["positional"] else f"{one['name']}={value}")
-    return f"{name}:{','.join(items)}" if items else name
 
 
 def _page(document: dict[str, Any]) -> str:

@@ -34,9 +34,12 @@ def scale(
         str,
         typer.Option(metavar="WHAT", help="Held constant: steps (smaller sets take more epochs), or epochs."),
     ] = "steps",
-    norm: Annotated[str, typer.Option(metavar="NORM", help="linf, l2 or l1.")] = "linf",
+    norm: Annotated[
+        str | None, typer.Option(metavar="NORM", help="linf, l2 or l1; else as the recipe proposes.")
+    ] = None,
     eps: Annotated[
-        list[str] | None, typer.Option(metavar="EPS", help="Budget in the domain's units, like 8/255; repeatable.")
+        list[str] | None,
+        typer.Option(metavar="EPS", help="Budget in the domain's units, like 8/255; repeatable; likewise."),
     ] = None,
     attack: Annotated[
         list[str] | None, typer.Option("-a", "--attack", metavar="ATTACK", help="As of robench eval; none: no attack.")
@@ -75,10 +78,11 @@ def scale(
             raise InputError(f"--target {one:g}: an accuracy lies between 0 and 1")
     if compute not in ("steps", "epochs"):
         raise InputError(f"--compute {compute!r:.40}: hold steps or epochs constant")
+    norm, eps = _threat(recipe, norm, eps, quiet or as_json)
     asked = _asked(norm, eps, attack, certifier, samples, device)
     plan = make_plan(recipe, dataset, sizes, range(seeds), compute, models)  # type: ignore[arg-type]
     if dry_run:
-        _show_plan(plan)
+        _show_plan(plan, device)
         return
     members, failures = _train(plan, device, quiet or as_json)
     suite = evaluations(members, dataset, asked)
@@ -94,11 +98,11 @@ def scale(
         ("--target", map(str, targets)),
     ):
         command += [word for value in given or () if value for word in (option, value)]
-    curves = keep(plan, members, outcome, out, started, command)
+    curves = keep(plan, members, outcome, out, started, command, targets)
     if as_json:
-        print(json.dumps({"schema": 1, **scale_document(curves, targets)}, ensure_ascii=False, indent=1))
+        print(json.dumps({"schema": 1, **scale_document(curves)}, ensure_ascii=False, indent=1))
     else:
-        print("\n".join(scale_lines(curves, targets)))
+        print("\n".join(scale_lines(curves)))
         print(f"\nnext: robench report {out}  |  robench leaderboard build {out} --out site")
     for failure in failures:
         print(f"robench: {safe(_title(failure.member))} failed: {safe(failure.reason)}", file=sys.stderr)
@@ -107,9 +111,28 @@ def scale(
         raise typer.Exit(3)
 
 
+def _threat(recipe: str, norm: str | None, eps: list[str] | None, quiet: bool) -> tuple[str, list[str]]:
+    """Return norm and ε: those given, and for what is not the recipe's proposal, which is said."""
+    from robench.registry import load_plugins
+
+    if norm and eps:
+        return norm, eps
+    words = tuple(getattr(load_plugins().resolve("recipes", recipe).value, "evaluate", ()))
+    proposed = list(zip(words[::2], words[1::2], strict=False))
+    theirs = next((value for option, value in proposed if option == "--norm"), "linf")
+    if not eps and norm in (None, theirs):
+        eps = [value for option, value in proposed if option == "--eps"]
+    if not eps:
+        raise InputError("no ε given: add --eps, for example --eps 36/255 with --norm l2")
+    norm = norm or theirs
+    if not quiet:
+        print(f"robench: evaluated in {norm} at ε = {', '.join(eps)}: --norm and --eps choose others", file=sys.stderr)
+    return norm, eps
+
+
 def _asked(
     norm: str,
-    eps: list[str] | None,
+    eps: list[str],
     attacks: list[str] | None,
     certifiers: list[str] | None,
     samples: str | None,
@@ -120,8 +143,6 @@ def _asked(
     from robench.registry import load_plugins
     from robench.threat import Epsilon, parse_norm
 
-    if not eps:
-        raise InputError("no ε given: add --eps, for example --eps 36/255 with --norm l2")
     parse_norm(norm)
     parse_device(device)
     parse_rows(samples, 10**18)
@@ -165,8 +186,15 @@ def _title(member: Member) -> str:
     return f"{member.n} samples, seed {member.seed}"
 
 
-def _show_plan(plan: Plan) -> None:
+def _show_plan(plan: Plan, device: str) -> None:
+    from robench.report import safe
+    from robench.training import OtherTraining, is_trained
+
     for member in plan.members:
         length = "" if member.epochs is None else f", {member.epochs} epochs"
-        there = "trained" if (member.folder / "checkpoint.json").exists() else "to do"
+        try:
+            done = is_trained(member.recipe, member.dataset, member.folder, seed=member.seed, device=device)
+            there = "trained" if done else "to do"
+        except OtherTraining as error:
+            there = f"fails, {safe(error.what)}: choose another --models"
         print(f"{_title(member)}{length}: {there}  {member.folder}")

@@ -52,7 +52,15 @@ def train(
 
         try:
             training = run(
-                recipe, dataset, out, seed=seed, device=device, report=report, resume=resume, monitor=monitor
+                recipe,
+                dataset,
+                out,
+                seed=seed,
+                device=device,
+                report=report,
+                resume=resume,
+                monitor=monitor,
+                warn=lambda line: progress.message(f"robench: {line}"),
             )
         except KeyboardInterrupt:
             print(f"robench: interrupted; {out} is as it was; --resume goes on", file=sys.stderr)

@@ -1,13 +1,15 @@
-"""Confidence intervals: of proportions (Clopper & Pearson 1934), of means of bounded numbers (Hoeffding 1963)."""
+"""Confidence intervals: of proportions (Clopper & Pearson 1934), of means (Hoeffding 1963, Student 1908)."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from statistics import fmean, variance
 from typing import NamedTuple
 
-from scipy.stats import beta
+from scipy.stats import beta, t
 
-__all__ = ["Interval", "bounded_mean", "clopper_pearson"]
+__all__ = ["Interval", "bounded_mean", "clopper_pearson", "student_mean", "welch"]
 
 
 class Interval(NamedTuple):
@@ -63,3 +65,24 @@ def bounded_mean(mean: float, n: int, level: float = 0.95) -> Interval:
             inside, outside = (inside, middle) if far(middle) else (middle, outside)
         ends.append(outside)
     return Interval(*ends)
+
+
+def student_mean(values: Sequence[float], level: float = 0.95) -> Interval | None:
+    """Return Student's (1908) interval of the mean that `values`, independent and about normal, have; None of one."""
+    if len(values) < 2:
+        return None
+    half = float(t.ppf((1 + level) / 2, len(values) - 1)) * math.sqrt(variance(values) / len(values))
+    return Interval(fmean(values) - half, fmean(values) + half)
+
+
+def welch(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> Interval | None:
+    """Return Welch's (1947) interval of mean(a) − mean(b), whose variances may differ; None where one is of one."""
+    if min(len(a), len(b)) < 2:
+        return None
+    difference = fmean(a) - fmean(b)
+    u, v = variance(a) / len(a), variance(b) / len(b)
+    if u + v == 0:
+        return Interval(difference, difference)
+    freedom = (u + v) ** 2 / (u**2 / (len(a) - 1) + v**2 / (len(b) - 1))
+    half = float(t.ppf((1 + level) / 2, freedom)) * math.sqrt(u + v)
+    return Interval(difference - half, difference + half)

@@ -104,6 +104,17 @@ class Subject:
         return np.unique(self.rows["sample"].to_numpy(dtype=np.int64))
 
     @cached_property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """The label of each sample, [N]."""
+        first = self.rows.drop_duplicates("sample").sort_values("sample")
+        return first["label"].to_numpy(dtype=np.int64)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes, as the newest run that knows them gives them; () where none does."""
+        return next((manifest.dataset.classes for manifest in reversed(self.runs) if manifest.dataset.classes), ())
+
+    @cached_property
     def samples_hash(self) -> str:
         """sha256 over `samples`, as in the manifests of runs and bounds."""
         return samples_hash(self.samples)

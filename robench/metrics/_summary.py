@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["LEVEL", "Result", "Share", "in_order", "result_at", "results", "summarise"]
+__all__ = ["LEVEL", "Result", "Share", "in_order", "joint_interval", "result_at", "results", "summarise"]
 
 LEVEL = 0.95
 
@@ -101,11 +101,7 @@ class Result:
         clean accuracy's upper end; a side is open where a source does not tell how often it is wrong. The ceiling does
         not enter: it is about these samples, not about the population.
         """
-        slack = 1.0 if self.confidence is None else 1.0 - self.confidence
-        lower = self.certified.interval.lower - slack if self.certified else 0.0
-        upper = (self.empirical or self.clean).interval.upper
-        upper = min(1.0, upper + slack) if self.empirical else upper
-        return Interval(max(0.0, lower), upper)
+        return joint_interval(self.clean, self.certified, self.empirical, self.confidence)
 
     @property
     def forwards(self) -> int:
@@ -157,6 +153,17 @@ class Result:
             "flags": [asdict(flag) for flag in self.flags],
             "evaluators": [asdict(counts) for counts in self.evaluators],
         }
+
+
+def joint_interval(
+    clean: Share, certified: Share | None, empirical: Share | None, confidence: float | None
+) -> Interval:
+    """Return the interval of `Result.joint_interval` from the shares of a bracket."""
+    slack = 1.0 if confidence is None else 1.0 - confidence
+    lower = certified.interval.lower - slack if certified else 0.0
+    upper = (empirical or clean).interval.upper
+    upper = min(1.0, upper + slack) if empirical else upper
+    return Interval(max(0.0, lower), upper)
 
 
 _NONE = Ceilings()
@@ -228,13 +235,19 @@ def in_order(found: Iterable[Result], runs: Sequence[RunLike]) -> list[Result]:
     return sorted(found, key=lambda result: order.get(result.subject.fingerprint, len(order)))
 
 
-def summarise(runs: Sequence[RunLike], ceilings: Ceilings = _NONE, *, ordered: bool = False) -> dict[str, Any]:
+def summarise(
+    runs: Sequence[RunLike],
+    ceilings: Ceilings = _NONE,
+    *,
+    ordered: bool = False,
+    found: Sequence[Result] | None = None,
+) -> dict[str, Any]:
     """Return the document of `eval --json` about `runs`; `ordered`: classifiers in the order of the runs.
 
-    `run` is the run's id, or a list of ids for several.
+    `run` is the run's id, or a list of ids for several. `found` are the runs' `results`, where they are known already.
     """
     names = sorted({run.manifest.run for run in runs})
-    found = results(runs, ceilings)
+    found = results(runs, ceilings) if found is None else found
     return {
         "schema": 1,
         "run": names[0] if len(names) == 1 else names,

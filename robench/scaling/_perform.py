@@ -33,7 +33,7 @@ from robench.scaling._record import FOLDER, MANIFEST, Distance, Scale, ScaleMani
 from robench.spec import Text, parse
 from robench.suite import Cell, Outcome, Suite, SuiteOutcome, make_suite
 from robench.text import one_line
-from robench.training import train
+from robench.training import OtherTraining, train
 
 __all__ = ["Failure", "evaluations", "keep", "train_members"]
 
@@ -77,7 +77,8 @@ def train_members(
             if stopped := made.metadata.get("stopped"):
                 raise DataError(str(stopped))
         except (RobenchError, OSError) as error:
-            failures.append(Failure(member, one_line(str(error))))
+            said = f"{error.what}: choose another --models" if isinstance(error, OtherTraining) else str(error)
+            failures.append(Failure(member, one_line(said)))
             ended(position, member, f"failed: {failures[-1].reason}")
             continue
         there.append(member)
@@ -105,7 +106,13 @@ def _name(member: Member) -> str:
 
 
 def keep(
-    plan: Plan, members: Sequence[Member], outcome: SuiteOutcome, out: Path, started: datetime, command: Sequence[str]
+    plan: Plan,
+    members: Sequence[Member],
+    outcome: SuiteOutcome,
+    out: Path,
+    started: datetime,
+    command: Sequence[str],
+    targets: Sequence[float] = (),
 ) -> ScaleCurves:
     """Put the record of a curve into the results folder `out`; return it with its figures. Raises InputError."""
     cells = [one for one in outcome.outcomes if isinstance(one.cell, Cell)]
@@ -123,6 +130,7 @@ def keep(
         train=plan.train.canonical,
         train_hash=plan.train.hash,
         compute=plan.compute,
+        targets=tuple(targets),
         members=tuple(
             ScaleMember(n=one.n, seed=one.seed, epochs=one.epochs, fingerprints=shown.get(one, {}))
             for one in plan.members

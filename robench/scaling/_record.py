@@ -57,6 +57,7 @@ class ScaleManifest(Strict):
         recipe: the recipe at the largest size.
         dataset: what was evaluated on; `train_hash` identifies the data that subsets were taken of.
         compute: `steps`: all trainings take equally many; `epochs`: all pass equally often over their data.
+        targets: accuracies of which it is told how many samples they would take.
         members: the trainings.
         distances: to the nearest training sample.
     """
@@ -68,6 +69,7 @@ class ScaleManifest(Strict):
     train: SpecText
     train_hash: Identity
     compute: Literal["steps", "epochs"]
+    targets: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(max_length=100)] = ()
     members: Annotated[tuple[ScaleMember, ...], _Many]
     distances: Annotated[tuple[Distance, ...], _Many] = ()
     environment: Environment = Environment()

@@ -25,7 +25,14 @@ from robench.cli.demo import bundled_suite
 ROOT = Path(__file__).parents[2]
 PAGES = (
     *("README.md", "docs/evaluate.md", "docs/suites.md", "docs/backends.md", "docs/attacks.md", "docs/health.md"),
-    *("docs/smoothing.md", "docs/data.md", "docs/scaling.md", "docs/training.md", "docs/lipschitz.md"),
+    *(
+        "docs/smoothing.md",
+        "docs/data.md",
+        "docs/scaling.md",
+        "docs/training.md",
+        "docs/lipschitz.md",
+        "docs/fairness.md",
+    ),
 )
 MAIN_JOB_ON = PAGES[:2]
 SET_UP = "python3.11 -m venv"

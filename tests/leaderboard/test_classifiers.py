@@ -129,10 +129,11 @@ def test_classes_and_the_worst_one():
     (norm,) = view.norms
     table = norm.classes
     assert [(row.name, row.n, row.clean.count) for row in table.rows] == [("cat", 3, 3), ("dog", 3, 3), ("owl", 3, 3)]
-    counts = [[(low.count, high.count) for low, high in row.at] for row in table.rows]
+    counts = [[(at.certified.count, at.empirical.count) for at in row.at] for row in table.rows]
     assert counts == [[(0, 1), (0, 0)], [(0, 2), (0, 1)], [(1, 3), (1, 2)]]
     assert [row.worst for row in table.rows] == [(True, True), (False, False), (False, False)]
-    assert [(one.certified[0], one.empirical) for one in table.worst] == [(0.0, (1 / 3, "cat")), (0.0, (0.0, "cat"))]
+    worst = [(one.certified.share.value, one.empirical.share.value, one.empirical.of.name) for one in table.worst]
+    assert worst == [(0.0, 1 / 3, "cat"), (0.0, 0.0, "cat")]
     assert [row.worst for row in norm.rows] == ["0.0 – 33.3 %", "0.0 – 0.0 %"]
     assert "cat" in str(table.chart) and "worst" in str(table.chart)
 
@@ -144,10 +145,10 @@ def test_the_classes_add_up_to_the_whole(toy):
         for norm in view.norms:
             for i, row in enumerate(norm.rows):
                 if norm.classes:
-                    for side, share in enumerate((row.result.certified, row.result.empirical)):
-                        assert sum(one.at[i][side].count for one in norm.classes.rows) == share.count
-                    low, high = norm.classes.worst[i].certified[0], norm.classes.worst[i].empirical[0]
-                    assert low <= row.result.certified.value and high <= row.result.empirical.value
+                    for side in ("certified", "empirical"):
+                        share, worst = getattr(row.result, side), getattr(norm.classes.worst[i], side)
+                        assert sum(getattr(one.at[i], side).count for one in norm.classes.rows) == share.count
+                        assert worst.share.value <= share.value
 
 
 def test_classes_without_samples_are_named_and_not_counted():

@@ -59,6 +59,23 @@ def test_the_page_tells_the_law_that_the_runs_follow(site: tuple[Path, dict[str,
     assert "robench scale aol:width=64 -d toy --sizes 50:800:x2" in page.text
 
 
+def test_targets_are_told_and_a_bend_is_explained_where_there_is_one(
+    site: tuple[Path, dict[str, bytes]], tmp_path: Path
+) -> None:
+    assert "Shaded from top to bottom" in page_of(site[1])[2].text
+    assert "An accuracy of" not in page_of(site[1])[2].text
+    runs = scaled_runs(SIZES[:4], SEEDS, law)  # ten points per doubling, from 40 % with 50 samples
+    for run in runs:
+        run.save(tmp_path / "results")
+    put(scale_of(runs, SIZES[:4], SEEDS, targets=(0.8,)), tmp_path / "results")
+    build(find_runs(tmp_path / "results"), tmp_path / "site", (), find_scales(tmp_path / "results"))
+    text = page_of(files_of(tmp_path / "site"))[2].text
+    assert "Shaded from top to bottom" not in text
+    found = re.search(r"An accuracy of 0\.8 takes n = ([0-9,]+) \[", text)
+    assert found is not None
+    assert float(found[1].replace(",", "")) == pytest.approx(50 * 2 ** ((0.8 - 0.41) / 0.1), rel=0.03)
+
+
 def test_it_is_linked_and_whole(site: tuple[Path, dict[str, bytes]]) -> None:
     name, _, page = page_of(site[1])
     pages = pages_of(site[1])

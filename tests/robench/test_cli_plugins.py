@@ -5,6 +5,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from robench.cli import app
+from robench.params import describe, example
 from robench.registry import KINDS, load_plugins
 
 
@@ -84,7 +85,7 @@ def test_show_prints_parameters_documentation_source_and_an_example(site):
     assert out.startswith("descent, attack of robench-example 1.0\n  robench_example.attack:Descent\n")
     assert "Steps along the sign of the margin's gradient" in out
     assert "  steps      integer ≥ 1  20       gradient steps from each start\n" in out
-    assert "robench eval -a 'descent:starts=2' …" in out
+    assert "robench eval -a 'descent:steps=40' …" in out
 
 
 def test_show_finds_every_kind_that_has_the_name(site):
@@ -107,6 +108,34 @@ def test_every_built_in_plugin_can_be_shown_and_is_documented(kind):
         assert one["doc"], f"{entry.name} has no docstring"
         for parameter in one["parameters"]:
             assert parameter["doc"], f"{entry.name}: {parameter['name']} is not documented"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_example_of_a_built_in_plugin_gives_something_that_is_no_default(kind):
+    for entry in load_plugins().entries(kind):
+        factory = load_plugins().factory(entry)
+        spec = example(factory, entry.name)
+        defaults = {f"{one.name}={one.default}" for one in describe(factory)} | {
+            one.default for one in describe(factory)
+        }
+        assert spec.partition(":")[2] not in defaults, spec
+        required = [one for one in describe(factory) if one.default is None]
+        if spec != entry.name and not required:
+            assert load_plugins().resolve(kind, spec).canonical == spec
+
+
+def test_examples_of_recipes_and_attacks_are_what_people_change():
+    found = {
+        name: json.loads(run("show", name, "--json").stdout)["plugins"][0]["example"] for name in ("pgd-at", "pgd")
+    }
+    assert found["pgd-at"].startswith("robench train 'pgd-at:eps=8/255'")
+    assert "'pgd:steps=" in found["pgd"]
+
+
+def test_parameters_that_a_recipe_would_refuse_are_not_shown():
+    names = {one["name"] for one in json.loads(run("show", "cayley", "--json").stdout)["plugins"][0]["parameters"]}
+    assert not {"channels", "convolutions", "blocks"} & names
+    assert refused("check", "cayley:arch=convnet").startswith("cayley: parameter 'arch'")
 
 
 def test_show_refuses_what_is_not_there(site):

@@ -35,6 +35,22 @@ def refused(*arguments, match):
     return lines[0]
 
 
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ("eps=8", "did you mean eps=8/255?"),
+        ("eps=0.6", "no classifier is robust"),
+        ("eps=0.5", ""),
+        ("eps=8,norm=l2", ""),
+    ],
+)
+def test_an_eps_beyond_the_domain_is_told_before_the_training(tmp_path, spec, says):
+    result = run(f"pgd-at:{spec},epochs=1,steps=1,width=2", "-d", "digits | subset:n=20", "--out", folder_of(tmp_path))
+    told = [line for line in result.stderr.splitlines() if "more than half the width" in line]
+    assert len(told) == bool(says)
+    assert says in "".join(told)
+
+
 def folder_of(tmp_path):
     """Where checkpoints of a test go: a folder that holds nothing else, so that leftovers show."""
     (tmp_path / "checkpoints").mkdir()

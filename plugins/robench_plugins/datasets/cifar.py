@@ -78,6 +78,14 @@ _CIFAR100: Final = _Layout(
 )
 
 
+def _how(layout: _Layout) -> str:
+    """What to do where the files are missing."""
+    return (
+        f"put the binary or the Python version (`torchvision.datasets.{layout.torchvision}` downloads the latter) into "
+        f"a folder {layout.name}, and set ROBENCH_DATA to the folder above it or write {layout.name}:FOLDER"
+    )
+
+
 @dataclass(frozen=True)
 class Cifar10:
     """Colour images [3, 32, 32] of ten classes, levels k/255 rounded to float32, 50,000 to train on, 10,000 to test on.
@@ -88,7 +96,9 @@ class Cifar10:
     `y` [n]. Bytes stay bytes in memory and become floats when read. A sample's index is its place in the split.
     """
 
-    folder: Path | None = param(None, "where the files are; none: $ROBENCH_DATA/cifar10", positional=True)
+    folder: Path | None = param(
+        None, "where the files are; none: $ROBENCH_DATA/cifar10", positional=True, hint=_how(_CIFAR10)
+    )
 
     def load(self, split: str) -> Samples:
         """Return `train` or `test`."""
@@ -103,7 +113,9 @@ class Cifar100:
     `test` of the Python version, or one .npz for a split.
     """
 
-    folder: Path | None = param(None, "where the files are; none: $ROBENCH_DATA/cifar100", positional=True)
+    folder: Path | None = param(
+        None, "where the files are; none: $ROBENCH_DATA/cifar100", positional=True, hint=_how(_CIFAR100)
+    )
 
     def load(self, split: str) -> Samples:
         """Return `train` or `test`."""
@@ -114,10 +126,7 @@ def _load(layout: _Layout, folder: Path | None, split: str, archive: str) -> Sam
     name = layout.name
     if split not in layout.rows:
         raise DataError(f"{name} has no split {split!r}: choose train or test")
-    how = (
-        f"put the binary or the Python version (`torchvision.datasets.{layout.torchvision}` downloads the latter) into "
-        f"a folder {name}, and set ROBENCH_DATA to the folder above it or write {name}:FOLDER"
-    )
+    how = _how(layout)
     there = folder_of(name, folder, how)
     binary = _whole(there, (f"{archive}-bin", f"{archive}-binary"), layout.binary[split], name)
     python = binary or _whole(there, (f"{archive}-py", f"{archive}-python"), tuple(layout.python[split]), name)

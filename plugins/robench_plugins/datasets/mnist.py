@@ -44,6 +44,15 @@ _CLOTHES: Final = (
 _PREFIX: Final = {"train": "train", "test": "t10k"}
 
 
+def _how(name: str, torchvision: str) -> str:
+    """What to do where the files are missing."""
+    return (
+        "put train- and t10k-images-idx3-ubyte and -labels-idx1-ubyte (.gz or not; "
+        f"`torchvision.datasets.{torchvision}` downloads them) into a folder {name}, and set ROBENCH_DATA to the "
+        f"folder above it or write {name}:FOLDER"
+    )
+
+
 @dataclass(frozen=True)
 class Mnist:
     """Handwritten digits [1, 28, 28], grey levels k/255 rounded to float32, 60,000 to train on and 10,000 to test on.
@@ -53,7 +62,9 @@ class Mnist:
     refused for being another version. A sample's index is its place in the file.
     """
 
-    folder: Path | None = param(None, "where the idx files are; none: $ROBENCH_DATA/mnist", positional=True)
+    folder: Path | None = param(
+        None, "where the idx files are; none: $ROBENCH_DATA/mnist", positional=True, hint=_how("mnist", "MNIST")
+    )
 
     def load(self, split: str) -> Samples:
         """Return `train` or `test`."""
@@ -68,7 +79,12 @@ class FashionMnist:
     ROBENCH_DATA points. Everything else is as with `mnist`.
     """
 
-    folder: Path | None = param(None, "where the idx files are; none: $ROBENCH_DATA/fashion-mnist", positional=True)
+    folder: Path | None = param(
+        None,
+        "where the idx files are; none: $ROBENCH_DATA/fashion-mnist",
+        positional=True,
+        hint=_how("fashion-mnist", "FashionMNIST"),
+    )
 
     def load(self, split: str) -> Samples:
         """Return `train` or `test`."""
@@ -80,11 +96,7 @@ def _load(
 ) -> Samples:
     if split not in _PREFIX:
         raise DataError(f"{name} has no split {split!r}: choose train or test")
-    how = (
-        "put train- and t10k-images-idx3-ubyte and -labels-idx1-ubyte (.gz or not; "
-        f"`torchvision.datasets.{torchvision}` downloads them) into a folder {name}, and set ROBENCH_DATA to the "
-        f"folder above it or write {name}:FOLDER"
-    )
+    how = _how(name, torchvision)
     there = folder_of(name, folder, how)
     images, labels = (_find(there, f"{_PREFIX[split]}-{kind}", name, how) for kind in ("images-idx3", "labels-idx1"))
     x, y = read_idx(images, (28, 28)), read_idx(labels, ())

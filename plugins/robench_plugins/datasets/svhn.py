@@ -35,7 +35,7 @@ class Svhn:
     in memory and become floats when read. A sample's index is its place in the file.
     """
 
-    folder: Path | None = param(None, "where the .mat files are; none: $ROBENCH_DATA/svhn", positional=True)
+    folder: Path | None = param(None, "where the .mat files are; none: $ROBENCH_DATA/svhn", positional=True, hint=_HELP)
 
     def load(self, split: str) -> Samples:
         """Return `train` or `test`."""

@@ -15,6 +15,15 @@ def test_a_second_piece_of_work_has_a_rate_of_its_own(capsys):
     assert all(float(re.search(r", (\S+)/s", line)[1]) > 0 for line in lines)
 
 
+def test_the_first_figures_have_no_rate_yet(capsys):
+    with Progress("train", interval=0) as progress:
+        progress.update(1, 4, {"loss": 2.5})
+        progress.update(2, 4, {})
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "train: 1/4; loss 2.5"
+    assert re.fullmatch(r"train: 2/4, \S+/s, \d+ s left", second)
+
+
 def test_rows_are_not_taken_for_samples(capsys):
     with Progress("eval") as progress:
         progress.update(0, 2, rows({}))

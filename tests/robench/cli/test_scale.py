@@ -50,6 +50,15 @@ def test_a_curve_from_training_to_law_and_again_without_work(tmp_path: Path, mon
     assert code == 0
     assert out.count(": trained ") == 6
 
+    other = [word if word != "digits" else "digits | noise-labels:0.5" for word in SCALE]
+    code, out, _ = call(*other, "--dry-run")
+    assert code == 0
+    assert out.count("differs in dataset_hash") == 6
+    code, _, said = call(*other)
+    assert code == 2
+    assert said.count("choose another --models") == 6
+    assert "--resume" not in said and "--out" not in said
+
 
 def test_a_training_that_fails_stops_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file stands where one checkpoint would go."""
@@ -76,6 +85,18 @@ def test_a_training_that_diverged_is_no_point_of_the_curve(tmp_path: Path, monke
         assert "1 training without a figure" in out
         assert "on 80 samples, 1 seed" in out
     assert list((tmp_path / "models").glob("*/n50-seed0/checkpoint.json"))
+
+
+def test_the_threat_is_what_the_recipe_proposes_unless_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = ("scale", "aol", "-d", "digits", "--sizes", "50+100", "--seeds", "1", "--dry-run")
+    for given, says in (((), "l2 at ε = 36/255"), (("--eps", "0.5"), "l2 at ε = 0.5"), (("--norm", "l2"), "36/255")):
+        code, _, said = call(*asked, *given)
+        assert code == 0
+        assert f"evaluated in {says}" in said or says in said
+    assert call(*asked, "--norm", "linf", "--eps", "0.1")[2] == ""
+    code, _, said = call(*asked, "--norm", "linf")  # the recipe's ε is one of l2
+    assert code == 2 and "no ε given" in said
 
 
 @pytest.mark.parametrize(

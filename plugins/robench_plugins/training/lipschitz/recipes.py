@@ -7,7 +7,7 @@ between the label's logit and the next is an l2 radius of γ/√2.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
@@ -159,6 +159,10 @@ class Cayley(OneLipschitz):
         dense=lambda out, inner, generator: CayleyLayer(centred_orthogonal((out, inner), generator)), conv=None
     )
 
+    arch: Literal["mlp"] = param("mlp", "mlp: dense layers, of which alone there are orthogonal ones here")
+    channels: int = field(default=16, init=False)  # no parameters: they are about convolutions
+    convolutions: int = field(default=1, init=False)
+    blocks: int | None = field(default=None, init=False)
     lr: float = param(0.3, "highest learning rate", above=0)
 
 
