@@ -69,8 +69,8 @@ def _group_sort(node: Node, reach: Reach, rows: Rows) -> Rows:
     low, high = (_groups(side, 1, group) for side in (reach.low, reach.high))
     first, last = torch.zeros_like(low), torch.full_like(low, group - 1)
     for other in range(group):
-        first += high[:, :, other : other + 1] < low
-        last -= low[:, :, other : other + 1] > high
+        first += (high[:, :, other : other + 1] < low).double()
+        last -= (low[:, :, other : other + 1] > high).double()
     lower, upper = (_groups(side, 2, group) for side in (rows.lower, rows.upper))
     least, most = torch.full_like(lower, math.inf), torch.full_like(upper, -math.inf)
     for place in range(group):
