@@ -198,3 +198,24 @@ def test_branches_that_cancel_and_repeat():
     for side in (rows.lower, rows.upper):
         torch.testing.assert_close(side[0, 1], torch.tensor([1.0, -1.0], dtype=torch.float64))
     assert (rows.lower[0, 0] == 0).all() and (rows.upper[0, 0] == 0).all()
+
+
+@pytest.mark.parametrize("op", ["mul", "div", "batch_norm"])
+def test_factors_that_underflow_are_not_zero(op):
+    """0 < |w| < the smallest double: the slope is unknown, but not 0."""
+    tiny, huge = 5e-324, 1.7e308
+    constants = {
+        "mul": {"other": torch.tensor([tiny, 0.0], dtype=torch.float64)},
+        "div": {"other": torch.tensor([huge, huge], dtype=torch.float64)},
+        "batch_norm": {
+            name: torch.tensor(value, dtype=torch.float64)
+            for name, value in {"mean": [0.0] * 2, "bias": [0.0] * 2, "var": [1e300] * 2, "weight": [tiny, 0.0]}.items()
+        },
+    }[op]
+    attributes = {"eps": 0.25} if op == "batch_norm" else {}
+    rule = AFFINE[op](Node(op, (0,), attributes, constants, (2,)), [(2,)], torch.device("cpu"))
+    one = torch.tensor([[[1e-200, 1.0]]], dtype=torch.float64)
+    (rows,) = rule(Rows(one, one))
+    assert rows.lower[0, 0, 0] < 0 < rows.upper[0, 0, 0] < 1e-100
+    if op != "div":
+        assert rows.lower[0, 0, 1] == rows.upper[0, 0, 1] == 0

@@ -4,14 +4,15 @@ For rows a in [c − r, c + r] and computed fl(Wᵀc), in any order of summation
 
     |Wᵀa − fl(Wᵀc)| ≤ |W|ᵀ (r + γ_n |c|).
 
-Underflow needs no term of its own: a radius counts as at least `TINY` where a row is not 0, a weight as at least
-`_LEAST` where it is not 0, so that what n products can lose is far below their product.
+Underflow needs no term of its own: where a row is not 0 its radius counts as at least t, where a weight is not 0 it
+counts as at least w, with t · w = `TINY` · `_LEAST`, far above what n products can lose.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -37,17 +38,42 @@ Map = Callable[[Tensor], Tensor]
 """A linear map of rows [N, ...]."""
 
 
-def _through(maps: tuple[Map, Map], terms: int, rows: Rows) -> Rows:
-    """Return Wᵀ of the rows, for `maps` Wᵀ and |W|ᵀ: sums of at most `terms` products, or what errs as they do."""
-    shape, (back, back_magnitudes) = rows.lower.shape, maps
+@dataclass(frozen=True, eq=False)
+class _Matrix:
+    """An operator's matrix W.
+
+    Attributes:
+        back: rows to Wᵀ of them.
+        back_magnitudes: the same with |W|.
+        terms: products in a sum at most, and roundings of one factor.
+        least: what a radius counts as at least.
+    """
+
+    back: Map
+    back_magnitudes: Map
+    terms: int
+    least: float = TINY
+
+    @classmethod
+    def of(cls, back: Callable[[Tensor, Tensor], Tensor], weight: Tensor, source: Tensor, terms: int) -> _Matrix:
+        """Return that of `back`(weight, rows), where a weight is 0 if `source` is."""
+        # Factors that underflowed themselves err by less than γ_n times the least weight, 2**-600 or more.
+        size = max(min(1.0, float(weight.abs().max())), 2.0**-500)
+        magnitude = torch.where(source == 0, 0.0, weight.abs().clamp_min(_LEAST * size))
+        return cls(partial(back, weight), partial(back, magnitude), terms, TINY / size)
+
+
+def _through(matrix: _Matrix, rows: Rows) -> Rows:
+    """Return Wᵀ of the rows."""
+    shape, terms = rows.lower.shape, matrix.terms
     lower, upper = rows.lower.flatten(0, 1), rows.upper.flatten(0, 1)
     known = lower.isfinite() & upper.isfinite()
     centre = torch.where(known, lower / 2 + upper / 2, 0.0)
     radius = torch.where(known, torch.maximum(upper - centre, centre - lower), math.inf)
     spread = radius.add_(centre.abs(), alpha=gamma(terms + 4))
-    spread = torch.where((lower == 0) & (upper == 0), 0.0, spread.clamp_min_(TINY))
-    value = back(centre)
-    reach = back_magnitudes(spread) * (1 + 4 * gamma(terms + 8))
+    spread = torch.where((lower == 0) & (upper == 0), 0.0, spread.clamp_min_(matrix.least))
+    value = matrix.back(centre)
+    reach = matrix.back_magnitudes(spread) * (1 + 4 * gamma(terms + 8))
     reach = reach.add_(value.abs(), alpha=8 * UNIT_ROUNDOFF)
     found = sane(value - reach, value + reach)
     return Rows(*(side.reshape(shape[:2] + side.shape[1:]) for side in (found.lower, found.upper)))
@@ -57,16 +83,10 @@ def _constant(node: Node, name: str, device: torch.device) -> Tensor:
     return node.constants[name].detach().to(device, torch.float64)
 
 
-def _magnitudes(weight: Tensor, source: Tensor | None = None) -> Tensor:
-    """Return |weight|, at least `_LEAST` where `source` (else itself) is not 0."""
-    zero = (weight if source is None else source) == 0
-    return torch.where(zero, 0.0, weight.abs().clamp_min(_LEAST))
-
-
 def _linear(node: Node, shapes: Shapes, device: torch.device) -> Callable[[Rows], list[Rows]]:
     weight = _constant(node, "weight", device)
-    maps = partial(torch.matmul, other=weight), partial(torch.matmul, other=_magnitudes(weight))
-    return lambda rows: [_through(maps, len(weight), rows)]
+    matrix = _Matrix.of(lambda weight, rows: rows @ weight, weight, weight, len(weight))
+    return lambda rows: [_through(matrix, rows)]
 
 
 def _ints(node: Node, name: str) -> tuple[int, ...]:
@@ -93,29 +113,30 @@ def _convolution(node: Node, shapes: Shapes, device: torch.device) -> Callable[[
         return F.pad(made, crop) if crop else made
 
     terms = weight.numel() // weight.shape[1] // groups
-    maps = partial(back, weight), partial(back, _magnitudes(weight))
-    return lambda rows: [_through(maps, terms, rows)]
+    matrix = _Matrix.of(back, weight, weight, terms)
+    return lambda rows: [_through(matrix, rows)]
 
 
-def _times(factor: Tensor, magnitude: Tensor, node: Node, shapes: Shapes) -> Callable[[Rows], list[Rows]]:
-    """Multiplication with `factor`, of at most eight roundings, which may repeat entries of its argument."""
+def _times(factor: Tensor, source: Tensor, node: Node, shapes: Shapes) -> Callable[[Rows], list[Rows]]:
+    """Multiplication with `factor`, of at most eight roundings and 0 where `source` is; it may repeat its argument."""
     terms = 8 + math.prod(node.shape) // math.prod(shapes[0])
 
     def back(factor: Tensor, rows: Tensor) -> Tensor:
         return (rows * factor).sum_to_size(len(rows), *shapes[0])
 
-    return lambda rows: [_through((partial(back, factor), partial(back, magnitude)), terms, rows)]
+    matrix = _Matrix.of(back, factor, source, terms)
+    return lambda rows: [_through(matrix, rows)]
 
 
 def _mul(node: Node, shapes: Shapes, device: torch.device) -> Callable[[Rows], list[Rows]]:
     other = _constant(node, "other", device)
-    return _times(other, _magnitudes(other), node, shapes)
+    return _times(other, other, node, shapes)
 
 
 def _div(node: Node, shapes: Shapes, device: torch.device) -> Callable[[Rows], list[Rows]]:
     # A division by 0 is not a function: its quotient is +inf here, and nothing is known behind it.
     other = _constant(node, "other", device)
-    return _times(1 / other, _magnitudes(1 / other, torch.ones_like(other)), node, shapes)
+    return _times(1 / other, torch.ones_like(other), node, shapes)
 
 
 def _batch_norm(node: Node, shapes: Shapes, device: torch.device) -> Callable[[Rows], list[Rows]]:
@@ -124,7 +145,7 @@ def _batch_norm(node: Node, shapes: Shapes, device: torch.device) -> Callable[[R
     assert isinstance(eps, float)
     factor = weight / (var + eps).sqrt()
     around = (-1, *[1] * (len(node.shape) - 1))
-    return _times(factor.reshape(around), _magnitudes(factor, weight).reshape(around), node, shapes)
+    return _times(factor.reshape(around), weight.reshape(around), node, shapes)
 
 
 def _sum(node: Node, shapes: Shapes, device: torch.device) -> Callable[[Rows], list[Rows]]:
@@ -144,7 +165,7 @@ def _gathered(rows: Rows, shape: tuple[int, ...], spread: tuple[int, ...]) -> Ro
     if shape == spread:
         return rows
     back = partial(_to_size, shape=shape)
-    return _through((back, back), math.prod(spread) // math.prod(shape), rows)
+    return _through(_Matrix(back, back, math.prod(spread) // math.prod(shape)), rows)
 
 
 def _to_size(rows: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -166,7 +187,7 @@ def _average(node: Node, shapes: Shapes, device: torch.device) -> Callable[[Rows
     def back(rows: Tensor) -> Tensor:
         return _transposed(run, shapes, rows)[0]
 
-    return lambda rows: [_through((back, back), terms, rows)]
+    return lambda rows: [_through(_Matrix(back, back, terms), rows)]
 
 
 def _moved(node: Node, shapes: Shapes, device: torch.device) -> Callable[[Rows], list[Rows]]:

@@ -95,7 +95,7 @@ class FastLip:
         hopeful = (margins.amin(1) > 0) & (known < math.inf)
         if hopeful.any():
             limit[hopeful] = at(hopeful, None)
-        lower, _ = greatest(at, known, limit, covering(points, threat.norm, threat.domain), self.tolerance)
+        lower = greatest(at, known, limit, covering(points, threat.norm, threat.domain), self.tolerance)
         status = ["certified" if radius > 0 else "open" for radius in lower.tolist()]
         return Certificates(lower, status, detail=best.details())
 
