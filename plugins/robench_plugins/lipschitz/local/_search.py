@@ -41,7 +41,8 @@ def greatest(
         tolerance: the search ends where what may be left is this share of what is proven.
     """
     low, high = known.clone(), limit.clone()
-    left, right = (torch.zeros_like(low), limit.clone()), (torch.full_like(low, math.nan),) * 2
+    left: _Points = (torch.zeros_like(low), limit.clone())
+    right: _Points = (torch.full_like(low, math.nan),) * 2
     active = (low < high) & (low < most)
     for turn in range(_MOST):
         trial = torch.minimum(_next(low, high, left, right, limit, turn), most)

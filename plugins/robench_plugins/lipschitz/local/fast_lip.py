@@ -23,7 +23,8 @@ from robench_plugins.lipschitz.constant import unsupported as no_product
 from robench_plugins.lipschitz.local import slopes as local
 from robench_plugins.lipschitz.local._search import covering, greatest
 from robench_plugins.lipschitz.margin import product_bounds, radii
-from robench_plugins.verify import boxes as tight
+from robench_plugins.verify.boxes import crown_boxes
+from robench_plugins.verify.boxes import unsupported as no_lines
 
 __all__ = ["FastLip"]
 
@@ -61,7 +62,7 @@ class FastLip:
         if graph is None:
             return "fast-lip reads the network's graph, and this classifier has none"
         reason = intervals.unsupported(graph) or local.unsupported(graph)
-        return reason or (tight.unsupported(graph) if self.bounds == "crown" else None)
+        return reason or (no_lines(graph) if self.bounds == "crown" else None)
 
     def certify(self, classifier: Classifier, x: Tensor, y: Tensor, threat: Threat, stream: Stream) -> Certificates:
         """Return a radius in `threat.norm` for each of `x` [B, ...] with labels `y` [B]."""
@@ -110,7 +111,7 @@ class FastLip:
 
     def _boxes(self, graph: Graph, x: Tensor, threat: Threat, eps: Tensor) -> local.Boxes:
         if self.bounds == "crown":
-            return tight.crown_boxes(graph, x, threat.norm, eps, threat.domain)
+            return crown_boxes(graph, x, threat.norm, eps, threat.domain)
         return node_boxes(graph, input_set(x.double(), threat.norm, eps, threat.domain))
 
 

@@ -12,7 +12,7 @@ most at the rate of the dual norm of max(−a_i, b_i, 0), with −a_i only where
 where it may fall.
 
 With d between any two points of the ball, which is where derivatives are, this is Fast-Lip (Weng et al. 2018, "Towards
-fast computation of certified robustness for ReLU networks", section 3.4; Zhang, Zhang & Hsieh 2019, "RecurJac", follow
+fast computation of certified robustness for ReLU networks"; Zhang, Zhang & Hsieh 2019, "RecurJac", follow
 the same intervals). With x at one end the intervals of d lie within those: they are the interval slopes of Krawczyk &
 Neumaier (1985, "Interval slopes for rational functions and associated centered forms").
 """
