@@ -91,6 +91,8 @@ SPECS = {
         "crown:radius=true,tolerance=0.1",
         "linear",
         "lipschitz",
+        "fast-lip",
+        "fast-lip:bounds=ibp,minutes=0,secants=false",
         "lp",
         "lp:bounds=ibp",
         "milp",

@@ -23,6 +23,7 @@ from torch import Tensor
 from robench import param
 from robench.classifier import Classifier
 from robench.contracts import Certificates
+from robench.graph import Graph
 from robench.graph.intervals import dual_norm_up
 from robench.graph.intervals import unsupported as no_margin
 from robench.numerics import UNIT_ROUNDOFF, open_to_closed, per_sample, round_down, round_up
@@ -33,7 +34,7 @@ from robench_plugins.lipschitz._up import TINY, mul_up
 from robench_plugins.lipschitz.constant import Head, Lipschitz, cost, lipschitz_constant, unsupported
 from robench_plugins.lipschitz.pairs import expansion
 
-__all__ = ["LipschitzMargin"]
+__all__ = ["LipschitzMargin", "product_bounds", "radii"]
 
 ROOT_TWO = 1.4142135623730951
 """The double above √2."""
@@ -89,11 +90,9 @@ class LipschitzMargin:
             raise ValueError(f"lipschitz certifies in l2, not in {threat.norm}")
         constant = lipschitz_constant(graph, self.minutes * 60)
         found = {"expansion": expansion(graph, constant, self.pairs)} if self.pairs else {}
-        values, error = logits(graph, constant, x)
-        margins = _margins(values, error, y)
-        slopes = _slopes(constant, values.shape[1], y)
-        radii, rival = _radii(margins, slopes).min(1)
-        lower = open_to_closed(radii)
+        margins, slopes = product_bounds(graph, x, y, self.minutes * 60)
+        nearest, rival = radii(margins, slopes).min(1)
+        lower = open_to_closed(nearest)
         slope = slopes.gather(1, rival[:, None])[:, 0]
         detail = [
             {
@@ -109,6 +108,16 @@ class LipschitzMargin:
             for margin, s, j in zip(margins.amin(1).tolist(), slope.tolist(), rival.tolist(), strict=True)
         ]
         return Certificates(lower, ["certified" if radius > 0 else "open" for radius in lower.tolist()], detail=detail)
+
+
+def product_bounds(graph: Graph, x: Tensor, y: Tensor, seconds: float) -> tuple[Tensor, Tensor]:
+    """Return (margins, slopes), float64 [B, classes]: lower bounds of f_y − f_j at `x`, Lipschitz constants in l2.
+
+    The margin is +inf at j = y. `seconds` is as in `lipschitz_constant`. Raises GraphError as that does.
+    """
+    constant = lipschitz_constant(graph, seconds)
+    values, error = logits(graph, constant, x)
+    return _margins(values, error, y), _slopes(constant, values.shape[1], y)
 
 
 def _margins(values: Tensor, error: Tensor, y: Tensor) -> Tensor:
@@ -145,7 +154,7 @@ def _distances(row: Tensor, head: Head) -> Tensor:
     return dual_norm_up(between, "l2") * (1 + 2.0**-50)
 
 
-def _radii(margins: Tensor, slopes: Tensor) -> Tensor:
+def radii(margins: Tensor, slopes: Tensor) -> Tensor:
     """Return margin / slope, rounded down; 0 where nothing is proven, +inf where a margin above 0 cannot move."""
     quotient = round_down(margins / slopes).clamp_min(0.0)
     still = torch.where(slopes == 0, math.inf, quotient)
