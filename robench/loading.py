@@ -62,6 +62,11 @@ class Data:
     selection: str
     parts: tuple[Part, ...] = ()
 
+    @property
+    def described(self) -> str:
+        """The spec that the samples are from, its plugins in canonical form: no places of files."""
+        return " | ".join(part.canonical for part in self.parts) or self.canonical
+
     @cached_property
     def hash(self) -> str:
         """sha256 of the whole split."""

@@ -62,7 +62,10 @@ def _view(found: ScaleCurves) -> ScaleView:
     about = found.scale.manifest
     dataset = about.dataset
     published = [
-        one for curve in found.curves for one in published_for(dataset.canonical, curve.quantity, curve.norm, curve.eps)
+        one
+        for curve in found.curves
+        if not curve.function
+        for one in published_for(dataset.canonical, curve.quantity, curve.norm, curve.eps)
     ]
     return ScaleView(
         page=scaling_page(about.recipe.canonical, about.run),
@@ -79,7 +82,7 @@ def _view(found: ScaleCurves) -> ScaleView:
 
 def _charts(curves: Sequence[Curve], published: Sequence[Published]) -> Iterable[tuple[str, Markup]]:
     """Yield a chart for each function and norm: clean accuracy, and the others at their first four ε."""
-    robust = [curve for curve in curves if curve.norm is not None]
+    robust = sorted((curve for curve in curves if curve.norm), key=lambda curve: (curve.function, str(curve.norm)))
     clean = {curve.function: curve for curve in curves if curve.norm is None}
     for (function, norm), group in groupby(robust, key=lambda curve: (curve.function, curve.norm)):
         assert norm is not None

@@ -229,8 +229,7 @@ class _Draft:
         return BoundRun(manifest, rows, storage.locate())
 
     def _command(self) -> str:
-        parts = [part.canonical for part in self.data.parts]
-        words = ["robench", "bound", self.bound.canonical, "-d", " | ".join(parts) or self.data.canonical]
+        words = ["robench", "bound", self.bound.canonical, "-d", self.data.described]
         words += ["--norm", self.norm, *(word for eps in self.epsilons for word in ("--eps", eps.text))]
         if self.rows:
             words += ["--samples", self.rows]

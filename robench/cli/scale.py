@@ -70,7 +70,7 @@ def scale(
     from robench.cli.run import report_failures, run_shown
     from robench.report import safe
     from robench.report_scaling import scale_document, scale_lines
-    from robench.scaling import evaluations, keep, make_plan
+    from robench.scaling import evaluations, make_plan, record
 
     started, targets = datetime.now(UTC), target or []
     for one in targets:
@@ -88,17 +88,7 @@ def scale(
     suite = evaluations(members, dataset, asked)
     debug = bool((context.obj or {}).get("debug"))
     outcome = run_shown(suite, out, jobs=jobs, quiet=quiet or as_json, debug=debug)
-    command = ["robench", "scale", recipe, "-d", dataset, "--sizes", sizes, "--seeds", str(seeds), "--norm", norm]
-    command += [] if compute == "steps" else ["--compute", compute]
-    for option, given in (
-        ("--eps", eps),
-        ("-a", attack),
-        ("-c", certifier),
-        ("--samples", [samples]),
-        ("--target", map(str, targets)),
-    ):
-        command += [word for value in given or () if value for word in (option, value)]
-    curves = keep(plan, members, outcome, out, started, command, targets)
+    curves = record(plan, members, outcome, out, started, asked, targets)
     if as_json:
         print(json.dumps({"schema": 1, **scale_document(curves)}, ensure_ascii=False, indent=1))
     else:
@@ -196,5 +186,5 @@ def _show_plan(plan: Plan, device: str) -> None:
             done = is_trained(member.recipe, member.dataset, member.folder, seed=member.seed, device=device)
             there = "trained" if done else "to do"
         except OtherTraining as error:
-            there = f"fails, {safe(error.what)}: choose another --models"
+            there = f"fails, choose another --models: {safe(error.what)}"
         print(f"{_title(member)}{length}: {there}  {member.folder}")

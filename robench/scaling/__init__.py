@@ -6,7 +6,7 @@
 from robench.scaling._curves import QUANTITIES, Curve, ScaleCurves, curves_of
 from robench.scaling._law import Gain, Law, Level, Needed, law
 from robench.scaling._neighbours import Nearness, intrinsic_dimension, median_distances
-from robench.scaling._perform import Failure, evaluations, keep, train_members
+from robench.scaling._perform import Failure, evaluations, record, train_members
 from robench.scaling._plan import Compute, Member, Plan, make_plan
 from robench.scaling._published import Published, published_for
 from robench.scaling._record import Distance, Scale, ScaleManifest, ScaleMember, find_scales
@@ -38,11 +38,11 @@ __all__ = [
     "find_bend",
     "find_scales",
     "intrinsic_dimension",
-    "keep",
     "law",
     "make_plan",
     "median_distances",
     "parse_sizes",
     "published_for",
+    "record",
     "train_members",
 ]

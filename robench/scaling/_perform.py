@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import platform
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,8 @@ from robench.registry import load_plugins
 from robench.runs import (
     Component,
     DatasetInfo,
-    Environment,
     Run,
     folder_name,
-    git_state,
     new_run_id,
     open_results,
     slug,
@@ -35,7 +33,7 @@ from robench.suite import Cell, Outcome, Suite, SuiteOutcome, make_suite
 from robench.text import one_line
 from robench.training import OtherTraining, train
 
-__all__ = ["Failure", "evaluations", "keep", "train_members"]
+__all__ = ["Failure", "evaluations", "record", "train_members"]
 
 Report = Callable[[Member, int, int, Mapping[str, float]], None]
 
@@ -72,12 +70,12 @@ def train_members(
                 seed=member.seed,
                 device=device,
                 resume=True,
-                report=lambda epoch, epochs, figures, member=member: report(member, epoch, epochs, figures),  # type: ignore[misc]
+                report=partial(report, member),
             )
             if stopped := made.metadata.get("stopped"):
                 raise DataError(str(stopped))
         except (RobenchError, OSError) as error:
-            said = f"{error.what}: choose another --models" if isinstance(error, OtherTraining) else str(error)
+            said = f"choose another --models: {error.what}" if isinstance(error, OtherTraining) else str(error)
             failures.append(Failure(member, one_line(said)))
             ended(position, member, f"failed: {failures[-1].reason}")
             continue
@@ -95,7 +93,7 @@ def evaluations(members: Sequence[Member], dataset: str, asked: Mapping[str, Any
     if not members:
         raise InputError("no training succeeded: there is nothing to evaluate")
     models = [
-        {"spec": f"checkpoint:{Text.of(str(member.folder))}", "name": _name(member), "training_data": member.dataset}
+        {"spec": f"checkpoint:{Text.of(str(member.folder))}", "name": _name(member), "training_data": member.shown}
         for member in members
     ]
     return make_suite({"evaluations": [{**asked, "models": models, "datasets": [dataset]}]}, "scale")
@@ -105,21 +103,25 @@ def _name(member: Member) -> str:
     return f"{member.recipe.partition(':')[0]}, {member.n} samples, seed {member.seed}"
 
 
-def keep(
+def record(
     plan: Plan,
     members: Sequence[Member],
     outcome: SuiteOutcome,
     out: Path,
     started: datetime,
-    command: Sequence[str],
+    asked: Mapping[str, Any],
     targets: Sequence[float] = (),
 ) -> ScaleCurves:
-    """Put the record of a curve into the results folder `out`; return it with its figures. Raises InputError."""
+    """Put the record of a curve into the results folder `out`; return it with its figures.
+
+    `asked` is as `evaluations` took it. Raises InputError.
+    """
     cells = [one for one in outcome.outcomes if isinstance(one.cell, Cell)]
     shown = {member: _fingerprints(cell) for member, cell in zip(members, cells, strict=True)}
-    about = next((run.manifest.dataset for run in outcome.runs), None)
-    if about is None:
+    first = next(iter(outcome.runs), None)
+    if first is None:
         raise InputError("no evaluation succeeded: there is no curve")
+    about = first.manifest.dataset
     run = new_run_id(started)
     manifest = ScaleManifest(
         run=run,
@@ -136,18 +138,39 @@ def keep(
             for one in plan.members
         ),
         distances=tuple(_distances(plan, about)),
-        environment=Environment(
-            device=f"cpu ({platform.machine()})", versions={"python": platform.python_version()}, git=git_state()
-        ),
+        environment=first.manifest.environment,
         started=started,
         finished=datetime.now(UTC),
-        command=shlex.join(command),
+        command=shlex.join(_command(plan, asked, targets)),
     )
     results = open_results(out)
     storage = results.at(f"{folder_name(about.canonical, about.hash)}/{FOLDER}/{slug(plan.recipe.canonical)}/{run}")
     storage.put(MANIFEST, manifest.to_json())
     (curves,) = curves_of([Scale(manifest, storage.locate())], outcome.results())
     return curves
+
+
+def _command(plan: Plan, asked: Mapping[str, Any], targets: Sequence[float]) -> Iterable[str]:
+    """Yield the words that ask for the same curve, its plugins in canonical form."""
+    plugins = load_plugins()
+    yield from ("robench", "scale", plan.recipe.canonical, "-d", plan.train.described)
+    yield from ("--sizes", "+".join(map(str, plan.sizes)), "--seeds", str(len(plan.seeds)))
+    if plan.compute != "steps":
+        yield from ("--compute", plan.compute)
+    for threat in asked["threats"]:
+        yield from ("--norm", threat["norm"], *(word for eps in _several(threat["eps"]) for word in ("--eps", eps)))
+    for option, kind in (("-a", "attacks"), ("-c", "certifiers")):
+        for spec in _several(asked.get(kind, ())):
+            yield from (option, spec if spec in ("none", "auto") else plugins.resolve(kind, spec).canonical)
+    if asked.get("samples"):
+        yield from ("--samples", asked["samples"])
+    for target in targets:
+        yield from ("--target", f"{target:g}")
+
+
+def _several(given: str | Sequence[str]) -> Sequence[str]:
+    """Return what a suite file may name once or as a list."""
+    return (given,) if isinstance(given, str) else given
 
 
 def _fingerprints(outcome: Outcome) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,8 @@ Compute = Literal["steps", "epochs"]
 class Member:
     """One training: `recipe` with `seed` on the `n` samples of `dataset`, `epochs` long, kept in `folder`.
 
-    `epochs` is None where the recipe does not tell how long it trains.
+    `epochs` is None where the recipe does not tell how long it trains. `shown` is the dataset without the places of
+    files.
     """
 
     n: int
@@ -33,6 +35,7 @@ class Member:
     epochs: int | None
     recipe: str
     dataset: str
+    shown: str
     folder: Path
 
 
@@ -60,16 +63,18 @@ def make_plan(recipe: str, dataset: str, sizes: str, seeds: Sequence[int], compu
         raise InputError("give one seed or several different ones")
     plugins = load_plugins()
     chosen = plugins.resolve("recipes", recipe)
-    if " | subset" in f" | {' | '.join(spec.name for spec in parse(dataset).specs[1:])}":
+    if any(spec.name.rpartition("/")[2] == "subset" for spec in parse(dataset).specs[1:]):
         raise InputError(f"{dataset} is a subset already: scale takes the subsets itself, from --sizes")
     train = load_data(plugins.resolve("datasets", dataset), "train")
     found = parse_sizes(sizes, len(train.samples))
     members = []
     for n in found:
         length, text = _recipe(chosen, n, found[-1], compute)
+        digest = hashlib.sha256(f"{text}\n{train.hash}\n{train.samples_hash}".encode()).hexdigest()
         for seed in seeds:
-            folder = models / slug(chosen.canonical) / f"n{n}-seed{seed}"
-            members.append(Member(n, seed, length, text, f"{dataset} | subset:n={n},seed={seed}", folder))
+            folder = models / slug(chosen.canonical) / f"n{n}-seed{seed}-{digest[:8]}"
+            subset = f" | subset:n={n},seed={seed}"
+            members.append(Member(n, seed, length, text, dataset + subset, train.described + subset, folder))
     return Plan(chosen, dataset, train, found, tuple(seeds), compute, tuple(members))
 
 

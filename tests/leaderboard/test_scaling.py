@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from robench.scaling import Published, curves_of, find_scales, published_for
 from robench.threat import Epsilon
 from robench_leaderboard import build
 from robench_leaderboard._charts import ScaleLine, scaling_chart
-from robench_leaderboard._scaling import scale_views
+from robench_leaderboard._scaling import _charts, scale_views
 
 SIZES, SEEDS = (50, 100, 200, 400, 800, 1600, 3200), (0, 1, 2)
 
@@ -162,3 +163,16 @@ def test_what_papers_state_is_found_for_their_own_setting() -> None:
     assert not published_for("mnist", "certified", "l2", Epsilon.parse("0.5"))
     assert not published_for("digits", "certified", "l2", Epsilon.parse("36/255"))
     assert not published_for("mnist", "clean", None, None)
+
+
+def test_two_norms_make_two_charts() -> None:
+    """Figures come by quantity first: those of a norm do not stand together."""
+    runs = scaled_runs(SIZES, SEEDS, law)
+    (curves,) = curves_of([scale_of(runs, SIZES, SEEDS)], results(runs))
+    (certified,) = (curve for curve in curves.curves if curve.quantity == "certified")
+    figures = [
+        replace(certified, quantity=quantity, norm=norm)
+        for quantity in ("certified", "empirical")
+        for norm in ("l2", "linf")
+    ]
+    assert len(list(_charts(figures, ()))) == 2

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -53,11 +55,50 @@ def test_a_curve_from_training_to_law_and_again_without_work(tmp_path: Path, mon
     other = [word if word != "digits" else "digits | noise-labels:0.5" for word in SCALE]
     code, out, _ = call(*other, "--dry-run")
     assert code == 0
-    assert out.count("differs in dataset_hash") == 6
-    code, _, said = call(*other)
-    assert code == 2
-    assert said.count("choose another --models") == 6
+    assert out.count(": to do ") == 6  # other data have folders of their own
+
+    (one,), (two,) = ((tmp_path / "models").glob(f"*/n50-seed{seed}-*") for seed in (0, 1))
+    shutil.rmtree(two)
+    shutil.copytree(one, two)
+    code, out, _ = call(*SCALE, "--dry-run")
+    assert code == 0
+    assert out.count(": trained ") == 5
+    assert "50 samples, seed 1, 4 epochs: fails, " in out, out
+    assert "seed (0, not 1)" in out, out
+    code, _, said = call(*SCALE)
+    assert code == 3
+    assert "choose another --models" in said
     assert "--resume" not in said and "--out" not in said
+
+
+def test_more_sizes_later_leave_what_is_there(tmp_path: Path) -> None:
+    """At equal steps a larger largest size makes all trainings longer: other checkpoints, beside the first."""
+    plans = [make_plan(SCALE[1], "digits", sizes, range(1), "steps", tmp_path) for sizes in ("50+100", "50+100+800")]
+    folders = [{member.folder for member in plan.members} for plan in plans]
+    assert not folders[0] & folders[1]
+    again = make_plan(SCALE[1], "digits", "50+100", range(2), "steps", tmp_path)
+    assert folders[0] < {member.folder for member in again.members}
+
+
+def test_the_record_names_no_place_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    secret = tmp_path / "alice"
+    secret.mkdir()
+    rng = np.random.default_rng(0)
+    x = rng.random((60, 6), np.float32)
+    y = (x[:, 0] > 0.5).astype(np.int64)
+    np.savez(secret / "data.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    code, _, said = call(
+        *("scale", "aol:epochs=1,batch=20,width=8,depth=2", "-d", f"npz:{secret}/data.npz"),
+        *("--sizes", "20+40", "--seeds", "1", "--norm", "l2", "--eps", "0.1", "-a", "none", "-c", "lipschitz"),
+    )
+    assert code == 0, said
+    for manifest in (tmp_path / "results").rglob("manifest.json"):
+        assert "alice" not in manifest.read_text()
+    (scale,) = find_scales(tmp_path / "results")
+    assert scale.manifest.command.startswith("robench scale aol:batch=20,depth=2,epochs=1,width=8 -d ")
+    assert scale.manifest.command.endswith("--sizes 20+40 --seeds 1 --norm l2 --eps 0.1 -a none -c lipschitz")
+    assert scale.manifest.environment.versions["torch"]
 
 
 def test_a_training_that_fails_stops_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +125,7 @@ def test_a_training_that_diverged_is_no_point_of_the_curve(tmp_path: Path, monke
         assert "50 samples, seed 0 failed: the loss became nan in epoch 3" in said
         assert "1 training without a figure" in out
         assert "on 80 samples, 1 seed" in out
-    assert list((tmp_path / "models").glob("*/n50-seed0/checkpoint.json"))
+    assert list((tmp_path / "models").glob("*/n50-seed0-*/checkpoint.json"))
 
 
 def test_the_threat_is_what_the_recipe_proposes_unless_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from robench.scaling import evaluations, keep, make_plan, train_members
+from robench.scaling import evaluations, make_plan, record, train_members
 from robench.suite import run_suite
 
 pytestmark = pytest.mark.data
@@ -25,7 +25,7 @@ def test_certified_accuracy_grows_as_it_was_measured_elsewhere(tmp_path: Path) -
     asked = {"threats": [{"norm": "l2", "eps": ["36/255"]}], "attacks": "none", "certifiers": "lipschitz"}
     outcome = run_suite(evaluations(members, "mnist", asked), tmp_path / "results")
     assert not outcome.failures
-    found = keep(plan, members, outcome, tmp_path / "results", datetime.now(UTC), ["robench", "scale"])
+    found = record(plan, members, outcome, tmp_path / "results", datetime.now(UTC), asked)
     (certified,) = [curve for curve in found.curves if curve.quantity == "certified"]
     assert certified.samples == 10000
     means = certified.values.mean(1)
