@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from robench.metrics import LEVEL, Interval, clopper_pearson
+from robench.metrics import LEVEL, Interval, clopper_pearson, student_mean
 from robench.scaling._stick import Bend, find_bend
 
 __all__ = ["Gain", "Law", "Level", "Needed", "law"]
@@ -113,8 +113,8 @@ def law(sizes: Sequence[int], values: npt.ArrayLike, samples: int) -> Law:
         raise ValueError("accuracies are fractions of the test samples, at ascending sizes")
     x = np.log2(np.asarray(sizes, np.float64))
     bend = find_bend(x, y)
-    tail = slice(0) if bend is None else x >= math.log2(bend.n) - 1e-9
-    line = _Line.through(x if bend is None else x[tail], y if bend is None else y[tail], samples)
+    tail = x >= (-math.inf if bend is None else math.log2(bend.n) - 1e-9)
+    line = _Line.through(x[tail], y[tail], samples)
     whole = _Line.through(x, y, samples)
     return Law(
         tuple(_level(n, row, samples) for n, row in zip(sizes, y, strict=True)),
@@ -137,14 +137,7 @@ def _level(n: int, row: Array, samples: int) -> Level:
 def _gain(pair: tuple[int, int], rows: Array) -> Gain:
     """The same seeds at both sizes: their subsets are nested, so that the differences are paired."""
     each = (rows[1] - rows[0]) / math.log2(pair[1] / pair[0])
-    return Gain(*pair, float(each.mean()), _of_mean(each))
-
-
-def _of_mean(each: Array) -> Interval | None:
-    if len(each) < 2:
-        return None
-    half = _quantile(len(each) - 1) * float(each.std(ddof=1)) / math.sqrt(len(each))
-    return Interval(float(each.mean()) - half, float(each.mean()) + half)
+    return Gain(*pair, float(each.mean()), student_mean(each.tolist(), LEVEL))
 
 
 def _quantile(freedom: int) -> float:
