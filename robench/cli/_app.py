@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from robench.errors import RobenchError
+from robench.errors import InputError, RobenchError
 from robench.text import safe
 
 __all__ = ["app"]
@@ -40,6 +40,12 @@ class _Group(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         return [name.rstrip("_") for name in _COMMANDS]
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None:
+            _refuse_repeated(type(ctx)(command, parent=ctx, resilient_parsing=True), rest)
+        return name, command, rest
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
@@ -52,6 +58,14 @@ class _Group(TyperGroup):
                 raise
             where = f" ({error.filename})" if error.filename else ""
             _fail(ctx, error, f"{error.strerror}{where}; what was written before is kept", 2)
+
+
+def _refuse_repeated(ctx: Any, args: list[str]) -> None:
+    """Refuse an option that takes one value and is given several: the last one would silently count."""
+    _, _, order = ctx.command.make_parser(ctx).parse_args(list(args))
+    for param in order:
+        if order.count(param) > 1 and not (param.multiple or getattr(param, "is_flag", False)):
+            raise InputError(f"{' / '.join(param.opts)} is given {order.count(param)} times and takes one value")
 
 
 def _fail(ctx: Any, error: BaseException, line: str, code: int) -> None:

@@ -23,3 +23,17 @@ def test_commands_stand_in_the_order_of_use():
 def test_a_command_is_told_in_one_sentence_that_fits(group):
     for line in commands(*group).values():
         assert line.endswith(".") and not line.endswith("...")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("eval", "-m", "digits-aol", "--model", "digits-ibp", "-d", "digits"), "-m / --model is given 2 times"),
+        (("scale", "aol", "-d", "digits", "--sizes", "1", "--sizes", "2"), "--sizes is given 2 times"),
+    ],
+)
+def test_an_option_that_takes_one_value_is_not_given_two(words: tuple[str, ...], says: str) -> None:
+    """The last one would count, and the other vanish without a word."""
+    done = CliRunner().invoke(app, list(words))
+    assert done.exit_code == 2
+    assert done.stderr == f"robench: {says} and takes one value\n"
