@@ -45,8 +45,8 @@ def co_epoch(history: Sequence[Mapping[str, float]]) -> int | None:
     """Return the epoch of catastrophic overfitting (Wong et al. 2020), or None.
 
     That is the first whose accuracy under PGD is at most a quarter of the best so far while that under FGSM is at least
-    nine tenths of what it was then (a best of 5 % or less tells nothing); or, where it never rose, below 10 % while
-    that under FGSM is above 50 %. (Wong et al. stop where the former falls by 20 points: it must have been higher.)
+    nine tenths of what it was then (a best of 5 % or less tells nothing); or below 10 % while that under FGSM is above
+    50 %, as where it never rose. Wong et al. stop where the former falls by 20 points.
     """
     best: Mapping[str, float] | None = None
     for epoch, row in enumerate(history, 1):
