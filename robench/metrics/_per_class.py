@@ -54,8 +54,9 @@ class Worst:
     Attributes:
         of: the class.
         share: its accuracy.
-        interval: of the lowest accuracy that a class has in the population. The class was chosen for its figure, so
-            all classes have intervals that hold together (Bonferroni); the lowest lies between their lowest ends.
+        interval: of the lowest accuracy that one of these classes has in the population. The class was chosen for its
+            figure, so all have intervals that hold together (Bonferroni); the lowest lies between their lowest ends.
+            Nothing is said of classes without a sample.
         below_best: how much lower it is than that of the best class.
         below_mean: how much lower than the mean over the classes, each counted once.
     """

@@ -69,7 +69,9 @@ class ScaleCurves:
         known = {(one.n, one.seed): one.median for one in self.scale.manifest.distances}
         sizes = sorted({n for n, _ in known})
         seeds = [seed for seed in sorted({seed for _, seed in known}) if all((n, seed) in known for n in sizes)]
-        return tuple(sizes), np.array([[known[n, seed] for seed in seeds] for n in sizes]).reshape(len(sizes), -1)
+        return tuple(sizes), np.array([[known[n, seed] for seed in seeds] for n in sizes]).reshape(
+            len(sizes), len(seeds)
+        )
 
     @cached_property
     def nearness(self) -> Nearness | None:

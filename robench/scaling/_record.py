@@ -46,7 +46,7 @@ class Distance(Strict):
 
     n: _Size
     seed: Count
-    median: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    median: Annotated[float, Field(ge=0, le=1e100, allow_inf_nan=False)]
 
 
 class ScaleManifest(Strict):

@@ -12,6 +12,7 @@ import pytest
 from oracles.pages import Page, files_of, pages_of
 from oracles.scaling import put, scale_of, scaled_runs
 from robench.metrics import results
+from robench.report_scaling import scale_document, scale_lines
 from robench.runs import Component, find_runs
 from robench.scaling import Published, curves_of, find_scales, published_for
 from robench.threat import Epsilon
@@ -133,6 +134,20 @@ def test_a_curve_without_runs_makes_no_page(tmp_path: Path) -> None:
     put(scale_of(runs, SIZES[:3], SEEDS[:1]), tmp_path / "results")
     build(find_runs(tmp_path / "results"), tmp_path / "site", (), find_scales(tmp_path / "results"))
     assert not [name for name in files_of(tmp_path / "site") if name.startswith("scaling-")]
+
+
+def test_a_record_without_distances_has_a_page(tmp_path: Path) -> None:
+    runs = scaled_runs(SIZES, SEEDS, law)
+    for run in runs:
+        run.save(tmp_path / "results")
+    put(scale_of(runs, SIZES, SEEDS, distances=()), tmp_path / "results")
+    build(find_runs(tmp_path / "results"), tmp_path / "site", (), find_scales(tmp_path / "results"))
+    _, _, page = page_of(files_of(tmp_path / "site"))
+    assert "saturates at about" in page.text
+    assert "d* =" not in page.text
+    (curves,) = curves_of(find_scales(tmp_path / "results"), results(find_runs(tmp_path / "results")))
+    assert not any("nearest" in line for line in scale_lines(curves))
+    assert scale_document(curves)["nearest"]["median"] == []
 
 
 def test_the_chart_holds_a_mark_for_each_figure() -> None:

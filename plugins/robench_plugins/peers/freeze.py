@@ -57,11 +57,11 @@ def _frozen(layer: nn.Module, done: dict[int, nn.Module]) -> nn.Module:
     """Replace what is inside of `layer`, and return it, or what stands for it; a layer that occurs twice stays one."""
     if id(layer) in done:
         return done[id(layer)]
-    rule = next((_RULES[name] for name in map(_name, type(layer).__mro__) if name in _RULES), None)
-    made = layer if rule is None else rule(layer)
+    base = next((kind for kind in type(layer).__mro__ if _name(kind) in _RULES), None)
+    made = layer if base is None or _differs(layer, base) else _RULES[_name(base)](layer)
     done[id(layer)] = done[id(made)] = made
-    for name, inner in list(made.named_children()):
-        if name != "parametrizations":
+    for name, inner in list(made._modules.items()):  # `named_children` names a layer once that occurs twice
+        if inner is not None and name != "parametrizations":
             setattr(made, name, _frozen(inner, done))
     if parametrize.is_parametrized(made):
         # Not `remove_parametrizations`: it changes the class, which a copy shares with the original.
@@ -71,6 +71,11 @@ def _frozen(layer: nn.Module, done: dict[int, nn.Module]) -> nn.Module:
         for name, weight in weights.items():
             made.register_parameter(name, nn.Parameter(weight))
     return made
+
+
+def _differs(layer: nn.Module, base: type[nn.Module]) -> bool:
+    """Whether a layer may compute something else than its base class does."""
+    return type(layer).forward is not base.forward or bool(layer._forward_hooks or layer._forward_pre_hooks)
 
 
 def _effective(layer: nn.Module) -> dict[str, Tensor]:

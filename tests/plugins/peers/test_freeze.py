@@ -128,3 +128,36 @@ def test_a_missing_library_is_one_clear_line(recipe, monkeypatch):
     monkeypatch.setattr(type(recipe), "library", missing)
     with pytest.raises(InputError, match=rf"cannot be imported .*pip install 'robench\[{missing.extra}\]'"):
         recipe.train(Digits().load("train"), TrainContext(0, torch.device("cpu")))
+
+
+class Theirs(nn.Module):
+    """An activation that stands for one of a library's."""
+
+    def forward(self, x):
+        return x.abs()
+
+
+class Mine(Theirs):
+    def forward(self, x):
+        return 2 * x.abs()
+
+
+@pytest.fixture
+def replaced(monkeypatch):
+    monkeypatch.setattr("robench_plugins.peers.freeze._RULES", {f"{__name__}.Theirs": lambda layer: nn.ReLU()})
+
+
+def test_a_layer_that_occurs_twice_is_replaced_in_both_places(replaced):
+    shared = Theirs()
+    frozen = freeze(nn.Sequential(nn.Linear(3, 3), shared, nn.Linear(3, 3), shared))
+    assert [type(layer) for layer in frozen] == [nn.Linear, nn.ReLU, nn.Linear, nn.ReLU]
+    assert frozen[1] is frozen[3]
+
+
+def test_what_computes_something_else_than_the_librarys_layer_stays(replaced):
+    hooked = Theirs()
+    hooked.register_forward_hook(lambda layer, inputs, output: output + 1)
+    frozen = freeze(nn.Sequential(Mine(), hooked, type("Same", (Theirs,), {})()))
+    assert [type(layer) for layer in frozen] == [Mine, Theirs, nn.ReLU]
+    x = torch.linspace(-1, 1, 5)
+    assert torch.equal(frozen[:2](x), 2 * x.abs() + 1)

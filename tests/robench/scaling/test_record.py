@@ -96,6 +96,7 @@ def test_what_is_damaged_is_told_and_left_out(tmp_path: Path, text: bytes, says:
     "changes",
     [
         {"distances": ({"n": 1, "seed": 0, "median": float("nan")},)},
+        {"distances": ({"n": 1, "seed": 0, "median": 1.7e308},)},
         {"members": ({"n": 0, "seed": 0, "fingerprints": {}},)},
         {"members": ({"n": 1, "seed": 0, "fingerprints": {"": "no hash"}},)},
         {"train": "a\nb\x1b[2J"},
