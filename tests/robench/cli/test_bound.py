@@ -74,7 +74,7 @@ def test_resume_shows_the_equal_one(robench, tmp_path):
         (["bound", "twin", *ASKED], "did you mean"),
         (["bound", "hyperplane", *ASKED], "that is a certifier"),
         (["bound", "twins | twins", *ASKED], "nothing can be chained to a bound"),
-        (["bound", "twins", *ASKED, "--norm", "l9"], "unknown norm"),
+        (["bound", "twins", "-d", "halves", "--norm", "l9", "--eps", "1"], "unknown norm"),
         (["bound", "twins", *ASKED, "--split", "other"], "no split"),
         (["bound", "liar-rising", *ASKED], "rises with ε"),
         (["bound", "liar-raises", *ASKED], "the matching went wrong"),
